@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+BIN := .venv/bin
+
+.PHONY: help setup demo up test lint bench load soak gen lock clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+setup: ## Make the environment in .venv, from the lock
+	@scripts/setup.sh
+
+demo: setup ## Run the whole road on real data: define, backfill, train, serve, replay, decide
+	@$(BIN)/python -m demo
+
+up: setup ## Serve the example shop until Ctrl-C, with a store of its own
+	@$(BIN)/waypost up --repo feature_repo
+
+test: setup ## Run the tests
+	@$(BIN)/pytest $(ARGS)
+
+soak: setup ## Run the long tests: crashes and restarts under load
+	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)
+
+lint: setup ## Run every static check
+	@scripts/lint.sh
+
+bench: setup ## Measure, each rival in the same run
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+load: setup ## Put a short load on a server of its own (or on WAYPOST_TARGET); the report goes to reports/
+	@$(BIN)/python -m loadtest $(ARGS)
+
+gen: setup ## Generate the client package waypost/ from protos/
+	@$(BIN)/python scripts/gen.py
+
+lock: ## Compile the locks from pyproject.toml (ARGS="--upgrade-package NAME" moves one)
+	@scripts/lock.sh . $(ARGS)
+
+clean: ## Remove what was made here: environment, caches, reports, data
+	rm -rf .venv .uv data feature_repo/data reports .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

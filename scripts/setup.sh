@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Makes .venv from requirements.lock: every file checked against its hash, the project itself installed in place.
+# Needs Python 3.11 to 3.13 and a package index. Does nothing where the environment is already the locked one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.venv/.waypost-stamp
+wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.sh | cksum)
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+
+pick_python() {
+  for candidate in ${PYTHON:-} python3 python python3.13 python3.12 python3.11; do
+    if fits "$candidate"; then command -v "$candidate" && return; fi
+  done
+  echo '>=3.11,<3.14' # none here: uv looks further, and downloads one where it may
+}
+
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && fits .venv/bin/python; then
+  exit 0
+fi
+
+echo "Setting up .venv from requirements.lock"
+uv=$(scripts/uv.sh)
+fits .venv/bin/python || "$uv" venv --quiet --clear --python "$(pick_python)" .venv
+export VIRTUAL_ENV="$PWD/.venv"
+"$uv" pip sync --require-hashes requirements.lock
+# hatchling comes from the lock, so the build needs no environment of its own.
+"$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+printf '%s' "$wanted" > "$stamp"

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost by `make gen`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/admin/v1 by `make gen`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/decision by `make gen`."""

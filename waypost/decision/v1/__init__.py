@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/decision/v1 by `make gen`."""

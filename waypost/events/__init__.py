@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/events by `make gen`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/events/v1 by `make gen`."""

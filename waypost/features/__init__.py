@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/features by `make gen`."""

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/features/v1 by `make gen`."""
