@@ -1,0 +1,1 @@
+"""The server: gRPC services, lifecycle, configuration and the command line."""

@@ -1,0 +1,1 @@
+"""Subcommands of `waypost`, one module each; heavy imports happen inside the commands."""

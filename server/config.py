@@ -1,0 +1,192 @@
+"""Settings: defaults, overridden by `WAYPOST_*` environment variables, overridden by command-line options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.errors import ServerError
+
+PREFIX = "WAYPOST_"
+CLIENT_VARIABLES = frozenset({"WAYPOST_TARGET"})
+"""Variables that clients read and the server ignores."""
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class ConfigError(ServerError):
+    """A setting is unknown or out of bounds."""
+
+
+class ClockKind(StrEnum):
+    """What logical time runs on."""
+
+    SYSTEM = "system"
+    VIRTUAL = "virtual"
+
+
+class Limits(BaseModel):
+    """Bounds of requests; a request beyond one is refused with the field's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_message_bytes: Annotated[int, Field(ge=1_024, le=64 << 20)] = 4 << 20
+    max_candidates: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    max_context_fields: Annotated[int, Field(ge=1, le=1_000)] = 100
+    max_text_bytes: Annotated[int, Field(ge=64, le=1 << 20)] = 4_096
+    max_features: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    max_entities: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    max_events: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    max_concurrent_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+
+
+class Deadlines(BaseModel):
+    """How long a call may take. A client's own deadline counts where it is shorter than the cap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default_ms: Annotated[int, Field(ge=1, le=60_000)] = 1_000
+    cap_ms: Annotated[int, Field(ge=1, le=60_000)] = 10_000
+    reserve_ms: Annotated[float, Field(ge=0, le=1_000)] = 5.0
+    """Kept back from the store for deciding and answering."""
+    shutdown_grace_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+
+
+class DecisionLogBounds(BaseModel):
+    """Bounds of the decision log."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queue_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    flush_ms: Annotated[int, Field(ge=1, le=100)] = 100
+    compact_files: Annotated[int, Field(ge=2, le=10_000)] = 50
+    """Small files that are merged into one when there are this many."""
+
+
+class Settings(BaseSettings):
+    """All settings of a process. Nested ones are spelled `WAYPOST_LIMITS__MAX_CANDIDATES`.
+
+    Attributes:
+        repo: The feature repo.
+        data_dir: Where models, bundles, decisions, offline rows and the embedded store's file live.
+        redis_url: The user's own Redis or Valkey; None starts the embedded one.
+        host: Address that gRPC and HTTP listen on.
+        grpc_port: 0 picks a free one.
+        http_port: For /metrics and /health; 0 picks a free one.
+        partitions: Partitions of the log; fixed for the life of a data folder.
+        clock: What logical time runs on.
+        log_max_records: Records that the log holds unapplied before it refuses more, over all partitions.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", validate_default=True
+    )
+
+    repo: Path = Path("feature_repo")
+    data_dir: Path = Path("data")
+    redis_url: str | None = None
+    host: str = "127.0.0.1"
+    grpc_port: Port = 50_051
+    http_port: Port = 9_090
+    partitions: Annotated[int, Field(ge=1, le=1_024)] = 4
+    clock: ClockKind = ClockKind.SYSTEM
+    log_max_records: Annotated[int, Field(ge=1, le=100_000_000)] = 1_000_000
+    limits: Limits = Limits()
+    deadlines: Deadlines = Deadlines()
+    decision_log: DecisionLogBounds = DecisionLogBounds()
+
+    @property
+    def models_dir(self) -> Path:
+        """Where trained models are kept."""
+        return self.data_dir / "models"
+
+    @property
+    def decisions_dir(self) -> Path:
+        """Where the decision log is kept."""
+        return self.data_dir / "decisions"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Where every bundle that ever decided is kept, for replays."""
+        return self.data_dir / "bundles"
+
+
+def load_settings(**options: Any) -> Settings:
+    """Settings from the environment; `options` that are not None win.
+
+    Raises:
+        ConfigError: A value is out of bounds, or a `WAYPOST_` variable names no setting.
+    """
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        raise ConfigError(f"unknown settings in the environment: {', '.join(unknown)}")
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """`WAYPOST_` variables that name no setting."""
+    known = CLIENT_VARIABLES | {PREFIX + name.upper() for name in _flat_names()}
+    known |= {PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effective:
+    """One effective setting; `source` is `default`, `environment` or `option`."""
+
+    name: str
+    value: str
+    source: str
+
+
+def describe(settings: Settings, options: frozenset[str] = frozenset()) -> list[Effective]:
+    """Every setting with its value, passwords redacted, and where the value came from."""
+    dump = settings.model_dump(mode="json")
+    rows = []
+    for name in _flat_names():
+        value: Any = dump
+        for part in name.split("__"):
+            value = value[part]
+        rows.append(Effective(name=name, value=redacted(value), source=_source(name, options)))
+    return rows
+
+
+def redacted(value: Any) -> str:
+    """The value as text; the password of a URL becomes `***`."""
+    text = str(value)
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    if parts.password is None:
+        return text
+    location = parts.netloc.replace(f":{parts.password}@", ":***@", 1)
+    return urlunsplit(parts._replace(netloc=location))
+
+
+def _source(name: str, options: frozenset[str]) -> str:
+    if name in options:
+        return "option"
+    variables = {variable.upper() for variable in os.environ}
+    names = {PREFIX + name.upper(), PREFIX + name.partition("__")[0].upper()}
+    return "environment" if names & variables else "default"
+
+
+def _flat_names() -> list[str]:
+    names: list[str] = []
+    for name, info in Settings.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            names += [f"{name}__{inner}" for inner in annotation.model_fields]
+        else:
+            names.append(name)
+    return names

@@ -1,0 +1,218 @@
+"""Loads a repo: Feast definitions, event schemas, policy texts and model definitions.
+
+This is the only module of the server that imports Feast, and it does so while loading, never in a request. Feast's own
+machinery imports the definitions; no registry is needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from decision.schema import Catalog
+from server.errors import Problem, RepoError
+from server.feast_objects import Converter, Transform
+from streaming.errors import EventSchemaError
+from streaming.events import EventSchema
+
+STORE_FILE = "feature_store.yaml"
+EVENTS_FILE = "events.yaml"
+MAX_TEXT_BYTES = 1 << 20
+MAX_TEXT_FILES = 1_000
+KEY_SERIALIZATION = 3
+
+__all__ = ["Problem", "Repo", "RepoError", "load_repo", "load_texts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repo:
+    """A loaded repo.
+
+    Attributes:
+        path: Absolute path of the repo.
+        catalog: Views and feature services.
+        transforms: Pandas functions that turn a frame of events into a stream view's rows, by view; a stream view
+            without one takes the event's properties as they are.
+        events: Event types and the customer's join key.
+        policy_sources: Texts of `policy/*.policy`, by path relative to the repo, in name order.
+        model_definitions: Texts of `models/*.yaml`, by path relative to the repo, in name order.
+        connection_string: Feast's `online_store.connection_string`, or None where the store is not Redis.
+    """
+
+    path: Path
+    catalog: Catalog
+    transforms: Mapping[str, Transform]
+    events: EventSchema
+    policy_sources: Mapping[str, str]
+    model_definitions: Mapping[str, str]
+    connection_string: str | None
+
+
+def load_repo(path: Path) -> Repo:
+    """Load and check the repo at `path`.
+
+    Raises:
+        RepoError: Something in it cannot be used; every problem found is listed with file and line where known.
+    """
+    root = path.resolve()
+    if not (root / STORE_FILE).is_file():
+        raise RepoError.of(
+            f"{root} is no feature repo: it has no {STORE_FILE} (`waypost init DIR` writes one)"
+        )
+    catalog, transforms, connection_string = _definitions(root)
+    return Repo(
+        path=root,
+        catalog=catalog,
+        transforms=transforms,
+        events=_events(root),
+        policy_sources=load_texts(root, "policy/*.policy"),
+        model_definitions=load_texts(root, "models/*.yaml"),
+        connection_string=connection_string,
+    )
+
+
+def load_texts(root: Path, pattern: str) -> dict[str, str]:
+    """Read the files of `root` that match `pattern`, by relative path in name order.
+
+    Raises:
+        RepoError: A file is larger than `MAX_TEXT_BYTES` or not UTF-8, or there are more than `MAX_TEXT_FILES`.
+    """
+    paths = sorted(root.glob(pattern))
+    if len(paths) > MAX_TEXT_FILES:
+        raise RepoError.of(f"{len(paths)} files match {pattern}: at most {MAX_TEXT_FILES} are allowed")
+    return {str(path.relative_to(root)): _read_text(path, str(path.relative_to(root))) for path in paths}
+
+
+def _read_text(path: Path, name: str) -> str:
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise RepoError.of(f"file is larger than {MAX_TEXT_BYTES} bytes: split it", name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RepoError.of(f"file is not UTF-8: {error.reason} at byte {error.start}", name) from error
+
+
+def _events(root: Path) -> EventSchema:
+    try:
+        return EventSchema.load(root)
+    except EventSchemaError as error:
+        raise RepoError.of(str(error).removeprefix(f"{root}/"), EVENTS_FILE) from error
+
+
+def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], str | None]:
+    with _imports_from(root):
+        config = _feast_config(root)
+        contents = _parse(root)
+    converter = Converter(root, lambda name: _locate(root, name))
+    catalog = converter.catalog(config.project, contents)
+    transforms = converter.transforms(contents)
+    if converter.problems:
+        raise RepoError(converter.problems)
+    return catalog, transforms, getattr(config.online_store, "connection_string", None)
+
+
+def _feast_config(root: Path) -> Any:
+    from feast.repo_config import FeastConfigError, load_repo_config
+
+    try:
+        config = load_repo_config(root, root / STORE_FILE)
+        version = config.entity_key_serialization_version
+    except (FeastConfigError, ValueError, OSError) as error:
+        raise RepoError.of(str(error), STORE_FILE) from error
+    if version != KEY_SERIALIZATION:
+        raise RepoError.of(
+            f"set entity_key_serialization_version: {KEY_SERIALIZATION} (it is {version})", STORE_FILE
+        )
+    return config
+
+
+def _parse(root: Path) -> Any:
+    from feast.repo_operations import parse_repo
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Feast calls stream views experimental, once for each
+            return parse_repo(root)
+    except Exception as error:  # a definition file may raise anything while it is imported
+        file, line = _blame(root, error)
+        raise RepoError.of(f"{type(error).__name__}: {error}", file, line) from error
+
+
+def _blame(root: Path, error: Exception) -> tuple[str | None, int | None]:
+    """The innermost place in the repo that the error passed through."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(root):
+        return str(Path(error.filename).relative_to(root)), error.lineno
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(root)]
+    if not frames:
+        return None, None
+    return str(Path(frames[-1].filename).relative_to(root)), frames[-1].lineno
+
+
+def _locate(root: Path, name: str) -> tuple[str | None, int | None]:
+    """Where the definition of that name starts: a call with `name="…"`, or a decorated function."""
+    for path in sorted(root.rglob("*.py")):
+        for node in _nodes(path):
+            if _defines(node, name):
+                return str(path.relative_to(root)), getattr(node, "lineno", None)
+    return None, None
+
+
+def _nodes(path: Path) -> Iterator[ast.AST]:
+    try:
+        return ast.walk(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError):
+        return iter(())
+
+
+def _defines(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.FunctionDef):
+        return node.name == name and bool(node.decorator_list)
+    if not isinstance(node, ast.Call):
+        return False
+    is_field = isinstance(node.func, ast.Name) and node.func.id in {"Field", "Aggregation"}
+    values = [word.value for word in node.keywords if word.arg == "name"]
+    return not is_field and any(isinstance(value, ast.Constant) and value.value == name for value in values)
+
+
+@contextlib.contextmanager
+def _imports_from(root: Path) -> Iterator[None]:
+    """Make the repo's modules importable by the names Feast gives them, and forget them afterwards.
+
+    Feast names modules relative to the working directory. Two repos, or a repo and this program, may use the same
+    name, so modules of that name are put aside while the repo is read.
+    """
+    names = _top_level_names(root)
+    clash = sorted(names & sys.stdlib_module_names)
+    if clash:
+        raise RepoError.of(f"the name shadows Python's own module {clash[0]!r}: rename it", f"{clash[0]}.py")
+    aside = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
+    previous = Path.cwd()
+    _forget(names)
+    sys.path.insert(0, str(root))
+    os.chdir(root)
+    try:
+        yield
+    finally:
+        os.chdir(previous)
+        sys.path.remove(str(root))
+        _forget(names)
+        sys.modules.update(aside)
+
+
+def _top_level_names(root: Path) -> set[str]:
+    """Top-level module names of the repo's Python files, as Feast imports them."""
+    files = (path.relative_to(root) for path in root.rglob("*.py") if path.name != "__init__.py")
+    return {path.parts[0].removesuffix(".py") for path in files if not path.parts[0].startswith(".")}
+
+
+def _forget(names: set[str]) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+        del sys.modules[name]

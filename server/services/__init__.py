@@ -1,0 +1,1 @@
+"""gRPC servicers: thin adapters between protobuf and the domain."""

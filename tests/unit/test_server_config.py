@@ -1,0 +1,54 @@
+"""Settings: bounded, strict and explained."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.config import ClockKind, ConfigError, describe, load_settings, redacted
+
+
+def test_environment_overrides_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nested setting is spelled with two underscores."""
+    monkeypatch.setenv("WAYPOST_CLOCK", "virtual")
+    monkeypatch.setenv("WAYPOST_LIMITS__MAX_CANDIDATES", "7")
+    settings = load_settings()
+    assert settings.clock is ClockKind.VIRTUAL
+    assert settings.limits.max_candidates == 7
+
+
+def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line says is what counts; an option that is None says nothing."""
+    monkeypatch.setenv("WAYPOST_PARTITIONS", "3")
+    assert load_settings(partitions=5).partitions == 5
+    assert load_settings(partitions=None).partitions == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("WAYPOST_PARTITIONS", "0"), ("WAYPOST_GRPC_PORT", "70000")])
+def test_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A number out of bounds is refused before anything starts."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError):
+        load_settings()
+
+
+def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt setting is an error, not a silent default."""
+    monkeypatch.setenv("WAYPOST_PARTITION", "3")
+    with pytest.raises(ConfigError, match="WAYPOST_PARTITION"):
+        load_settings()
+
+
+def test_passwords_are_redacted() -> None:
+    """A URL's password never reaches the screen."""
+    assert redacted("redis://user:secret@host:6379/0") == "redis://user:***@host:6379/0"
+
+
+def test_describe_says_where_values_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting is default, environment or option."""
+    monkeypatch.setenv("WAYPOST_PARTITIONS", "3")
+    sources = {row.name: row.source for row in describe(load_settings(grpc_port=0), frozenset({"grpc_port"}))}
+    assert (sources["partitions"], sources["grpc_port"], sources["host"]) == (
+        "environment",
+        "option",
+        "default",
+    )

@@ -1,0 +1,133 @@
+"""The loader of repos: from Feast's definitions to plain data."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from decision.schema import Aggregation, FeatureRef, JoinKey, ValueType
+from server.errors import RepoError
+from server.repo import Repo, load_repo
+
+CLINIC = Path(__file__).parents[1] / "fixtures" / "clinic"
+
+
+@pytest.fixture(scope="module")
+def clinic() -> Repo:
+    """The clinic's repo, as it stands."""
+    return load_repo(CLINIC)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the clinic's repo to break."""
+    return Path(shutil.copytree(CLINIC, tmp_path / "clinic"))
+
+
+def refusal(repo: Path) -> RepoError:
+    """The error of loading a repo."""
+    with pytest.raises(RepoError) as caught:
+        load_repo(repo)
+    return caught.value
+
+
+def test_views_keep_join_keys_apart_from_features(clinic: Repo) -> None:
+    """A view's features exclude its join keys, whose types come from the entity."""
+    view = clinic.catalog.view_by_name["profile"]
+    assert view.join_keys == (JoinKey(name="patient_id", value_type=ValueType.INT64),)
+    assert [feature.name for feature in view.features] == ["age_years", "insurer", "reminders_wanted"]
+    assert (view.ttl_s, view.stream, view.aggregations) == (365 * 86_400, False, ())
+
+
+def test_stream_views_carry_their_windows(clinic: Repo) -> None:
+    """Aggregations, hop and transformation of a stream view come from its Feast definition alone."""
+    view = clinic.catalog.view_by_name["visits"]
+    assert view.aggregations[1] == Aggregation(
+        feature="fees_90d", column="fee", function="sum", window_s=90 * 86_400
+    )
+    assert (view.hop_s, view.stream) == (3_600, True)
+    assert callable(clinic.transforms["visits"])
+
+
+def test_offline_paths_are_absolute(clinic: Repo) -> None:
+    """A relative path of a batch source starts at the repo."""
+    assert clinic.catalog.view_by_name["visits"].offline_path == str(CLINIC / "data/visits/*.parquet")
+
+
+def test_services_keep_the_order_of_their_features(clinic: Repo) -> None:
+    """A feature service lists its features in the order in which the repo wrote them."""
+    features = clinic.catalog.service_by_name["portal_v1"].features
+    assert features[:2] == (
+        FeatureRef(view="visits", feature="visit_count_30d"),
+        FeatureRef(view="profile", feature="age_years"),
+    )
+
+
+def test_loading_leaves_no_module_behind(copy: Path) -> None:
+    """Modules of a repo are forgotten, so that another repo may use the same names."""
+    load_repo(copy)
+    assert "entities" not in sys.modules
+    assert str(copy) not in sys.path
+
+
+def test_an_edited_repo_loads_anew(copy: Path) -> None:
+    """A second load sees the edit, not a cached module."""
+    load_repo(copy)
+    views = copy / "views.py"
+    views.write_text(views.read_text().replace('"age_years"', '"age"'))
+    assert "age" in load_repo(copy).catalog.view_by_name["profile"].feature_by_name
+
+
+def test_an_exception_in_a_definition_names_its_line(copy: Path) -> None:
+    """What a definition raises is reported with the file and line that raised it."""
+    (copy / "entities.py").write_text("x = 1\nraise KeyError('boom')\n")
+    problem = refusal(copy).problems[0]
+    assert (problem.file, problem.line) == ("entities.py", 2)
+    assert "boom" in problem.message
+
+
+def test_a_syntax_error_names_its_line(copy: Path) -> None:
+    """A file that is no Python is reported with its line."""
+    (copy / "entities.py").write_text("x = 1\ny = = 2\n")
+    problem = refusal(copy).problems[0]
+    assert (problem.file, problem.line) == ("entities.py", 2)
+
+
+def test_all_problems_are_reported_at_once(copy: Path) -> None:
+    """A window off the hop and an aggregation without a field are both found, at their view's line."""
+    views = copy / "views.py"
+    text = views.read_text().replace("timedelta(days=1), name", "timedelta(minutes=90), name")
+    views.write_text(text.replace('name="fees_90d", dtype', 'name="fees", dtype'))
+    problems = refusal(copy).problems
+    assert len(problems) == 3
+    assert any("not a multiple" in problem.message for problem in problems)
+    assert any("'fees_90d'" in problem.message and problem.line for problem in problems)
+    assert any("visits:fees has no Aggregation" in problem.message for problem in problems)
+
+
+def test_a_folder_without_feature_store_is_no_repo(tmp_path: Path) -> None:
+    """The message says what is missing and how to make it."""
+    assert "waypost init" in str(refusal(tmp_path))
+
+
+def test_broken_event_schemas_are_a_repo_error(copy: Path) -> None:
+    """A mistake in events.yaml is reported with the file's name."""
+    (copy / "events.yaml").write_text(
+        "customer: patient_id\ntypes: {visit: {properties: {fee: {type: money}}}}\n"
+    )
+    assert refusal(copy).problems[0].file == "events.yaml"
+
+
+def test_a_module_named_like_pythons_own_is_refused(copy: Path) -> None:
+    """Such a module would silently never be read."""
+    (copy / "types.py").write_text("")
+    assert "rename" in str(refusal(copy))
+
+
+def test_large_policy_files_are_refused(copy: Path) -> None:
+    """A policy file has a bound."""
+    (copy / "policy" / "big.policy").write_text("#" * ((1 << 20) + 1))
+    assert refusal(copy).problems[0].file == "policy/big.policy"
