@@ -35,13 +35,17 @@ class ValueType(enum.IntEnum):
 
 
 class DType(enum.StrEnum):
-    """Types of the rule language. Timestamps are int64 microseconds since the Unix epoch, UTC."""
+    """Types of the rule language. Timestamps are int64 microseconds since the Unix epoch, UTC.
+
+    INTERVAL, int64 microseconds, only arises inside expressions: no feature or context has it.
+    """
 
     BOOL = "bool"
     INT64 = "int64"
     FLOAT64 = "float64"
     STRING = "string"
     TIMESTAMP = "timestamp"
+    INTERVAL = "interval"
     BOOL_LIST = "bool_list"
     INT64_LIST = "int64_list"
     FLOAT64_LIST = "float64_list"

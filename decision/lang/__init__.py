@@ -1,1 +1,1 @@
-"""The rule language: text to checked, typed policy."""
+"""The rule language: text to typed, checked policies, and the reference interpreter of their conditions."""

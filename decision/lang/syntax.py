@@ -1,0 +1,282 @@
+"""The typed syntax tree of conditions.
+
+Every node is immutable, hashable and carries its type and its place in the source. Places do not count in
+comparisons, so equal conditions from different lines are equal. Names are bound: a `Ref` holds the canonical name
+under which a row maps the value, and conversions between number types are explicit (`ToFloat`), so evaluators never
+look at types to decide what an operator means beyond the node's own `dtype`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal as OneOf
+
+from decision.schema import DType, Value
+
+CompareOp = OneOf["=", "<>", "<", "<=", ">", ">="]
+ArithmeticOp = OneOf["+", "-", "*", "/", "%"]
+FunctionName = OneOf["coalesce", "abs", "least", "greatest", "round", "floor", "contains", "bucket"]
+PartName = OneOf["year", "month", "day", "weekday", "day_of_year", "hour", "minute", "second"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of source text; lines and columns count from 1, the end column is the one after the last character."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+NOWHERE = Span("", 1, 1, 1, 1)
+"""The place of nodes that no source text stands for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """A time zone with its transitions in it, so that evaluation needs no time zone database.
+
+    Attributes:
+        name: IANA name, such as Europe/Berlin.
+        transitions_us: Instants from 1970 to 2100 at which the offset changes, ascending, in µs since the epoch.
+        offsets_s: Seconds east of UTC; entry i holds from transition i - 1 on, so there is one more than transitions.
+    """
+
+    name: str
+    transitions_us: tuple[int, ...] = ()
+    offsets_s: tuple[int, ...] = (0,)
+
+
+UTC = Zone(name="UTC")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Literal:
+    """A constant; None is NULL. Timestamps and intervals are int microseconds."""
+
+    value: Value
+    dtype: DType
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """A value of the row by canonical name: `view.feature`, `context.NAME` or `offer.NAME`."""
+
+    name: str
+    dtype: DType
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """`now()`, the instant of evaluation."""
+
+    span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def dtype(self) -> DType:
+        return DType.TIMESTAMP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToFloat:
+    """An int64 read as float64, rounded to nearest even."""
+
+    operand: Expr
+    span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def dtype(self) -> DType:
+        return DType.FLOAT64
+
+
+class _Condition:
+    """Shared by nodes whose value is TRUE, FALSE or NULL."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> DType:
+        return DType.BOOL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Not(_Condition):
+    """`NOT operand`."""
+
+    operand: Expr
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class And(_Condition):
+    """All of two or more operands."""
+
+    operands: tuple[Expr, ...]
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Or(_Condition):
+    """Any of two or more operands."""
+
+    operands: tuple[Expr, ...]
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare(_Condition):
+    """A comparison of two scalars of one type."""
+
+    op: CompareOp
+    left: Expr
+    right: Expr
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class In(_Condition):
+    """`operand IN (items)`, all of one type."""
+
+    operand: Expr
+    items: tuple[Expr, ...]
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Like(_Condition):
+    """`operand LIKE pattern`: % is any text, _ any one code point, nothing is escaped."""
+
+    operand: Expr
+    pattern: str
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsNull(_Condition):
+    """`operand IS NULL`; never NULL itself."""
+
+    operand: Expr
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """The value beside the first condition that is TRUE, else the default."""
+
+    branches: tuple[tuple[Expr, Expr], ...]
+    default: Expr
+    dtype: DType
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arithmetic:
+    """`left op right`. Numbers are both of `dtype`; timestamps and intervals mix as `docs/rules.md` says."""
+
+    op: ArithmeticOp
+    left: Expr
+    right: Expr
+    dtype: DType
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Negate:
+    """`-operand` of an int64, float64 or interval."""
+
+    operand: Expr
+    span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def dtype(self) -> DType:
+        return self.operand.dtype
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A function of its arguments alone."""
+
+    function: FunctionName
+    args: tuple[Expr, ...]
+    dtype: DType
+    span: Span = field(default=NOWHERE, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatePart:
+    """A part of a timestamp as a clock and calendar of the zone show it."""
+
+    part: PartName
+    operand: Expr
+    zone: Zone = UTC
+    span: Span = field(default=NOWHERE, compare=False)
+
+    @property
+    def dtype(self) -> DType:
+        return DType.INT64
+
+
+Expr = (
+    Literal
+    | Ref
+    | Now
+    | ToFloat
+    | Not
+    | And
+    | Or
+    | Compare
+    | In
+    | Like
+    | IsNull
+    | Case
+    | Arithmetic
+    | Negate
+    | Call
+    | DatePart
+)
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The direct operands of a node, in evaluation order."""
+    match expr:
+        case Literal() | Ref() | Now():
+            return ()
+        case And() | Or():
+            return expr.operands
+        case Compare() | Arithmetic():
+            return (expr.left, expr.right)
+        case In():
+            return (expr.operand, *expr.items)
+        case Case():
+            return (*(part for branch in expr.branches for part in branch), expr.default)
+        case Call():
+            return expr.args
+        case _:
+            return (expr.operand,)
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """The node and everything below it, parents first."""
+    pending = [expr]
+    while pending:
+        node = pending.pop()
+        yield node
+        pending.extend(reversed(children(node)))
+
+
+def references(expr: Expr) -> frozenset[str]:
+    """Canonical names that the expression reads."""
+    return frozenset(node.name for node in walk(expr) if isinstance(node, Ref))
+
+
+def uses_now(expr: Expr) -> bool:
+    """Whether the value can change through time alone."""
+    return any(isinstance(node, Now) for node in walk(expr))
