@@ -1,0 +1,187 @@
+"""The step of the stream: entity states and a batch of rows in, new states and values out.
+
+No I/O and no clock. The backfill, the stream and the tests take the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from decision.lang.timing import next_flip_us
+from decision.schema import Value
+from streaming.entity import EntityState, LatestRow
+from streaming.plan import EntityKind, ViewPlan, ViewRows
+from streaming.windows.batch import Batch
+from streaming.windows.state import TileState
+from streaming.windows.stream import apply
+
+NEVER_US = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentChange:
+    """An entry into a segment or an exit from it, at a logical time."""
+
+    key: bytes
+    segment: str
+    entered: bool
+    at_us: int
+
+
+@dataclass(slots=True)
+class Update:
+    """What became of one entity.
+
+    Attributes:
+        values: By view: the values by feature, and their event timestamp in microseconds. All views that have any.
+        changes: Segments entered and left.
+        due_us: When the entity must be looked at again though nothing arrives; `NEVER_US` for never.
+    """
+
+    key: bytes
+    state: EntityState
+    values: dict[str, tuple[dict[str, Value], int]] = field(default_factory=dict)
+    changes: list[SegmentChange] = field(default_factory=list)
+    due_us: int = NEVER_US
+
+
+Unapplied = Callable[[bytes, int], bool]
+"""Whether the event in a row of the batch is yet to be applied to an entity (`key`, source row)."""
+
+
+def advance(
+    kind: EntityKind,
+    states: Mapping[bytes, EntityState],
+    feeds: Mapping[str, ViewRows],
+    unapplied: Unapplied,
+    borrowed: Mapping[bytes, Mapping[str, Value]],
+    now_us: int,
+) -> list[Update]:
+    """Bring entities of one kind to logical time `now_us`.
+
+    Args:
+        kind: Their kind.
+        states: State by entity key; changed in place.
+        feeds: Rows by view; rows of other entities and rows already applied are passed over.
+        unapplied: Tells which rows are news to an entity.
+        borrowed: Values, by canonical name, of other views' features that segments read.
+        now_us: Logical time; no event of the feeds lies behind it.
+
+    Returns:
+        One update per entity, in the order of `states`.
+    """
+    updates = {key: Update(key=key, state=state) for key, state in states.items()}
+    for plan in kind.views:
+        feed = feeds.get(plan.view.name)
+        if plan.windows is not None:
+            _advance_windows(plan, updates, feed, unapplied, now_us)
+        else:
+            _advance_latest(plan, updates, feed, unapplied)
+    if kind.segments_view is not None:
+        for update in updates.values():
+            _advance_segments(kind, update, borrowed.get(update.key, {}), now_us)
+    return list(updates.values())
+
+
+def _own_rows(
+    rows: ViewRows | None, states: Mapping[bytes, EntityState], unapplied: Unapplied
+) -> dict[bytes, list[int]]:
+    """Row numbers of the feed by entity, in order."""
+    own: dict[bytes, list[int]] = {}
+    if rows is None:
+        return own
+    wanted = [key if key in states else None for key in rows.keys]
+    for number, (code, source) in enumerate(zip(rows.codes.tolist(), rows.source.tolist(), strict=True)):
+        key = wanted[code]
+        if key is not None and unapplied(key, source):
+            own.setdefault(key, []).append(number)
+    return own
+
+
+def _advance_windows(
+    plan: ViewPlan, updates: Mapping[bytes, Update], feed: ViewRows | None, unapplied: Unapplied, now_us: int
+) -> None:
+    name, windows = plan.view.name, plan.windows
+    assert windows is not None
+    own = _own_rows(feed, {key: update.state for key, update in updates.items()}, unapplied)
+    active = [update for key, update in updates.items() if key in own or name in update.state.tiles]
+    if not active:
+        return
+    batch = _batch(plan, [own.get(update.key, []) for update in active], feed)
+    tiles = [update.state.tiles.get(name) or TileState.empty(windows) for update in active]
+    applied = apply(windows, tiles, batch, now_us)
+    columns = [(feature.name, applied.values[feature.name]) for feature in plan.view.features]
+    for number, update in enumerate(active):
+        update.state.tiles[name] = applied.states[number]
+        values = {feature: column[number] for feature, column in columns}
+        update.values[name] = (values, int(applied.value_us[number]))
+        update.due_us = min(update.due_us, int(applied.next_expiry_us[number]))
+
+
+def _batch(plan: ViewPlan, row_numbers: Sequence[Sequence[int]], feed: ViewRows | None) -> Batch:
+    assert plan.windows is not None
+    entity = np.repeat(np.arange(len(row_numbers), dtype=np.int64), [len(rows) for rows in row_numbers])
+    if feed is None or not len(entity):
+        return Batch.empty(plan.windows)
+    order = np.array([number for rows in row_numbers for number in rows], dtype=np.int64)
+    frame = feed.frame if len(order) == len(feed.frame) and bool((np.diff(order) > 0).all()) else feed.frame.iloc[order]
+    return Batch.from_frame(frame, entity, plan.windows)
+
+
+def _advance_latest(
+    plan: ViewPlan, updates: Mapping[bytes, Update], feed: ViewRows | None, unapplied: Unapplied
+) -> None:
+    name = plan.view.name
+    own = _own_rows(feed, {key: update.state for key, update in updates.items()}, unapplied)
+    for key, update in updates.items():
+        for number in own.get(key, ()):
+            assert feed is not None
+            row = _latest_row(plan, feed.frame.iloc[number])
+            newest = update.state.latest.get(name)
+            if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
+                update.state.latest[name] = row
+        if name in update.state.latest:
+            latest = update.state.latest[name]
+            update.values[name] = (dict(latest.values), latest.event_us)
+
+
+def _latest_row(plan: ViewPlan, row: pd.Series) -> LatestRow:
+    values = {feature.name: plain(row[feature.name]) for feature in plan.view.features}
+    return LatestRow(event_us=row["event_time"].value // 1000, event_id=row["event_id"], values=values)
+
+
+def plain(value: object) -> Value:
+    """A pandas cell as a plain value: NaN, NaT and NA are NULL, timestamps are whole seconds in microseconds."""
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return tuple(plain(item) for item in value)  # type: ignore[misc]
+    if pd.isna(value):  # type: ignore[call-overload]
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.value // 1_000_000_000 * 1_000_000
+    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
+
+
+def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, Value], now_us: int) -> None:
+    assert kind.segments_view is not None
+    view = kind.segments_view.view
+    row: dict[str, Value] = dict(borrowed)
+    for name, (values, _) in update.values.items():
+        row.update({f"{name}.{feature}": value for feature, value in values.items()})
+    members: dict[str, Value] = {feature.name: False for feature in view.features}
+    for segment in kind.segments:
+        held = segment.evaluate(row, now_us) is True
+        members[segment.name] = row[f"{view.name}.{segment.name}"] = held
+        if held != (segment.name in update.state.segments):
+            update.changes.append(SegmentChange(update.key, segment.name, held, now_us))
+        flip_us = next_flip_us(segment.condition, row, now_us)
+        if flip_us is not None:
+            update.due_us = min(update.due_us, flip_us)
+    since = update.state.segments
+    update.state.segments = {name: since.get(name, now_us) for name, held in members.items() if held}
+    if update.changes or update.state.segments_us is None:
+        update.state.segments_us = now_us
+    update.values[view.name] = (members, update.state.segments_us)

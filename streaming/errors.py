@@ -1,0 +1,48 @@
+"""What can go wrong between an event and its features.
+
+StreamingError
+├── EventSchemaError    events.yaml cannot be read or contradicts itself
+├── EventRefused        one event does not fit its declared type
+├── LogFull             the log has reached its bound; publish again later
+└── LeaseLost           another process owns the partition now
+"""
+
+from __future__ import annotations
+
+
+class StreamingError(Exception):
+    """Root of this package's errors."""
+
+
+class EventSchemaError(StreamingError):
+    """`events.yaml` is wrong; the message names the place and the fix."""
+
+
+class EventRefused(StreamingError):
+    """One event was refused.
+
+    Attributes:
+        field: Path of the offending field, such as `properties.sales_value`.
+        reason: Stable upper-case code, such as `REQUIRED_PROPERTY_MISSING`.
+    """
+
+    def __init__(self, field: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.reason = reason
+
+
+class LogFull(StreamingError):
+    """The log's bound is reached; nothing of the refused records was written.
+
+    Attributes:
+        retry_after_ms: When it is worth trying again.
+    """
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class LeaseLost(StreamingError):
+    """Another process owns the partition now."""

@@ -1,0 +1,339 @@
+"""The materializer of one partition: log in, features out.
+
+The order of a batch is what makes a crash harmless. Read behind the checkpoint; compute; announce timers; write each
+entity under its revision; settle timers; log rows offline; and only then move the checkpoint. A record that is read
+again finds its position already applied on the entities that have it, and its offline row is written again from the
+state, so nothing is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import redis
+import structlog
+
+from decision.schema import Value
+from online.write import EntityWrite, EntityWriter
+from streaming.admit import Admitted, admit, forget_recent
+from streaming.advance import SegmentChange, Update, advance
+from streaming.cache import StateCache
+from streaming.entity import EntityState, changed_fields, encode_state
+from streaming.errors import StreamingError
+from streaming.events import EventSchema
+from streaming.frame import events_frame
+from streaming.keys import PartitionKeys
+from streaming.log import LogRecord, PartitionReader
+from streaming.plan import EntityKind, StreamPlan, TransformError, ViewRows
+from streaming.sink import OfflineSink
+from streaming.stats import StreamStats
+from streaming.timers import Member, Timers
+
+log = structlog.get_logger()
+
+MAX_CHANGES = 100_000
+MAX_DEAD_LETTERS = 100_000
+MAX_WRITE_ATTEMPTS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaterializerLimits:
+    """Bounds of the loop.
+
+    Attributes:
+        batch_records: Most records taken at once.
+        timers_per_batch: Most due entities taken at once.
+        wait_ms: How long a read waits for the first record.
+        checkpoint_interval_s: How often rows are flushed and the checkpoint moves while events flow.
+        checkpoint_rows: Rows held in memory after which the checkpoint moves at once.
+        max_cached_entities: Bound of the state cache.
+    """
+
+    batch_records: int = 1000
+    timers_per_batch: int = 2000
+    wait_ms: int = 20
+    checkpoint_interval_s: float = 2.0
+    checkpoint_rows: int = 50_000
+    max_cached_entities: int = 200_000
+
+
+class Materializer:
+    """Applies one partition of the log. One thread, one owner."""
+
+    def __init__(
+        self,
+        *,
+        client: redis.Redis,
+        reader: PartitionReader,
+        writer: EntityWriter,
+        plan: StreamPlan,
+        schema: EventSchema,
+        keys: PartitionKeys,
+        sink: OfflineSink,
+        system_now_us: Callable[[], int] | None,
+        limits: MaterializerLimits,
+    ) -> None:
+        """Make the materializer; `start` before the first `step`.
+
+        Args:
+            client: Connection to the store.
+            reader: The partition's records.
+            writer: The conditional write.
+            plan: What to compute.
+            schema: For the lateness bound and the types of properties.
+            keys: The partition's keys.
+            sink: Where feature rows are logged.
+            system_now_us: The clock that drives ticks while nothing arrives; None where something else appends them.
+            limits: Bounds.
+        """
+        self._client = client
+        self._reader = reader
+        self._writer = writer
+        self._plan = plan
+        self._schema = schema
+        self._keys = keys
+        self._sink = sink
+        self._system_now_us = system_now_us
+        self._limits = limits
+        self._timers = Timers(client, keys.timers)
+        self._cache = StateCache(writer, limits.max_cached_entities)
+        self._position = 0
+        self._checkpoint = 0
+        self._now_us = 0
+        self._checkpoint_us = 0
+        self._checkpointed_at = time.monotonic()
+        self.stats = StreamStats()
+
+    @property
+    def now_us(self) -> int:
+        """Logical time."""
+        return self._now_us
+
+    def start(self) -> None:
+        """Take up where the checkpoint stands."""
+        stored: Any = self._client.hgetall(self._keys.checkpoint)
+        self._position = self._checkpoint = int(stored.get(b"position", 0))
+        self._now_us = self._checkpoint_us = int(stored.get(b"time_us", 0))
+        self._timers.load()
+
+    def step(self) -> int:
+        """Apply one batch of records and what fell due; returns how many records were read."""
+        self._tick_if_due()
+        records = self._reader.read(self._position, self._limits.batch_records, self._wait_ms())
+        due = set(self._timers.due(self._now_us, self._limits.timers_per_batch))
+        if records or due:
+            self._apply(records, due)
+        self._checkpoint_if_due()
+        return len(records)
+
+    def checkpoint(self) -> None:
+        """Flush what is logged offline, then move the checkpoint and trim the log behind it."""
+        self._checkpointed_at = time.monotonic()
+        if self._position != self._checkpoint or self._now_us != self._checkpoint_us or self._sink.row_count:
+            self.stats.offline_rows += self._sink.row_count
+            self._sink.flush(f"{self._position}-{self._now_us}")
+            moved = {"position": self._position, "time_us": self._now_us}
+            self._client.hset(self._keys.checkpoint, mapping=moved)
+            self._reader.trim(self._position)
+            self._checkpoint, self._checkpoint_us = self._position, self._now_us
+        self._client.hset(self._keys.stats, mapping=self.stats.summary())
+
+    def _wait_ms(self) -> int:
+        return 0 if self._timers.next_due_us() <= self._now_us else self._limits.wait_ms
+
+    def _tick_if_due(self) -> None:
+        if self._system_now_us is None:
+            return
+        now_us = self._system_now_us()
+        if self._timers.next_due_us() <= now_us and self._now_us < self._timers.next_due_us():
+            self._reader.tick(now_us)
+
+    def _checkpoint_if_due(self) -> None:
+        waited_s = time.monotonic() - self._checkpointed_at
+        if waited_s >= self._limits.checkpoint_interval_s or self._sink.row_count >= self._limits.checkpoint_rows:
+            self.checkpoint()
+
+    def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
+        admitted = self._admit(records)
+        feeds = self._feeds(admitted)
+        positions = [record.position for record in admitted.records]
+        if records:
+            self._position = records[-1].position
+        self._now_us = admitted.now_us
+        for kind in self._plan.kinds:
+            keys = dict.fromkeys(key for name, key in due if name == kind.name)
+            for plan in kind.views:
+                keys.update(dict.fromkeys(feeds[plan.view.name].keys if plan.view.name in feeds else ()))
+            if kind is self._plan.customer:
+                keys.update(dict.fromkeys(self._customer_keys(admitted.records).values()))
+            self._advance_kind(kind, list(keys), feeds, positions, due)
+        self.stats.events += len(admitted.records)
+        self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
+        self._cache.shrink()
+
+    def _admit(self, records: Sequence[LogRecord]) -> Admitted:
+        keys = self._customer_keys(records)
+        states = self._cache.load(self._plan.customer, list(dict.fromkeys(keys.values())))
+        customers = {customer_id: states[key] for customer_id, key in keys.items()}
+        lateness_us = self._schema.lateness_us
+        admitted = admit(records, customers, now_us=self._now_us, lateness_us=lateness_us)
+        for state in states.values():
+            forget_recent(state, self._checkpoint_us, lateness_us)
+        self.stats.late += len(admitted.late)
+        self.stats.duplicates += admitted.duplicate_count
+        self._bury(admitted.late, "LATE", f"arrived more than {lateness_us / 1e6:.0f} s after its event time")
+        return admitted
+
+    def _customer_keys(self, records: Sequence[LogRecord]) -> dict[str, bytes]:
+        customer_ids = dict.fromkeys(record.event.customer_id for record in records if record.event is not None)
+        kind = self._plan.customer
+        return {customer_id: kind.keys.encode({kind.key_names[0]: customer_id}) for customer_id in customer_ids}
+
+    def _feeds(self, admitted: Admitted) -> dict[str, ViewRows]:
+        """Rows by view. An event that a transformation cannot take is put aside, and the others go on."""
+        if not admitted.records:
+            return {}
+        try:
+            return self._transform(admitted.records)
+        except TransformError:
+            sound = []
+            for record in admitted.records:
+                try:
+                    self._transform([record])
+                except TransformError as error:
+                    self._bury([record], "TRANSFORM_FAILED", str(error))
+                else:
+                    sound.append(record)
+            self.stats.dead += len(admitted.records) - len(sound)
+            admitted.records = sound
+            return self._transform(sound) if sound else {}
+
+    def _transform(self, records: Sequence[LogRecord]) -> dict[str, ViewRows]:
+        events = [record.event for record in records if record.event is not None]
+        frame: pd.DataFrame = events_frame(events, self._schema.property_types)
+        return {plan.view.name: plan.rows(frame) for kind in self._plan.kinds for plan in kind.views}
+
+    def _advance_kind(
+        self,
+        kind: EntityKind,
+        keys: Sequence[bytes],
+        feeds: Mapping[str, ViewRows],
+        positions: Sequence[int],
+        due: set[Member],
+    ) -> None:
+        pending = list(keys)
+        for _ in range(MAX_WRITE_ATTEMPTS):
+            if not pending:
+                return
+            states = self._cache.load(kind, pending)
+            applied = {key: state.positions.get(self._keys.partition, 0) for key, state in states.items()}
+            updates = advance(
+                kind,
+                states,
+                feeds,
+                lambda key, source, applied=applied: positions[source] > applied[key],  # type: ignore[misc]
+                self._borrow(kind, pending),
+                self._now_us,
+            )
+            pending = self._write(kind, updates, due)
+        raise StreamingError(f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times")
+
+    def _borrow(self, kind: EntityKind, keys: Sequence[bytes]) -> dict[bytes, dict[str, Value]]:
+        """Features of other views that segments read, straight from the store."""
+        if not kind.borrowed:
+            return {}
+        names = [field for _, field, _ in kind.borrowed_fields]
+        pipeline = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(key, names)
+        return {
+            key: {
+                name: decode(data)
+                for (name, _, decode), data in zip(kind.borrowed_fields, row, strict=True)
+                if data is not None
+            }
+            for key, row in zip(keys, pipeline.execute(), strict=True)
+        }
+
+    def _write(self, kind: EntityKind, updates: Sequence[Update], due: set[Member]) -> list[bytes]:
+        """Write updates and what follows from them; returns the keys of those refused."""
+        wanted = {(kind.name, update.key): update.due_us for update in updates}
+        self._timers.announce(wanted)
+        writes, fields, fresh = [], [], []
+        for update in updates:
+            update.state.positions[self._keys.partition] = self._position
+            state_fields = encode_state(update.state, kind.windows)
+            changed, dropped = changed_fields(update.state, state_fields)
+            views = {name: value for name, value in update.values.items() if update.state.written.get(name) != value}
+            online: dict[bytes, bytes] = {}
+            for plan in (*kind.views, kind.segments_view):
+                if plan is not None and plan.view.name in views:
+                    online |= plan.online_fields(*views[plan.view.name])
+            writes.append(EntityWrite(update.key, update.state.revision, online, changed, dropped))
+            fields.append(state_fields)
+            fresh.append(views)
+        accepted = self._writer.apply(writes)
+        self.stats.writes += len(writes)
+        refused = [update.key for update, done in zip(updates, accepted, strict=True) if not done]
+        self._cache.drop(refused)
+        self.stats.refused_writes += len(refused)
+        done = [entry for entry in zip(updates, fields, fresh, accepted, strict=True) if entry[3]]
+        for update, state_fields, views, _ in done:
+            self._settle(kind, update, state_fields, views)
+        self._timers.settle({m: wanted[m] for update, *_ in done if (m := (kind.name, update.key)) in due})
+        self._announce_changes(kind, [change for update, *_ in done for change in update.changes])
+        return refused
+
+    def _settle(
+        self,
+        kind: EntityKind,
+        update: Update,
+        state_fields: dict[bytes, bytes],
+        views: Mapping[str, tuple[dict[str, Value], int]],
+    ) -> None:
+        state: EntityState = update.state
+        state.revision += 1
+        state.stored = state_fields
+        state.written.update(views)
+        keys = kind.keys.decode(update.key)
+        created_us = time.time_ns() // 1000
+        for view, (values, _) in views.items():
+            self._sink.add(view, keys, values, self._now_us, created_us)
+
+    def _announce_changes(self, kind: EntityKind, changes: Sequence[SegmentChange]) -> None:
+        if not changes:
+            return
+        self.stats.segment_changes += len(changes)
+        pipeline = self._client.pipeline(transaction=False)
+        for change in changes:
+            fields: dict[Any, Any] = {
+                "segment": change.segment,
+                "entered": int(change.entered),
+                "at_us": change.at_us,
+                "entity": "|".join(str(value) for value in kind.keys.decode(change.key).values()),
+            }
+            pipeline.xadd(self._keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)
+        pipeline.execute()
+
+    def _bury(self, records: Sequence[LogRecord], reason: str, detail: str) -> None:
+        """Put events aside in the dead-letter log, with the reason and their bytes."""
+        if not records:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for record in records:
+            assert record.event is not None
+            log.warning("event.buried", event_id=record.event.event_id, reason=reason, detail=detail)
+            fields: dict[Any, Any] = {
+                "reason": reason,
+                "detail": detail,
+                "position": record.position,
+                "event": record.event.to_bytes(),
+            }
+            pipeline.xadd(self._keys.dead_letters, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
+        pipeline.execute()
+
+

@@ -1,0 +1,144 @@
+"""The log on Redis Streams.
+
+Durable as far as the store is: with `appendfsync always`, an acknowledged record survives a crash of the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from streaming.errors import LogFull
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
+from streaming.log import LogRecord, partition_of
+
+SEQUENCE_BITS = 20
+RETRY_AFTER_MS = 1000
+
+
+def pack_position(stream_id: bytes) -> int:
+    """A stream id `ms-seq` as one integer; 2^20 entries within a millisecond are beyond any server."""
+    milliseconds, _, sequence = stream_id.partition(b"-")
+    return (int(milliseconds) << SEQUENCE_BITS) + int(sequence)
+
+
+def unpack_position(position: int) -> str:
+    """The stream id of a position."""
+    return f"{position >> SEQUENCE_BITS}-{position & ((1 << SEQUENCE_BITS) - 1)}"
+
+
+def _fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
+    fields: dict[Any, Any] = {b"t": now_us, b"w": time.time_ns() // 1000}
+    if event is not None:
+        fields[b"e"] = event.to_bytes()
+    return fields
+
+
+class RedisLog:
+    """Appends to all partitions; one round trip per batch."""
+
+    def __init__(self, client: redis.asyncio.Redis, project: str, partition_count: int, max_records: int) -> None:
+        """Make the writer.
+
+        Args:
+            client: Connection to the store.
+            project: The Feast project.
+            partition_count: Fixed for the life of the log.
+            max_records: Bound of each partition; an append that finds it reached is refused.
+        """
+        self._client = client
+        self._keys = [PartitionKeys(project, partition) for partition in range(partition_count)]
+        self._max_records = max_records
+        self._lengths = [0] * partition_count
+
+    async def append(self, records: Sequence[EventRecord], now_us: int) -> list[str]:
+        """Append events; returns positions as `partition:ms-seq`, in the order of `records`.
+
+        Raises:
+            LogFull: If a partition concerned has reached its bound; nothing was appended.
+        """
+        partitions = [partition_of(record.customer_id, len(self._keys)) for record in records]
+        touched = sorted(set(partitions))
+        await self._check_room(touched)
+        pipeline = self._client.pipeline(transaction=False)
+        for record, partition in zip(records, partitions, strict=True):
+            pipeline.xadd(self._keys[partition].log, _fields(now_us, record))
+        for partition in touched:
+            pipeline.xlen(self._keys[partition].log)
+        answers = await pipeline.execute()
+        for partition, length in zip(touched, answers[len(records) :], strict=True):
+            self._lengths[partition] = length
+        return [
+            f"{partition}:{stream_id.decode()}"
+            for partition, stream_id in zip(partitions, answers[: len(records)], strict=True)
+        ]
+
+    async def tick(self, now_us: int) -> None:
+        """Append a tick to every partition."""
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in self._keys:
+            pipeline.xadd(keys.log, _fields(now_us, None))
+        await pipeline.execute()
+
+    async def last_time_us(self) -> int:
+        """Logical time of the newest record or checkpoint of any partition; 0 for an empty log."""
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in self._keys:
+            pipeline.xrevrange(keys.log, count=1)
+            pipeline.hget(keys.checkpoint, "time_us")
+        answers = await pipeline.execute()
+        times = [int(fields[b"t"]) for entries in answers[::2] for _, fields in entries]
+        return max([0, *times, *(int(answer) for answer in answers[1::2] if answer is not None)])
+
+    async def _check_room(self, partitions: Sequence[int]) -> None:
+        # The length known from the last append is enough until it reaches the bound: it overshoots by a batch at most.
+        for partition in partitions:
+            if self._lengths[partition] < self._max_records:
+                continue
+            self._lengths[partition] = await self._client.xlen(self._keys[partition].log)
+            if self._lengths[partition] >= self._max_records:
+                message = (
+                    f"partition {partition} of the log holds {self._lengths[partition]} records that are not applied "
+                    f"yet, its bound is {self._max_records}; is a materializer running?"
+                )
+                raise LogFull(message, RETRY_AFTER_MS)
+
+
+class RedisPartitionReader:
+    """Reads one partition in order from a position."""
+
+    def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
+        self._client = client
+        self._key = keys.log
+
+    def read(self, after: int, count: int, wait_ms: int) -> list[LogRecord]:
+        """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first."""
+        block = wait_ms if wait_ms > 0 else None
+        answer: Any = self._client.xread({self._key: unpack_position(after)}, count=count, block=block)
+        if not answer:
+            return []
+        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
+        return [_record(stream_id, fields) for stream_id, fields in entries]
+
+    def tick(self, now_us: int) -> None:
+        """Append a tick to this partition."""
+        self._client.xadd(self._key, _fields(now_us, None))
+
+    def trim(self, until: int) -> None:
+        """Forget records up to and including `until`."""
+        self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
+
+
+def _record(stream_id: bytes, fields: dict[bytes, bytes]) -> LogRecord:
+    data = fields.get(b"e")
+    return LogRecord(
+        position=pack_position(stream_id),
+        time_us=int(fields[b"t"]),
+        arrived_us=int(fields[b"w"]),
+        event=None if data is None else EventRecord.from_bytes(data),
+    )

@@ -1,0 +1,117 @@
+"""The offline side: feature rows and events as Parquet parts, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from decision.schema import Value, ValueType, View
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+_SCALARS: dict[ValueType, pa.DataType] = {
+    ValueType.BYTES: pa.binary(),
+    ValueType.STRING: pa.string(),
+    ValueType.INT32: pa.int32(),
+    ValueType.INT64: pa.int64(),
+    ValueType.DOUBLE: pa.float64(),
+    ValueType.FLOAT: pa.float32(),
+    ValueType.BOOL: pa.bool_(),
+    ValueType.UNIX_TIMESTAMP: TIMESTAMP,
+}
+_LIST_OFFSET = 10
+
+
+def arrow_type(value_type: ValueType) -> pa.DataType:
+    """The Parquet column type of a Feast value type; a list type's number is its scalar's plus ten."""
+    scalar = _SCALARS.get(value_type)
+    return scalar if scalar is not None else pa.list_(_SCALARS[ValueType(value_type - _LIST_OFFSET)])
+
+
+def view_schema(view: View) -> pa.Schema:
+    """Columns of a view's offline log: join keys, features, `event_timestamp`, `created`."""
+    columns = [(key.name, arrow_type(key.value_type)) for key in view.join_keys]
+    columns += [(feature.name, arrow_type(feature.value_type)) for feature in view.features]
+    columns += [(view.timestamp_column, TIMESTAMP), ("created", TIMESTAMP)]
+    return pa.schema(columns)
+
+
+def parts_folder(view: View) -> Path:
+    """The folder that holds a view's parts.
+
+    Raises:
+        ValueError: If the view has no offline source that is a folder of parts.
+    """
+    path = Path(view.offline_path or "")
+    if path.name != "*.parquet":
+        message = (
+            f"view {view.name}: its batch source must be a FileSource with a path like data/offline/{view.name}/*.parquet "
+            f"for its values to be logged, got {view.offline_path!r}"
+        )
+        raise ValueError(message)
+    return path.parent
+
+
+def write_part(folder: Path, name: str, table: pa.Table) -> None:
+    """Write one Parquet part under a name; readers see all of it or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{name}.{os.getpid()}.tmp"
+    pq.write_table(table, unfinished, coerce_timestamps="us", compression="zstd")
+    os.replace(unfinished, folder / f"{name}.parquet")
+
+
+class OfflineSink:
+    """Collects the rows of one partition and writes them as one part per view.
+
+    Not thread-safe. Rows are held in memory until `flush`; whoever moves the checkpoint flushes first.
+    """
+
+    def __init__(self, views: Sequence[View], partition: int) -> None:
+        self._views = {view.name: view for view in views if view.offline_path}
+        self._rows: dict[str, list[tuple[Value, ...]]] = {}
+        self._partition = partition
+        self.row_count = 0
+
+    def add(self, view: str, keys: Mapping[str, Value], values: Mapping[str, Value], at_us: int, created_us: int) -> None:
+        """Log one feature row, readable from logical time `at_us`."""
+        defined = self._views.get(view)
+        if defined is None:
+            return
+        row = (
+            *(keys[name] for name in defined.key_names),
+            *(values[feature.name] for feature in defined.features),
+            at_us,
+            created_us,
+        )
+        self._rows.setdefault(view, []).append(row)
+        self.row_count += 1
+
+    def flush(self, label: str) -> None:
+        """Write everything collected; `label` makes the part's name unique (a log position)."""
+        for view, rows in self._rows.items():
+            defined = self._views[view]
+            write_part(parts_folder(defined), f"live-{self._partition}-{label}", _table(view_schema(defined), rows))
+        self._rows.clear()
+        self.row_count = 0
+
+
+def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.Table.from_arrays(
+        [_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _array(values: list[Value], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_timestamp(kind):
+        return pa.array(values, type=pa.int64()).cast(kind)
+    return pa.array(values, type=kind)
+
+
+def timestamp_array(micros: np.ndarray) -> pa.Array:
+    """Microseconds since the epoch as a timestamp column."""
+    return pa.array(micros, type=pa.int64()).cast(TIMESTAMP)
