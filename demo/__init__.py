@@ -1,0 +1,1 @@
+"""The example road: The Complete Journey through Waypost, from events to decisions."""
