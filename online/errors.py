@@ -1,0 +1,63 @@
+"""Every error of the online store.
+
+OnlineStoreError
+├── KeyEncodingError            a join key's value does not fit its type
+│   └── MissingJoinKeyError     … or is not there (also a KeyError)
+├── ValueEncodeError            a feature's value does not fit its type
+├── ValueDecodeError            stored bytes are not what the schema says
+├── PlanError                   a read plan names something that cannot be read
+├── WriteTooLargeError          one entity's write exceeds the bound of a script call
+├── ConnectionStringError       an address that cannot be understood
+├── StoreUnsupportedError       the server is too old
+├── StoreUnavailableError       no answer: refused, cut, or too slow
+└── StoreReplyError             the server answered with an error
+"""
+
+from __future__ import annotations
+
+
+class OnlineStoreError(Exception):
+    """Base of all errors raised by `online`."""
+
+
+class KeyEncodingError(OnlineStoreError):
+    """A row cannot be turned into an entity key."""
+
+
+class MissingJoinKeyError(KeyEncodingError, KeyError):
+    """A row lacks a join key, or holds NULL for it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ValueEncodeError(OnlineStoreError):
+    """A value does not fit its feature's type."""
+
+
+class ValueDecodeError(OnlineStoreError):
+    """Stored bytes are not a value of the feature's type."""
+
+
+class PlanError(OnlineStoreError):
+    """A read plan asks for what cannot be read."""
+
+
+class WriteTooLargeError(OnlineStoreError):
+    """A write has more fields than one script call takes."""
+
+
+class ConnectionStringError(OnlineStoreError):
+    """A store address cannot be understood, or cannot be said in Feast's form."""
+
+
+class StoreUnsupportedError(OnlineStoreError):
+    """The server lacks what Waypost relies on."""
+
+
+class StoreUnavailableError(OnlineStoreError):
+    """The store did not answer; whether the last writes happened is unknown."""
+
+
+class StoreReplyError(OnlineStoreError):
+    """The store answered a command with an error."""
