@@ -180,20 +180,20 @@ def _top_categories(purchases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_browsing_times(top: pd.DataFrame) -> pd.DataFrame:
-    """Add when each category was looked at and put into the cart: the best one last, so that it is what the customer looked at last.
+    """Add `viewed_at` and `added_at`: the best category last, so that it is the one last looked at.
 
     A cart is paid 1 to 12 minutes after its last addition, but one in ten is left for 35 to 120 minutes first.
     """
-    basket = top["basket_id"].astype("uint64").to_numpy()
-    step = top["step"].to_numpy()
+    basket = top["basket_id"].to_numpy().astype(np.uint64)
+    step = top["step"].to_numpy().astype(np.uint64)
     left = _uniform(basket, 1) < 0.1
     rest_s = np.where(left, 2100 + 5100 * _uniform(basket, 2), 60 + 660 * _uniform(basket, 2))
     added_s = rest_s + step * (120 + 240 * _uniform(basket, 3))
     viewed_s = added_s + 15 + 75 * _uniform(basket, 4 + step)
-    return {
-        "added_at": _before(top["event_time"], added_s),
-        "viewed_at": _before(top["event_time"], viewed_s),
-    }
+    return top.assign(
+        added_at=_before(top["event_time"], added_s),
+        viewed_at=_before(top["event_time"], viewed_s),
+    )
 
 
 def _before(moment: pd.Series[pd.Timestamp], seconds: npt.NDArray[np.float64]) -> pd.Series[pd.Timestamp]:
@@ -216,7 +216,7 @@ def _browsing_events(browsed: pd.DataFrame, kind: str, moment: pd.Series[pd.Time
     )
 
 
-def _uniform(key: npt.NDArray[np.uint64], stream: int | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _uniform(key: npt.NDArray[np.uint64], stream: int | npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """Numbers in [0, 1), shape of `key`, from SplitMix64 of (key, stream): no state, so no dependence on order."""
     with np.errstate(over="ignore"):
         mixed = key + (np.asarray(stream, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
