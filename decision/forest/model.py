@@ -1,0 +1,172 @@
+"""A loaded forest: margins, predictions and attributions of float32 rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.forest import kernels
+from decision.forest.encoding import Encoded, encode_columns
+from decision.forest.errors import ForestInputError
+from decision.forest.layout import NodeArrays, lay_out
+from decision.forest.objectives import Transform
+from decision.forest.reader import Category, ModelDocument, read_model
+from decision.schema import Value
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forest:
+    """An XGBoost model, immutable and safe to share between threads.
+
+    Attributes:
+        feature_names: In the order of a row's columns; `f0`, `f1`, … where the model has none.
+        feature_types: XGBoost's words: float, int, i (indicator), q, c (categorical).
+        objective: XGBoost's name, for example `binary:logistic`.
+        group_count: Outputs per row: classes or targets, otherwise 1.
+        iteration_count: Boosting rounds.
+        best_iteration: The round early stopping found best; margins use all rounds unless told otherwise.
+        categories: Values of categorical features in the order of their codes, where the model stores them.
+        content_hash: SHA-256 of the model file, in hex.
+    """
+
+    feature_names: tuple[str, ...]
+    feature_types: tuple[str, ...]
+    objective: str
+    group_count: int
+    iteration_count: int
+    best_iteration: int | None
+    categories: Mapping[str, tuple[Category, ...]]
+    content_hash: str
+    _codes: Mapping[str, Mapping[Category, int]] = field(repr=False)
+    _transform: Transform = field(repr=False)
+    _dart: bool = field(repr=False)
+    _base: Float32s = field(repr=False)
+    _group: NDArray[np.int32] = field(repr=False)
+    _weight: Float32s = field(repr=False)
+    _iteration_start: tuple[int, ...] = field(repr=False)
+    _nodes: NodeArrays = field(repr=False)
+
+    def margins(self, rows: Float32s, iteration_range: tuple[int, int] | None = None) -> Float32s:
+        """Score rows, bit-identical to `Booster.inplace_predict(predict_type="margin")`.
+
+        Args:
+            rows: float32[n, f], NaN for missing; categorical features hold their codes.
+            iteration_range: Rounds [begin, end); an end of 0 means all, as does None.
+
+        Returns:
+            float32[n, group_count].
+
+        Raises:
+            ForestInputError: Another shape or type, or rounds the model does not have.
+        """
+        rows = self._checked(rows)
+        begin, end = self._trees_between(iteration_range)
+        out = np.empty((len(rows), self.group_count), np.float32)
+        nodes = self._nodes
+        kernels.add_margins(
+            rows,
+            nodes.roots,
+            nodes.left,
+            nodes.feature,
+            nodes.value,
+            nodes.flags,
+            nodes.node_set,
+            nodes.set_start,
+            nodes.words,
+            self._group,
+            self._base,
+            self._weight,
+            self._dart,
+            begin,
+            end,
+            out,
+        )
+        return out
+
+    def predict(self, rows: Float32s, iteration_range: tuple[int, int] | None = None) -> Float32s:
+        """Score rows and apply the objective's transform, within 1 ulp of XGBoost.
+
+        Returns:
+            float32[n, group_count]: probabilities, counts or scores; for `multi:softmax` float32[n, 1], the class.
+
+        Raises:
+            ForestInputError: As for `margins`.
+        """
+        margins = self.margins(rows, iteration_range)
+        kernels.transform(margins, int(self._transform))
+        return margins[:, :1] if self._transform is Transform.ARGMAX else margins
+
+    def encode(self, columns: Sequence[Sequence[Value]]) -> Encoded:
+        """Turn Python values into rows.
+
+        Args:
+            columns: One sequence per feature in the order of `feature_names`, all of one length. None and NaN are
+                missing, bools 0 and 1, numbers rounded once to float32. Where the model stores a feature's
+                categories, values are looked up in them and an unseen one is missing. Timestamps have no
+                meaning here: training turns them into ages.
+
+        Returns:
+            The matrix, and the unseen (feature, value) pairs.
+
+        Raises:
+            ForestInputError: Wrong number of columns, uneven lengths, or a value that is not a number or category.
+        """
+        return encode_columns(self.feature_names, self._codes, columns)
+
+    def _checked(self, rows: Float32s) -> Float32s:
+        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != len(self.feature_names):
+            raise ForestInputError(
+                f"rows must be float32[n, {len(self.feature_names)}], not {rows.dtype}{list(rows.shape)}"
+            )
+        return np.require(rows, requirements="CA")
+
+    def _trees_between(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
+        begin, end = iteration_range or (0, 0)
+        end = end or self.iteration_count
+        if not 0 <= begin <= end <= self.iteration_count or (self._dart and begin == end):
+            raise ForestInputError(f"rounds {iteration_range} are not within the model's {self.iteration_count}")
+        return self._iteration_start[begin], self._iteration_start[end]
+
+
+def load_forest(data: bytes) -> Forest:
+    """Load a model saved by XGBoost, as UBJSON or JSON.
+
+    Args:
+        data: The bytes of the file.
+
+    Raises:
+        ModelFormatError: Malformed, cut short or contradictory.
+        UnsupportedModelError: Margins could not be reproduced to the bit.
+    """
+    document = read_model(data)
+    return Forest(
+        feature_names=document.feature_names,
+        feature_types=document.feature_types,
+        objective=document.objective,
+        group_count=len(document.base_score),
+        iteration_count=len(document.iteration_start) - 1,
+        best_iteration=document.best_iteration,
+        categories=document.categories,
+        content_hash=hashlib.sha256(data).hexdigest(),
+        _codes={
+            name: {value: code for code, value in enumerate(values)}
+            for name, values in document.categories.items()
+        },
+        _transform=document.transform,
+        _dart=document.dart,
+        _base=_base_margins(document),
+        _group=document.tree_group.astype(np.int32),
+        _weight=document.tree_weight,
+        _iteration_start=tuple(document.iteration_start.tolist()),
+        _nodes=lay_out(document.trees),
+    )
+
+
+def _base_margins(document: ModelDocument) -> Float32s:
+    return np.array([kernels.link(score, int(document.link)) for score in document.base_score], np.float32)
