@@ -11,7 +11,7 @@ from pathlib import Path
 
 from feast import FileSource, PushSource
 
-DATA_DIR = Path(os.environ.get("WAYPOST_DATA_DIR") or Path(__file__).resolve().parent / "data")
+DATA_DIR = Path(os.environ.get("SHOP_DATA_DIR") or Path(__file__).parent / "data").resolve()
 """Parquet of this shop; `data/` inside the repo unless the environment says otherwise."""
 
 
