@@ -43,7 +43,9 @@ def make_package(package: Path) -> None:
     """Make every folder a regular package, and mark the whole as typed."""
     folders = [package, *(path for path in package.rglob("*") if path.is_dir())]
     for folder in folders:
-        (folder / "__init__.py").write_text(INIT.format(package=folder.relative_to(package.parent).as_posix()))
+        (folder / "__init__.py").write_text(
+            INIT.format(package=folder.relative_to(package.parent).as_posix())
+        )
     (package / "py.typed").touch()
 
 
