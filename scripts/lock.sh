@@ -7,13 +7,12 @@ cd "$(dirname "$0")/.."
 
 folder=${1:-.}
 shift || true
-uv=$(scripts/uv.sh)
 
 compile() {
   local output=$folder/$1
   shift
   # No index address and no header: a lock says what, not from where, so it works behind any mirror.
-  "$uv" pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  scripts/uv.sh pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-header --no-annotate --output-file "$output" "$@"
 }
 

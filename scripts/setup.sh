@@ -21,10 +21,9 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && fits .venv/bin/python
 fi
 
 echo "Setting up .venv from requirements.lock"
-uv=$(scripts/uv.sh)
-fits .venv/bin/python || "$uv" venv --quiet --clear --python "$(pick_python)" .venv
+fits .venv/bin/python || scripts/uv.sh venv --quiet --clear --python "$(pick_python)" .venv
 export VIRTUAL_ENV="$PWD/.venv"
-"$uv" pip sync --require-hashes requirements.lock
+scripts/uv.sh pip sync --require-hashes requirements.lock
 # hatchling comes from the lock, so the build needs no environment of its own.
-"$uv" pip install --quiet --no-deps --no-build-isolation --editable .
+scripts/uv.sh pip install --quiet --no-deps --no-build-isolation --editable .
 printf '%s' "$wanted" > "$stamp"
