@@ -1,0 +1,192 @@
+"""The decision as a pure function: request, values, bundle, clock and seed in, ranked and explained offers out.
+
+Nothing here does I/O, reads a clock or draws randomness, so the same inputs give the same decision, whatever the
+order of the candidates in the request.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from decision.bundle import Bundle
+from decision.explain import fallback_reasons, feature_reasons, reasons
+from decision.frame import Frame
+from decision.plan import PlacementPlan
+from decision.record import (
+    Decision,
+    Degradation,
+    DegradationKind,
+    RankedOffer,
+    Reason,
+    ReasonKind,
+    Request,
+    ViewAge,
+)
+from decision.schema import Status
+from decision.validate import check_request
+from decision.weigh import Weighing, weigh
+
+__all__ = [
+    "ENGINE_VERSION",
+    "Decision",
+    "Degradation",
+    "DegradationKind",
+    "RankedOffer",
+    "Reason",
+    "ReasonKind",
+    "Request",
+    "ViewAge",
+    "decide",
+]
+
+ENGINE_VERSION: Final = "1"
+"""Changes whenever the same inputs may give another decision; records name it."""
+
+
+def decide(
+    request: Request,
+    frame: Frame,
+    bundle: Bundle,
+    *,
+    now_us: int,
+    seed: int,
+    degraded: tuple[Degradation, ...] = (),
+    skip_scoring: bool = False,
+    attributions: bool = False,
+) -> Decision:
+    """Decide what to show.
+
+    Args:
+        request: What is asked.
+        frame: The values of `bundle.placement(request.placement)`'s features for the customer and the offers that
+            `considered` names. What is not in it reads as NULL.
+        bundle: What decides.
+        now_us: The decision's clock, microseconds since the epoch.
+        seed: Unsigned 64-bit seed of exploration.
+        degraded: What was already gone without, such as a store that did not answer.
+        skip_scoring: Leave the model out because there is no time for it.
+        attributions: Name the features that counted most for each returned offer; costs about a millisecond.
+
+    Raises:
+        RequestError: If the request names something that the placement does not have.
+    """
+    plan = bundle.placement(request.placement)
+    request = check_request(request, plan)
+    weighing = weigh(request, frame, plan, now_us=now_us, seed=seed, skip_scoring=skip_scoring)
+    ranked = _ranked(weighing, request.limit, attributions=attributions)
+    return Decision(
+        offers=ranked or _fallback(weighing, request.limit),
+        tags=weighing.assessment.tags,
+        segments=_segments(weighing),
+        bundle_version=bundle.version,
+        model_version=weighing.model_version,
+        feature_ages=_feature_ages(frame, now_us),
+        degraded=_degradations(weighing, frame, degraded, fallback=not ranked),
+    )
+
+
+def _ranked(weighing: Weighing, limit: int, *, attributions: bool) -> tuple[RankedOffer, ...]:
+    names = weighing.ranking.order[:limit]
+    features = feature_reasons(weighing, names) if attributions else {}
+    return tuple(
+        RankedOffer(
+            offer=name,
+            content=weighing.plan.offer_plans[name].offer.content,
+            score=weighing.scores[name],
+            propensity=weighing.ranking.propensity[name],
+            prediction=weighing.scoring.predictions.get(name),
+            reasons=(*reasons(weighing, name), *features.get(name, ())),
+        )
+        for name in names
+    )
+
+
+def _fallback(weighing: Weighing, limit: int) -> tuple[RankedOffer, ...]:
+    """The placement's fallback: whatever its conditions and caps say, but never what a rule excludes."""
+    standings = weighing.assessment.standings
+    names = [
+        name
+        for name in weighing.plan.placement.fallback
+        if not (name in standings and standings[name].excluded)
+    ]
+    return tuple(
+        _fallback_offer(weighing, name, first=place == 0) for place, name in enumerate(names[:limit])
+    )
+
+
+def _fallback_offer(weighing: Weighing, name: str, *, first: bool) -> RankedOffer:
+    offer = weighing.plan.offer_plans[name].offer
+    return RankedOffer(
+        offer=name,
+        content=offer.content,
+        score=offer.value,
+        propensity=1.0 if first else 0.0,
+        prediction=None,
+        reasons=fallback_reasons(weighing),
+    )
+
+
+def _segments(weighing: Weighing) -> tuple[str, ...]:
+    customer = weighing.rows.customer
+    return tuple(segment for segment, name in weighing.plan.memberships if customer.get(name) is True)
+
+
+def _feature_ages(frame: Frame, now_us: int) -> tuple[ViewAge, ...]:
+    newest: dict[str, int] = {}
+    for block in (frame.customer, frame.candidates):
+        for view, event_us in block.newest_us_by_view().items():
+            newest[view] = max(newest.get(view, 0), event_us)
+    return tuple(
+        ViewAge(view=view, age_us=now_us - event_us if event_us else None)
+        for view, event_us in sorted(newest.items())
+    )
+
+
+def _degradations(
+    weighing: Weighing, frame: Frame, taken: tuple[Degradation, ...], *, fallback: bool
+) -> tuple[Degradation, ...]:
+    """What was gone without before, then what the values and the decision itself lack; each once."""
+    found = (*taken, *_unknown_customer(weighing.plan, frame), *_stale(frame), *_unscored(weighing))
+    ended = (
+        _degradation(DegradationKind.FALLBACK, weighing.plan.name, "nothing else was left")
+        if fallback
+        else ()
+    )
+    return tuple(dict.fromkeys((*found, *ended)))
+
+
+def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, ...]:
+    """Nothing is stored under the customer's own key."""
+    statuses = [
+        status
+        for view, cells in frame.customer.view_statuses()
+        if view in plan.customer_keyed_views
+        for status in cells
+    ]
+    if not statuses or any(status is not Status.NOT_FOUND for status in statuses):
+        return ()
+    return _degradation(
+        DegradationKind.UNKNOWN_CUSTOMER, plan.customer_key, "nothing is stored for this customer"
+    )
+
+
+def _stale(frame: Frame) -> tuple[Degradation, ...]:
+    views = {
+        view
+        for block in (frame.customer, frame.candidates)
+        for view, statuses in block.view_statuses()
+        if Status.STALE in statuses
+    }
+    detail = "older than the view's TTL, and used"
+    return tuple(
+        Degradation(kind=DegradationKind.STALE_FEATURES, name=view, detail=detail) for view in sorted(views)
+    )
+
+
+def _unscored(weighing: Weighing) -> tuple[Degradation, ...]:
+    degradation = weighing.scoring.degradation
+    return (degradation,) if degradation else ()
+
+
+def _degradation(kind: DegradationKind, name: str, detail: str) -> tuple[Degradation, ...]:
+    return (Degradation(kind=kind, name=name, detail=detail),)
