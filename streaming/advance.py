@@ -37,6 +37,7 @@ class Update:
     """What became of one entity.
 
     Attributes:
+        at_us: Logical time to which it was brought.
         values: By view: the values by feature, and their event timestamp in microseconds. All views that have any.
         changes: Segments entered and left.
         due_us: When the entity must be looked at again though nothing arrives; `NEVER_US` for never.
@@ -44,6 +45,7 @@ class Update:
 
     key: bytes
     state: EntityState
+    at_us: int
     values: dict[str, tuple[dict[str, Value], int]] = field(default_factory=dict)
     changes: list[SegmentChange] = field(default_factory=list)
     due_us: int = NEVER_US
@@ -71,20 +73,38 @@ def advance(
         borrowed: Values, by canonical name, of other views' features that segments read.
         now_us: Logical time; no event of the feeds lies behind it.
 
+    A state that is ahead of `now_us` (its batch was applied before a crash and is read again) stays at its own time, so
+    that a replay never shows an older value.
+
     Returns:
         One update per entity, in the order of `states`.
     """
-    updates = {key: Update(key=key, state=state) for key, state in states.items()}
+    updates = {
+        key: Update(key=key, state=state, at_us=max(now_us, state.time_us)) for key, state in states.items()
+    }
+    for at_us in sorted({update.at_us for update in updates.values()}):
+        _advance_group(kind, {k: u for k, u in updates.items() if u.at_us == at_us}, feeds, unapplied, borrowed, at_us)
+    return list(updates.values())
+
+
+def _advance_group(
+    kind: EntityKind,
+    updates: Mapping[bytes, Update],
+    feeds: Mapping[str, ViewRows],
+    unapplied: Unapplied,
+    borrowed: Mapping[bytes, Mapping[str, Value]],
+    now_us: int,
+) -> None:
     for plan in kind.views:
         feed = feeds.get(plan.view.name)
         if plan.windows is not None:
             _advance_windows(plan, updates, feed, unapplied, now_us)
         else:
             _advance_latest(plan, updates, feed, unapplied)
-    if kind.segments_view is not None:
-        for update in updates.values():
+    for update in updates.values():
+        update.state.time_us = now_us
+        if kind.segments_view is not None:
             _advance_segments(kind, update, borrowed.get(update.key, {}), now_us)
-    return list(updates.values())
 
 
 def _own_rows(

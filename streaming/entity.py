@@ -39,6 +39,7 @@ class EntityState:
     Attributes:
         revision: Of the stored state; 0 where nothing is stored.
         positions: Position applied so far, by source partition.
+        time_us: Logical time to which the state was last brought.
         recent: Bucket of event time → event id → the position that first brought it. Customers only.
         tiles: Window state by view.
         latest: Newest row by view without windows.
@@ -50,6 +51,7 @@ class EntityState:
 
     revision: int = 0
     positions: dict[int, int] = field(default_factory=dict)
+    time_us: int = 0
     recent: dict[int, dict[str, int]] = field(default_factory=dict)
     tiles: dict[str, TileState] = field(default_factory=dict)
     latest: dict[str, LatestRow] = field(default_factory=dict)
@@ -64,7 +66,8 @@ def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan])
     state = EntityState(revision=int(fields.get(REVISION, b"0")), stored=dict(fields))
     state.stored.pop(REVISION, None)
     if POSITIONS in fields:
-        state.positions = {int(partition): position for partition, position in json.loads(fields[POSITIONS]).items()}
+        state.time_us, positions = json.loads(fields[POSITIONS])
+        state.positions = {int(partition): position for partition, position in positions.items()}
     if SEGMENTS in fields:
         state.segments_us, state.segments = json.loads(fields[SEGMENTS])
     tile_chunks: dict[str, dict[bytes, bytes]] = {}
@@ -85,8 +88,8 @@ def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan])
 def encode_state(state: EntityState, plans: Mapping[str, WindowPlan]) -> dict[bytes, bytes]:
     """All fields of a state hash but the revision."""
     fields: dict[bytes, bytes] = {}
-    if state.positions:
-        fields[POSITIONS] = _json(state.positions)
+    if state.positions or state.time_us:
+        fields[POSITIONS] = _json((state.time_us, state.positions))
     if state.segments_us is not None:
         fields[SEGMENTS] = _json((state.segments_us, state.segments))
     for bucket, ids in state.recent.items():

@@ -17,12 +17,11 @@ import pandas as pd
 import redis
 import structlog
 
-from decision.schema import Value
-from online.write import EntityWrite, EntityWriter
+from online.write import EntityWriter
 from streaming.admit import Admitted, admit, forget_recent
 from streaming.advance import SegmentChange, Update, advance
+from streaming.borrow import borrow
 from streaming.cache import StateCache
-from streaming.entity import EntityState, changed_fields, encode_state
 from streaming.errors import StreamingError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
@@ -32,6 +31,7 @@ from streaming.plan import EntityKind, StreamPlan, TransformError, ViewRows
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
+from streaming.writes import apply_writes, prepare_write
 
 log = structlog.get_logger()
 
@@ -236,73 +236,31 @@ class Materializer:
                 states,
                 feeds,
                 lambda key, source, applied=applied: positions[source] > applied[key],  # type: ignore[misc]
-                self._borrow(kind, pending),
+                borrow(self._client, kind, pending),
                 self._now_us,
             )
             pending = self._write(kind, updates, due)
         raise StreamingError(f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times")
 
-    def _borrow(self, kind: EntityKind, keys: Sequence[bytes]) -> dict[bytes, dict[str, Value]]:
-        """Features of other views that segments read, straight from the store."""
-        if not kind.borrowed:
-            return {}
-        names = [field for _, field, _ in kind.borrowed_fields]
-        pipeline = self._client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hmget(key, names)
-        return {
-            key: {
-                name: decode(data)
-                for (name, _, decode), data in zip(kind.borrowed_fields, row, strict=True)
-                if data is not None
-            }
-            for key, row in zip(keys, pipeline.execute(), strict=True)
-        }
-
     def _write(self, kind: EntityKind, updates: Sequence[Update], due: set[Member]) -> list[bytes]:
         """Write updates and what follows from them; returns the keys of those refused."""
+        for update in updates:
+            applied = update.state.positions.get(self._keys.partition, 0)
+            update.state.positions[self._keys.partition] = max(applied, self._position)
         wanted = {(kind.name, update.key): update.due_us for update in updates}
         self._timers.announce(wanted)
-        writes, fields, fresh = [], [], []
-        for update in updates:
-            update.state.positions[self._keys.partition] = self._position
-            state_fields = encode_state(update.state, kind.windows)
-            changed, dropped = changed_fields(update.state, state_fields)
-            views = {name: value for name, value in update.values.items() if update.state.written.get(name) != value}
-            online: dict[bytes, bytes] = {}
-            for plan in (*kind.views, kind.segments_view):
-                if plan is not None and plan.view.name in views:
-                    online |= plan.online_fields(*views[plan.view.name])
-            writes.append(EntityWrite(update.key, update.state.revision, online, changed, dropped))
-            fields.append(state_fields)
-            fresh.append(views)
-        accepted = self._writer.apply(writes)
-        self.stats.writes += len(writes)
-        refused = [update.key for update, done in zip(updates, accepted, strict=True) if not done]
+        accepted, refused = apply_writes(self._writer, [prepare_write(kind, update) for update in updates])
         self._cache.drop(refused)
+        self.stats.writes += len(updates)
         self.stats.refused_writes += len(refused)
-        done = [entry for entry in zip(updates, fields, fresh, accepted, strict=True) if entry[3]]
-        for update, state_fields, views, _ in done:
-            self._settle(kind, update, state_fields, views)
-        self._timers.settle({m: wanted[m] for update, *_ in done if (m := (kind.name, update.key)) in due})
-        self._announce_changes(kind, [change for update, *_ in done for change in update.changes])
-        return refused
-
-    def _settle(
-        self,
-        kind: EntityKind,
-        update: Update,
-        state_fields: dict[bytes, bytes],
-        views: Mapping[str, tuple[dict[str, Value], int]],
-    ) -> None:
-        state: EntityState = update.state
-        state.revision += 1
-        state.stored = state_fields
-        state.written.update(views)
-        keys = kind.keys.decode(update.key)
+        self._timers.settle({m: wanted[m] for done in accepted if (m := (kind.name, done.update.key)) in due})
+        self._announce_changes(kind, [change for done in accepted for change in done.update.changes])
         created_us = time.time_ns() // 1000
-        for view, (values, _) in views.items():
-            self._sink.add(view, keys, values, self._now_us, created_us)
+        for done in accepted:
+            keys = kind.keys.decode(done.update.key)
+            for view, (values, _) in done.views.items():
+                self._sink.add(view, keys, values, done.update.at_us, created_us)
+        return refused
 
     def _announce_changes(self, kind: EntityKind, changes: Sequence[SegmentChange]) -> None:
         if not changes:

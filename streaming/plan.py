@@ -18,6 +18,7 @@ from decision.lang.interpreter import prepare
 from decision.lang.syntax import Expr, references
 from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, View
+from online.errors import KeyEncodingError
 from online.keys import EntityKeys, feature_field, timestamp_field
 from online.values import decoder, encode_timestamp, encoder
 from streaming.errors import StreamingError
@@ -121,7 +122,11 @@ class ViewPlan:
         if len(names) > 1:
             codes, columns = _composite(frame, names)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return codes.astype(np.int64), [self.keys.encode(dict(zip(names, row, strict=True))) for row in rows]
+        try:
+            keys = [self.keys.encode(dict(zip(names, row, strict=True))) for row in rows]
+        except KeyEncodingError as error:
+            raise TransformError(f"view {self.view.name}: {error}") from error
+        return codes.astype(np.int64), keys
 
 
 def _composite(frame: pd.DataFrame, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.object_]]]:

@@ -56,6 +56,14 @@ def parts_folder(view: View) -> Path:
     return path.parent
 
 
+def source_files(view: View) -> list[Path]:
+    """The files behind a view's offline source: one file, a folder of them, or a glob in its last part."""
+    path = Path(view.offline_path or "")
+    if path.is_dir():
+        return sorted(path.glob("*.parquet"))
+    return sorted(path.parent.glob(path.name))
+
+
 def write_part(folder: Path, name: str, table: pa.Table) -> None:
     """Write one Parquet part under a name; readers see all of it or nothing."""
     folder.mkdir(parents=True, exist_ok=True)

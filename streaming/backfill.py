@@ -1,0 +1,220 @@
+"""History into both stores, through the window code of the stream.
+
+The offline store gets one row for every instant at which an entity's values changed; the online store gets every
+entity as it stands at the end. The log then takes over from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import mmh3
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import redis
+
+from online.write import EntityWriter
+from streaming.advance import NEVER_US, Update, advance
+from streaming.borrow import borrow
+from streaming.entity import EntityState, recent_bucket_us
+from streaming.errors import StreamingError
+from streaming.events import EventSchema
+from streaming.keys import PartitionKeys
+from streaming.log import partition_of
+from streaming.plan import EntityKind, StreamPlan, ViewPlan, ViewRows
+from streaming.sink import parts_folder, timestamp_array, view_schema, write_part
+from streaming.timers import member_text
+from streaming.windows.batch import Batch
+from streaming.windows.state import TileState
+from streaming.windows.sweep import sweep_chunks
+from streaming.writes import apply_writes, prepare_write
+
+ENTITIES_PER_WRITE = 2000
+ROWS_PER_PART = 1_000_000
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillReport:
+    """What a backfill did."""
+
+    event_count: int
+    offline_rows: dict[str, int]
+    online_entities: dict[str, int]
+    seconds: float
+
+
+def backfill(
+    *,
+    client: redis.Redis,
+    writer: EntityWriter,
+    plan: StreamPlan,
+    schema: EventSchema,
+    events: pd.DataFrame,
+    until_us: int,
+    partition_count: int,
+    progress: Progress,
+) -> BackfillReport:
+    """Fill both stores from a frame of events.
+
+    Args:
+        client: Connection to the store.
+        writer: The conditional write.
+        plan: What to compute.
+        schema: For the lateness bound.
+        events: History, columns as in `streaming.frame.events_frame`; event ids must be distinct per customer.
+        until_us: Logical time at which the stream takes over; no event lies at or behind it.
+        partition_count: Of the log.
+        progress: Told how far it is.
+
+    Raises:
+        StreamingError: If the log has been applied already, or an event lies behind `until_us`.
+    """
+    started = time.monotonic()
+    _check(client, plan, events, until_us, partition_count)
+    events = events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)
+    states: dict[str, dict[bytes, EntityState]] = {kind.name: {} for kind in plan.kinds}
+    offline_rows: dict[str, int] = {}
+    for kind in plan.kinds:
+        for view_plan in kind.views:
+            rows = view_plan.rows(events)
+            if view_plan.windows is None:
+                _latest_states(kind, view_plan, rows, states[kind.name], until_us)
+                continue
+            offline_rows[view_plan.view.name] = _backfill_view(
+                view_plan, rows, states[kind.name], until_us, progress
+            )
+    _recent_ids(plan, schema, events, states[plan.customer.name], until_us)
+    for kind in plan.kinds:
+        _load_online(client, writer, kind, plan, states[kind.name], until_us, partition_count, progress)
+    _hand_over(client, plan.project, until_us, partition_count)
+    return BackfillReport(
+        event_count=len(events),
+        offline_rows=offline_rows,
+        online_entities={name: len(entities) for name, entities in states.items()},
+        seconds=time.monotonic() - started,
+    )
+
+
+def _check(
+    client: redis.Redis, plan: StreamPlan, events: pd.DataFrame, until_us: int, partition_count: int
+) -> None:
+    for partition in range(partition_count):
+        if client.exists(PartitionKeys(plan.project, partition).checkpoint):
+            raise StreamingError(
+                f"project {plan.project!r} is live in this store already; backfill into an empty store, "
+                "or remove the data folder to start over"
+            )
+    if len(events) and _micros(events["event_time"]).max() > until_us:
+        newest = events["event_time"].max()
+        raise StreamingError(f"the newest event is at {newest}, behind the time at which the stream takes over")
+
+
+def _micros(times: pd.Series) -> np.ndarray:
+    return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]").view(np.int64)
+
+
+def _backfill_view(
+    plan: ViewPlan,
+    rows: ViewRows,
+    states: dict[bytes, EntityState],
+    until_us: int,
+    progress: Progress,
+) -> int:
+    assert plan.windows is not None
+    view = plan.view
+    batch = Batch.from_frame(rows.frame, rows.codes, plan.windows)
+    folder = parts_folder(view) if view.offline_path else None
+    written = done = 0
+    for number, chunk in enumerate(sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)):
+        if folder is not None:
+            table = _offline_table(plan, rows.keys, chunk)
+            write_part(folder, f"backfill-{number:05d}", table)
+            written += table.num_rows
+        for offset, tiles in enumerate(chunk.final.states):
+            key = rows.keys[chunk.first_entity + offset]
+            states.setdefault(key, EntityState(time_us=until_us)).tiles[view.name] = tiles
+        done += chunk.event_count
+        progress(view.name, done, len(rows.frame))
+    return written
+
+
+def _offline_table(plan: ViewPlan, keys: Sequence[bytes], chunk: object) -> pa.Table:
+    raise NotImplementedError
+
+
+def _latest_states(
+    kind: EntityKind, plan: ViewPlan, rows: ViewRows, states: dict[bytes, EntityState], until_us: int
+) -> None:
+    for key in rows.keys:
+        states.setdefault(key, EntityState(time_us=until_us))
+    own = {key: states[key] for key in rows.keys}
+    advance(kind, own, {plan.view.name: rows}, lambda _key, _row: True, {}, until_us)
+
+
+def _recent_ids(
+    plan: StreamPlan, schema: EventSchema, events: pd.DataFrame, customers: dict[bytes, EntityState], until_us: int
+) -> None:
+    """Ids that may still be published again in time: position 0 marks them as older than the log."""
+    bucket_us = recent_bucket_us(schema.lateness_us)
+    tail = events.loc[_micros(events["event_time"]) >= until_us - schema.lateness_us]
+    name = plan.customer.key_names[0]
+    for customer_id, event_id, event_us in zip(
+        tail["customer_id"], tail["event_id"], _micros(tail["event_time"]).tolist(), strict=True
+    ):
+        key = plan.customer.keys.encode({name: customer_id})
+        state = customers.setdefault(key, EntityState(time_us=until_us))
+        state.recent.setdefault(event_us // bucket_us, {})[event_id] = 0
+
+
+def _load_online(
+    client: redis.Redis,
+    writer: EntityWriter,
+    kind: EntityKind,
+    plan: StreamPlan,
+    states: dict[bytes, EntityState],
+    until_us: int,
+    partition_count: int,
+    progress: Progress,
+) -> None:
+    keys = list(states)
+    for start in range(0, len(keys), ENTITIES_PER_WRITE):
+        chunk = {key: states[key] for key in keys[start : start + ENTITIES_PER_WRITE]}
+        updates = advance(kind, chunk, {}, lambda _key, _row: False, borrow(client, kind, list(chunk)), until_us)
+        _announce(client, kind, plan, updates, partition_count)
+        _, refused = apply_writes(writer, [prepare_write(kind, update) for update in updates])
+        if refused:
+            raise StreamingError(f"the store already holds state of {len(refused)} entities of kind {kind.name}")
+        progress(f"online {kind.name}", start + len(chunk), len(keys))
+
+
+def _announce(
+    client: redis.Redis, kind: EntityKind, plan: StreamPlan, updates: Sequence[Update], partition_count: int
+) -> None:
+    """Enter timers with the partition that will own the entity's next event, or any for shared entities."""
+    pipeline = client.pipeline(transaction=False)
+    for update in updates:
+        if update.due_us == NEVER_US:
+            continue
+        if kind is plan.customer:
+            customer_id = str(kind.keys.decode(update.key)[kind.key_names[0]])
+            partition = partition_of(customer_id, partition_count)
+        else:
+            partition = mmh3.hash(update.key, signed=False) % partition_count
+        member = member_text((kind.name, update.key))
+        pipeline.zadd(PartitionKeys(plan.project, partition).timers, {member: update.due_us})
+    pipeline.execute()
+
+
+def _hand_over(client: redis.Redis, project: str, until_us: int, partition_count: int) -> None:
+    for partition in range(partition_count):
+        checkpoint = {"position": 0, "time_us": until_us}
+        client.hset(PartitionKeys(project, partition).checkpoint, mapping=checkpoint)
+
+
+_ = (Iterator, timestamp_array, view_schema, TileState)
