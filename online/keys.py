@@ -66,6 +66,32 @@ class EntityKeys:
             key += encode(value)
         return key + self._suffix
 
+    def decode(self, key: bytes) -> dict[str, Value]:
+        """Read the join keys' values back from a key that `encode` made; timestamps are whole seconds in microseconds.
+
+        Raises:
+            KeyEncodingError: The key is of another entity or project.
+        """
+        if not (key.startswith(self._prefix) and key.endswith(self._suffix)):
+            raise KeyEncodingError(f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})")
+        row: dict[str, Value] = {}
+        offset = len(self._prefix)
+        for join_key in self.join_keys:
+            value_type, size = _HEADER.unpack_from(key, offset)
+            offset += _HEADER.size
+            row[join_key.name] = _payload_value(ValueType(value_type), key[offset : offset + size])
+            offset += size
+        return row
+
+
+def _payload_value(value_type: ValueType, payload: bytes) -> Value:
+    if value_type is ValueType.STRING:
+        return payload.decode()
+    if value_type is ValueType.BYTES:
+        return payload
+    number = int.from_bytes(payload, "little", signed=True)
+    return number * US_PER_SECOND if value_type is ValueType.UNIX_TIMESTAMP else number
+
 
 def feature_field(view: str, feature: str) -> bytes:
     """Return the hash field of a feature: murmur3_32 of `view:feature`, four bytes, little-endian."""
