@@ -7,7 +7,7 @@ entity as it stands at the end. The log then takes over from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mmh3
@@ -25,11 +25,11 @@ from streaming.events import EventSchema
 from streaming.keys import PartitionKeys
 from streaming.log import partition_of
 from streaming.plan import EntityKind, StreamPlan, ViewPlan, ViewRows
-from streaming.sink import parts_folder, timestamp_array, view_schema, write_part
+from streaming.sink import arrow_type, parts_folder, timestamp_array, value_array, view_schema, write_part
 from streaming.timers import member_text
 from streaming.windows.batch import Batch
-from streaming.windows.state import TileState
-from streaming.windows.sweep import sweep_chunks
+from streaming.windows.read import Column
+from streaming.windows.sweep import Sweep, sweep_chunks
 from streaming.writes import apply_writes, prepare_write
 
 ENTITIES_PER_WRITE = 2000
@@ -130,22 +130,45 @@ def _backfill_view(
     view = plan.view
     batch = Batch.from_frame(rows.frame, rows.codes, plan.windows)
     folder = parts_folder(view) if view.offline_path else None
-    written = done = 0
+    key_columns = _key_columns(plan, rows.keys)
+    written = 0
     for number, chunk in enumerate(sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)):
         if folder is not None:
-            table = _offline_table(plan, rows.keys, chunk)
+            table = _offline_table(plan, key_columns, chunk)
             write_part(folder, f"backfill-{number:05d}", table)
             written += table.num_rows
         for offset, tiles in enumerate(chunk.final.states):
             key = rows.keys[chunk.first_entity + offset]
             states.setdefault(key, EntityState(time_us=until_us)).tiles[view.name] = tiles
-        done += chunk.event_count
-        progress(view.name, done, len(rows.frame))
+        progress(view.name, chunk.first_entity + len(chunk.final.states), len(rows.keys))
     return written
 
 
-def _offline_table(plan: ViewPlan, keys: Sequence[bytes], chunk: object) -> pa.Table:
-    raise NotImplementedError
+def _key_columns(plan: ViewPlan, keys: Sequence[bytes]) -> list[pa.Array]:
+    """Join key values of all entities, one column per join key of the view."""
+    rows = [plan.keys.decode(key) for key in keys]
+    return [
+        value_array([row[key.name] for row in rows], arrow_type(key.value_type)) for key in plan.view.join_keys
+    ]
+
+
+def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep) -> pa.Table:
+    schema = view_schema(plan.view)
+    entity = pa.array(chunk.entity)
+    instants = timestamp_array(chunk.event_us)
+    keys = [column.take(entity) for column in key_columns]
+    features = [
+        _feature_array(chunk.columns[feature.name], arrow_type(feature.value_type))
+        for feature in plan.view.features
+    ]
+    return pa.Table.from_arrays([*keys, *features, instants, instants], schema=schema)
+
+
+def _feature_array(column: Column, kind: pa.DataType) -> pa.Array:
+    if column.offsets is not None:
+        items = pa.array(column.values)
+        return pa.ListArray.from_arrays(pa.array(column.offsets), items).cast(kind)
+    return pa.array(column.values, mask=column.null).cast(kind)
 
 
 def _latest_states(
@@ -216,5 +239,3 @@ def _hand_over(client: redis.Redis, project: str, until_us: int, partition_count
         checkpoint = {"position": 0, "time_us": until_us}
         client.hset(PartitionKeys(project, partition).checkpoint, mapping=checkpoint)
 
-
-_ = (Iterator, timestamp_array, view_schema, TileState)

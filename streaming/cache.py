@@ -32,6 +32,10 @@ class StateCache:
         for key in keys:
             self._states.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._states.clear()
+
     def shrink(self) -> None:
         """Drop the least recently used beyond the bound; called between batches, when no state is in use."""
         while len(self._states) > self._max_entities:

@@ -29,6 +29,11 @@ class PartitionKeys:
         return self._key("checkpoint")
 
     @property
+    def applied(self) -> str:
+        """Hash: position and logical time that readers of features see; ahead of the checkpoint, not durable progress."""
+        return self._key("applied")
+
+    @property
     def timers(self) -> str:
         """Sorted set: when which entity must be looked at again; score in seconds."""
         return self._key("timers")

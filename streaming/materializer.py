@@ -31,6 +31,7 @@ from streaming.plan import EntityKind, StreamPlan, TransformError, ViewRows
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
+from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.writes import apply_writes, prepare_write
 
 log = structlog.get_logger()
@@ -158,6 +159,25 @@ class Materializer:
             self.checkpoint()
 
     def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
+        """Apply a batch; if a value in it cannot be aggregated, one by one, and put aside those that cannot be."""
+        try:
+            self._apply_batch(records, due)
+        except (ValueRefused, SumOverflow):
+            # States in memory may be ahead of the store now; what was written is skipped by its position.
+            self._cache.clear()
+            for record in records:
+                self._apply_alone(record)
+            self._apply_batch([], due)
+
+    def _apply_alone(self, record: LogRecord) -> None:
+        try:
+            self._apply_batch([record], set())
+        except (ValueRefused, SumOverflow) as error:
+            self._cache.clear()
+            self.stats.dead += 1
+            self._bury([record], "VALUE_REFUSED", str(error))
+
+    def _apply_batch(self, records: Sequence[LogRecord], due: set[Member]) -> None:
         admitted = self._admit(records)
         feeds = self._feeds(admitted)
         positions = [record.position for record in admitted.records]
@@ -174,6 +194,7 @@ class Materializer:
         self.stats.events += len(admitted.records)
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
         self._cache.shrink()
+        self._client.hset(self._keys.applied, mapping={"position": self._position, "time_us": self._now_us})
 
     def _admit(self, records: Sequence[LogRecord]) -> Admitted:
         keys = self._customer_keys(records)

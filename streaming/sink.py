@@ -110,11 +110,12 @@ class OfflineSink:
 def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:
     columns = zip(*rows, strict=True)
     return pa.Table.from_arrays(
-        [_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+        [value_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
 
 
-def _array(values: list[Value], kind: pa.DataType) -> pa.Array:
+def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
+    """Plain values as a column: timestamps are microseconds since the epoch, None is NULL."""
     if pa.types.is_timestamp(kind):
         return pa.array(values, type=pa.int64()).cast(kind)
     return pa.array(values, type=kind)
