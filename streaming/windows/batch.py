@@ -1,0 +1,73 @@
+"""The rows that the windows take in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from streaming.windows.plan import WindowPlan
+
+IntArray = npt.NDArray[np.int64]
+RawColumn = npt.NDArray[Any] | Sequence[object] | pd.api.extensions.ExtensionArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one view for a group of entities, in any order.
+
+    Attributes:
+        entity: Group index of each row's entity, from 0.
+        event_us: Event time in microseconds.
+        event_ids: Unique within an entity; orders rows of one event time. May be empty if the plan is not `ordered`.
+        columns: By name, one value per row: float64 (NaN is NULL), int64, bool, datetime64 (NaT is NULL), objects
+            (None, NaN, NA are NULL) or a pandas nullable array.
+    """
+
+    entity: IntArray
+    event_us: IntArray
+    event_ids: Sequence[str]
+    columns: Mapping[str, RawColumn]
+
+    def __len__(self) -> int:
+        return len(self.event_us)
+
+    @classmethod
+    def empty(cls, plan: WindowPlan) -> Batch:
+        """No rows: time alone passes."""
+        nothing = np.empty(0, dtype=np.int64)
+        return cls(nothing, nothing, (), dict.fromkeys(plan.columns, nothing))
+
+    @classmethod
+    def from_frame(
+        cls, frame: pd.DataFrame, entity: IntArray, plan: WindowPlan, time_column: str = "event_time"
+    ) -> Batch:
+        """Take the columns that a plan needs from a frame.
+
+        Args:
+            frame: With `event_id` (strings), the time column (datetime64, UTC) and `plan.columns`.
+            entity: Group index of each row.
+            plan: The view's plan.
+            time_column: Name of the event time.
+        """
+        event_us = _microseconds(frame[time_column])
+        ids = frame["event_id"].to_numpy(dtype=object) if plan.ordered else ()
+        columns = {name: _raw(frame[name]) for name in plan.columns}
+        return cls(np.asarray(entity, dtype=np.int64), event_us, ids, columns)
+
+
+def _raw(series: pd.Series[Any]) -> RawColumn:
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        return series.array.tz_convert("UTC").tz_localize(None).to_numpy()  # type: ignore[attr-defined, no-any-return]
+    if isinstance(series.dtype, np.dtype):
+        return series.to_numpy()  # type: ignore[no-any-return]
+    return series.array
+
+
+def _microseconds(series: pd.Series[Any]) -> IntArray:
+    raw = np.asarray(_raw(series))
+    return raw.astype("datetime64[us]").view(np.int64) if raw.dtype.kind == "M" else raw.astype(np.int64)

@@ -1,0 +1,200 @@
+"""Event columns as the kernels take them: validity bytes, int64 lanes, and typed values that first and last carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from streaming.windows.batch import Batch, RawColumn
+from streaming.windows.errors import ValueRefused
+from streaming.windows.kernels import fixed_from_floats
+from streaming.windows.plan import Carrier, Encoding, WindowPlan
+
+AnyArray = npt.NDArray[Any]
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+_FIXED_UNIT = 1_000_000
+_WHOLE_LIMIT = np.iinfo(np.int64).max // _FIXED_UNIT
+_SIGN_FREE = np.int64(np.iinfo(np.int64).max)
+_FLOAT_WHOLE_LIMIT = 2.0**63
+_NUMBER_KINDS = "fiub"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A batch, prepared for a plan.
+
+    Attributes:
+        valid: Shape (rows, columns): 1 where the column is not NULL.
+        lanes: Shape (rows, lanes): the numbers that are added and compared; 0 where NULL.
+        carried: By (column number, carrier): the values, typed; filler where NULL.
+    """
+
+    valid: ByteArray
+    lanes: IntArray
+    carried: dict[tuple[int, Carrier], AnyArray]
+
+
+def prepare(plan: WindowPlan, batch: Batch) -> Inputs:
+    """Convert the columns of a batch.
+
+    Raises:
+        ValueRefused: Where a value does not fit the aggregation that reads it.
+    """
+    rows = len(batch)
+    valid = np.empty((rows, len(plan.columns)), dtype=np.uint8)
+    lanes = np.zeros((rows, len(plan.lanes)), dtype=np.int64)
+    data: list[AnyArray] = []
+    for number, name in enumerate(plan.columns):
+        column, present = split_nulls(batch.columns[name])
+        data.append(column)
+        valid[:, number] = present
+    for number, (name, encoding) in enumerate(plan.lanes):
+        at = plan.columns.index(name)
+        lanes[:, number] = _LANES[encoding](name, data[at], valid[:, at])
+    carried: dict[tuple[int, Carrier], AnyArray] = {}
+    for key in plan.carried:
+        carried[key] = _carry(plan.columns[key[0]], data[key[0]], valid[:, key[0]], key[1])
+    return Inputs(valid, lanes, carried)
+
+
+def split_nulls(raw: RawColumn) -> tuple[AnyArray, AnyArray]:
+    """A column as a plain array and which of its rows are not NULL; times become int64 microseconds."""
+    if not isinstance(raw, np.ndarray):
+        if not isinstance(raw, pd.api.extensions.ExtensionArray):
+            raw = _objects(raw)
+        elif isinstance(raw.dtype, pd.StringDtype | pd.CategoricalDtype):
+            raw = np.asarray(raw, dtype=object)
+        else:
+            return _split_nullable(raw)
+    kind = raw.dtype.kind
+    if kind == "f":
+        return raw.astype(np.float64, copy=False), ~np.isnan(raw)
+    if kind == "O":
+        return _split_objects(raw)
+    if kind == "M":
+        return raw.astype("datetime64[us]").view(np.int64), ~np.isnat(raw)
+    if kind in "SU":
+        return raw.astype(object), np.ones(len(raw), dtype=np.bool_)
+    return raw, np.ones(len(raw), dtype=np.bool_)
+
+
+def _split_nullable(raw: pd.api.extensions.ExtensionArray) -> tuple[AnyArray, AnyArray]:
+    missing = np.asarray(raw.isna(), dtype=np.bool_)
+    if isinstance(raw.dtype, pd.DatetimeTZDtype):
+        times = raw.tz_convert("UTC").tz_localize(None).to_numpy()  # type: ignore[attr-defined]
+        return times.astype("datetime64[us]").view(np.int64), ~missing
+    numpy_dtype = getattr(raw.dtype, "numpy_dtype", np.dtype(object))
+    if numpy_dtype.kind not in _NUMBER_KINDS:
+        return split_nulls(np.asarray(raw, dtype=object))
+    data = raw.to_numpy(dtype=numpy_dtype, na_value=numpy_dtype.type(0))
+    return (data, ~missing) if numpy_dtype.kind != "f" else (data.astype(np.float64), ~missing & ~np.isnan(data))
+
+
+def _objects(values: Any) -> AnyArray:  # noqa: ANN401 - whatever the row held
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def _split_objects(raw: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """Objects: None, NaN, NaT and NA are NULL; all numbers become a number array, anything else stays objects."""
+    values = raw.tolist()
+    present = np.fromiter(
+        (value is not None and value is not pd.NA and value == value for value in values),  # noqa: PLR0124 - NaN
+        dtype=np.bool_,
+        count=len(values),
+    )
+    kinds = {type(value) for value, ok in zip(values, present.tolist(), strict=True) if ok}
+    if kinds and all(issubclass(kind, int | float | np.number | np.bool_) for kind in kinds):
+        numbers = np.array([value if ok else 0 for value, ok in zip(values, present.tolist(), strict=True)])
+        return (numbers, present) if numbers.dtype.kind in _NUMBER_KINDS else (raw, present)
+    if kinds and all(issubclass(kind, pd.Timestamp) for kind in kinds):
+        return np.array([v.value // 1000 if ok else 0 for v, ok in zip(values, present.tolist(), strict=True)]), present
+    return raw, present
+
+
+def _refuse(name: str, bad: AnyArray, data: AnyArray, what: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueRefused(name, row, f"{data[row]!r} {what}")
+
+
+def _numbers(name: str, data: AnyArray, valid: AnyArray) -> AnyArray:
+    if data.dtype.kind == "O":
+        _refuse(name, valid != 0, data, "is not a number")
+        return np.zeros(len(data), dtype=np.int64)
+    if data.dtype == np.uint64:
+        _refuse(name, (valid != 0) & (data > _SIGN_FREE), data, "does not fit int64")
+    return data if data.dtype.kind == "f" else data.astype(np.int64, copy=False)
+
+
+def _fixed(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
+    numbers = _numbers(name, data, valid)
+    if numbers.dtype.kind == "f":
+        out = np.empty(len(numbers), dtype=np.int64)
+        row = fixed_from_floats(
+            np.array(numbers, dtype=np.float64), np.array(valid, dtype=np.uint8), out
+        )
+        if row >= 0:
+            raise ValueRefused(name, int(row), f"{numbers[row]!r} is past ±9.2e12, the range of a sum")
+        return out
+    wide = (valid != 0) & ((numbers > _WHOLE_LIMIT) | (numbers < -_WHOLE_LIMIT))
+    _refuse(name, wide, numbers, "is past ±9.2e12, the range of a sum")
+    return np.where(valid != 0, numbers, 0) * _FIXED_UNIT
+
+
+def _whole(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
+    numbers = _numbers(name, data, valid)
+    if numbers.dtype.kind != "f":
+        return numbers
+    filled = np.where(valid != 0, numbers, 0.0)
+    fits = (filled >= -_FLOAT_WHOLE_LIMIT) & (filled < _FLOAT_WHOLE_LIMIT) & (filled == np.rint(filled))
+    _refuse(name, ~fits, filled, "is not a whole number of 64 bits, as the feature's type says")
+    return filled.astype(np.int64)
+
+
+def _ordered(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
+    return ordered_from_floats(_numbers(name, data, valid).astype(np.float64))
+
+
+def ordered_from_floats(x: npt.NDArray[np.float64]) -> IntArray:
+    """float64 as int64 of the same order (−0.0 before 0.0)."""
+    bits = x.view(np.int64)
+    return bits ^ ((bits >> 63) & _SIGN_FREE)
+
+
+def floats_from_ordered(x: IntArray) -> npt.NDArray[np.float64]:
+    """The inverse of `ordered_from_floats`."""
+    return (x ^ ((x >> 63) & _SIGN_FREE)).view(np.float64)
+
+
+_LANES: dict[Encoding, Callable[[str, AnyArray, AnyArray], IntArray]] = {
+    Encoding.FIXED: _fixed,
+    Encoding.WHOLE: _whole,
+    Encoding.ORDERED: _ordered,
+}
+
+
+def _carry(name: str, data: AnyArray, valid: AnyArray, carrier: Carrier) -> AnyArray:
+    match carrier:
+        case Carrier.FLOAT:
+            return _numbers(name, data, valid).astype(np.float64)
+        case Carrier.INT | Carrier.TIME:
+            return _whole(name, data, valid)
+        case Carrier.BOOL:
+            numbers = _whole(name, data, valid)
+            _refuse(name, (valid != 0) & (numbers != 0) & (numbers != 1), numbers, "is not a bool")
+            return numbers.astype(np.bool_)
+        case Carrier.STRING | Carrier.BYTES:
+            wanted = str if carrier == Carrier.STRING else bytes
+            objects = data if data.dtype.kind == "O" else data.astype(object)
+            fits = np.fromiter((isinstance(value, wanted) for value in objects), np.bool_, len(objects))
+            _refuse(name, (valid != 0) & ~fits, objects, f"is not a {wanted.__name__}")
+            return objects

@@ -1,0 +1,177 @@
+"""The step of the stream: loaded states and a micro-batch in, new states and values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from decision.schema import Value
+from streaming.windows.batch import Batch
+from streaming.windows.errors import SumOverflow, ValueRefused
+from streaming.windows.inputs import prepare
+from streaming.windows.kernels import apply_rows
+from streaming.windows.plan import Carrier, Output, WindowPlan
+from streaming.windows.ranking import Ranking, rank_rows
+from streaming.windows.read import SECOND_US, number_column
+from streaming.windows.state import Record, TileState
+
+IntArray = npt.NDArray[np.int64]
+
+NO_EXPIRY = int(np.iinfo(np.int64).max)
+"""`next_expiry_us` of an entity whose windows hold nothing that could leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Entities at a logical time; everything in the order of the states passed in.
+
+    Attributes:
+        states: What to keep.
+        values: By feature. Times are microseconds of whole seconds, last-k are tuples, newest first, NULL is None.
+        value_us: The later of the last event time and the last hop boundary at which a tile left a window
+            (`state.NEVER_US` for an entity that has seen no event).
+        next_expiry_us: The next hop boundary at which a tile leaves a window, or `NO_EXPIRY`.
+    """
+
+    states: list[TileState]
+    values: dict[str, list[Value]]
+    value_us: IntArray
+    next_expiry_us: IntArray
+
+
+def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: int) -> Applied:
+    """Bring entities to logical time `now_us`.
+
+    Args:
+        plan: The view's plan.
+        states: One per entity; not changed.
+        batch: Rows that were not applied before, in any order, late ones included; may be empty.
+        now_us: Logical time; no row lies behind it.
+
+    Raises:
+        ValueRefused: Where a row does not fit; nothing is applied.
+        SumOverflow: Where a sum leaves int64; nothing is applied.
+    """
+    _check(batch, len(states), now_us)
+    inputs = prepare(plan, batch)
+    ranking = rank_rows(plan, states, batch, inputs)
+    old = [len(state.index) for state in states]
+    room = sum(old) + len(batch)
+    tile_start = np.zeros(len(states) + 1, dtype=np.int64)
+    np.cumsum(old, out=tile_start[1:])
+    totals = _stack([state.totals for state in states], len(plan.totals))
+    last_us = np.array([state.last_event_us for state in states], dtype=np.int64)
+    expired_us = np.array([state.expired_us for state in states], dtype=np.int64)
+    index = np.empty(room, dtype=np.int64)
+    tiles = np.empty((room, len(plan.slots)), dtype=np.int64)
+    firsts = np.empty((room, len(plan.firsts)), dtype=np.int64)
+    start, stop, next_us = np.empty((3, len(states)), dtype=np.int64)
+    out = np.empty((len(states), plan.output_width), dtype=np.int64)
+    null = np.empty(out.shape, dtype=np.uint8)
+    fault = apply_rows(
+        plan.hop_us, now_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns, plan.reads,
+        tile_start, _flat([state.index for state in states]), _tiles(states, len(plan.slots)), ranking.firsts, totals,
+        ranking.refs, last_us, expired_us,
+        ranking.row_start, ranking.row_order, ranking.row_us, ranking.row_rank, inputs.lanes, inputs.valid,
+        index, tiles, firsts, start, stop, next_us, out, null, ranking.rank_us,
+    )  # fmt: skip
+    if fault >= 0:
+        raise overflow(plan, *divmod(int(fault), len(plan.slots) + len(plan.totals)))
+    new_states = _states(plan, ranking, last_us, expired_us, index, tiles, firsts, totals, start, stop)
+    return Applied(new_states, _values(plan, ranking, out, null), np.maximum(last_us, expired_us), next_us)
+
+
+def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
+    """The error for a slot whose sum left int64; all-time slots are numbered after the others."""
+    features = (*plan.slot_features, *plan.total_features)
+    return SumOverflow(features[slot], entity)
+
+
+def _check(batch: Batch, group_count: int, now_us: int) -> None:
+    if not len(batch):
+        return
+    assert 0 <= batch.entity.min() and batch.entity.max() < group_count, "entity index outside of the group"
+    late = int(batch.event_us.argmax())
+    if batch.event_us[late] > now_us:
+        raise ValueRefused("event_time", late, f"{batch.event_us[late]} µs lies behind the logical time {now_us} µs")
+
+
+def _flat(arrays: list[IntArray]) -> IntArray:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
+
+
+def _stack(arrays: list[IntArray], width: int) -> IntArray:
+    return np.concatenate(arrays).reshape(-1, width) if arrays and width else np.empty((len(arrays), width), np.int64)
+
+
+def _tiles(states: Sequence[TileState], width: int) -> IntArray:
+    tables = [state.tiles for state in states]
+    return np.concatenate(tables) if tables else np.empty((0, width), dtype=np.int64)
+
+
+def _states(
+    plan: WindowPlan, ranking: Ranking, last_us: IntArray, expired_us: IntArray, index: IntArray, tiles: IntArray,
+    firsts: IntArray, totals: IntArray, start: IntArray, stop: IntArray,
+) -> list[TileState]:  # fmt: skip
+    refs = _refs(plan, ranking)
+    states = []
+    scalars = zip(last_us.tolist(), expired_us.tolist(), start.tolist(), stop.tolist(), strict=True)
+    for number, (last, expired, begin, end) in enumerate(scalars):
+        states.append(
+            TileState(
+                last_event_us=last,
+                expired_us=expired,
+                # copies, so that a small state does not hold a large batch in memory
+                index=index[begin:end].copy(),
+                tiles=tiles[begin:end].copy(),
+                totals=totals[number].copy(),
+                firsts=_firsts(plan, ranking, firsts[begin:end]),
+                refs=refs[number],
+            )
+        )
+    return states
+
+
+def _refs(plan: WindowPlan, ranking: Ranking) -> list[tuple[Record | None, ...]]:
+    keys = plan.reference_keys
+    return [
+        tuple(None if rank < 0 else ranking.record(key, rank) for key, rank in zip(keys, row, strict=True))
+        for row in ranking.refs.tolist()
+    ]
+
+
+def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple[Record | None, ...], ...]:
+    if not plan.firsts:
+        return ()
+    return tuple(
+        tuple(None if rank < 0 else ranking.record(key, rank) for key, rank in zip(plan.firsts, row, strict=True))
+        for row in firsts.tolist()
+    )
+
+
+def _values(plan: WindowPlan, ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]) -> dict[str, list[Value]]:
+    values: dict[str, list[Value]] = {}
+    for number, output in enumerate(plan.outputs):
+        if output.carrier is None:
+            values[output.feature] = number_column(output, out, null).to_list()
+        else:
+            values[output.feature] = _carried(output, plan.carried_key(number), ranking, out, null)
+    return values
+
+
+def _carried(
+    output: Output, key: tuple[int, Carrier], ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]
+) -> list[Value]:
+    columns = slice(output.offset, output.offset + output.width)
+    rows = zip(out[:, columns].tolist(), null[:, columns].tolist(), strict=True)
+    items = [tuple(_value(output, ranking.record(key, r)) for r, gone in zip(*row, strict=True) if not gone) for row in rows]
+    return list(items) if output.listed else [item[0] if item else None for item in items]
+
+
+def _value(output: Output, record: Record) -> Any:  # noqa: ANN401 - a scalar of the feature's type
+    value = record[2]
+    return value // SECOND_US * SECOND_US if output.time else value  # type: ignore[operator]
