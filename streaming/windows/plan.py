@@ -142,15 +142,22 @@ class WindowPlan:
     reference_table: IntArray = field(init=False)
     carried: tuple[tuple[int, Carrier], ...] = field(init=False)
     reference_keys: tuple[tuple[int, Carrier], ...] = field(init=False)
+    slot_floats: IntArray = field(init=False)
+    total_floats: IntArray = field(init=False)
 
     def __post_init__(self) -> None:
         number = {column: index for index, column in enumerate(self.columns)}
         rows = [(number[r.column], r.offset, r.size, int(r.newest), r.tiles) for r in self.references]
         object.__setattr__(self, "first_columns", _table([column for column, _ in self.firsts], 1))
         object.__setattr__(self, "reference_table", _table(rows, 5))
+        object.__setattr__(self, "slot_floats", self._floats(self.slots))
+        object.__setattr__(self, "total_floats", self._floats(self.totals))
         keys = tuple((number[r.column], r.carrier) for r in self.references for _ in range(r.size))
         object.__setattr__(self, "reference_keys", keys)
         object.__setattr__(self, "carried", tuple(dict.fromkeys((*self.firsts, *keys))))
+
+    def _floats(self, slots: IntArray) -> IntArray:
+        return _table((lane >= 0 and self.lanes[lane][1] == Encoding.ORDERED for lane in slots[:, 1].tolist()), 1)
 
     @property
     def reference_count(self) -> int:

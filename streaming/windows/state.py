@@ -1,14 +1,19 @@
-"""What the windows remember of one entity."""
+"""What the windows remember of one entity, and its form in the store."""
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from decision.schema import Scalar
-from streaming.windows.plan import SlotKind, WindowPlan
+from streaming.windows.codec_kernels import MAX_SLOT_BYTES, decode_table, encode_table
+from streaming.windows.errors import StateCorrupt
+from streaming.windows.plan import Carrier, SlotKind, WindowPlan
+from streaming.windows.wire import Reader, put_bytes, put_scalar, put_signed, put_unsigned
 
 IntArray = npt.NDArray[np.int64]
 Record = tuple[int, str, Scalar]
@@ -16,6 +21,7 @@ Record = tuple[int, str, Scalar]
 
 NEVER_US = int(np.iinfo(np.int64).min)
 """The time of what has not happened yet."""
+_ZERO = np.zeros(1, dtype=np.int64)
 _EMPTY: dict[int, int] = {
     SlotKind.COUNT: 0,
     SlotKind.SUM: 0,
@@ -65,3 +71,179 @@ class TileState:
         return self.last_event_us == NEVER_US
 
 
+
+
+CHUNK_BYTES = 2048
+"""Largest chunk; only a single tile can be larger, by the ids and strings it holds."""
+_VERSION = 1
+_TOP_BITS = 10
+"""A chunk covers at most 2¹⁰ tiles, fewer where they do not fit."""
+_NO_RECORD, _NEW_ROW, _SAME_ROW = 0, 1, 2
+
+
+def encode(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
+    """A state as chunks, by chunk id; equal states give equal bytes.
+
+    `w:{view}:h` holds what is not of one tile. `w:{view}:{bits}:{number}` holds the tiles from `number << bits` to
+    the next number; a range that does not fit a chunk is halved.
+    """
+    prefix = b"w:%b:" % plan.view.encode()
+    chunks = {prefix + b"h": _encode_head(plan, state)}
+    tops = (state.index >> _TOP_BITS).tolist()
+    for top in sorted(set(tops)):
+        first = bisect.bisect_left(tops, top)
+        _encode_range(plan, state, prefix, (_TOP_BITS, top), (first, bisect.bisect_right(tops, top)), chunks)
+    return chunks
+
+
+def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
+    """Read a state back from all its chunks; none is the empty state.
+
+    Raises:
+        StateCorrupt: Where chunks are damaged or were written under other aggregations.
+    """
+    if not chunks:
+        return TileState.empty(plan)
+    prefix = b"w:%b:" % plan.view.encode()
+    if prefix + b"h" not in chunks:
+        raise StateCorrupt(f"state of view {plan.view!r} has no head chunk; rebuild it from the event archive")
+    parts = []
+    for name, data in chunks.items():
+        if name != prefix + b"h":
+            bits, number = (int(text) for text in name[len(prefix) :].split(b":"))
+            parts.append(_decode_range(plan, data, number << bits))
+    parts.sort(key=lambda part: int(part[0][0]))
+    last_us, expired_us, totals, refs = _decode_head(plan, chunks[prefix + b"h"])
+    return TileState(
+        last_event_us=last_us,
+        expired_us=expired_us,
+        index=np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64),
+        tiles=np.concatenate([part[1] for part in parts]) if parts else np.empty((0, len(plan.slots)), np.int64),
+        totals=totals,
+        firsts=tuple(row for part in parts for row in part[2]),
+        refs=refs,
+    )
+
+
+def _encode_range(
+    plan: WindowPlan,
+    state: TileState,
+    prefix: bytes,
+    where: tuple[int, int],
+    span: tuple[int, int],
+    chunks: dict[bytes, bytes],
+) -> None:
+    """Encode the tiles of a range (bits, number), which are those from span[0] to span[1]."""
+    (bits, number), (first, stop) = where, span
+    if first == stop:
+        return
+    data = _encode_tiles(plan, state, first, stop, number << bits)
+    if len(data) <= CHUNK_BYTES or bits == 0:
+        chunks[prefix + b"%d:%d" % where] = data
+        return
+    middle = first + int(np.searchsorted(state.index[first:stop], (2 * number + 1) << (bits - 1)))
+    _encode_range(plan, state, prefix, (bits - 1, 2 * number), (first, middle), chunks)
+    _encode_range(plan, state, prefix, (bits - 1, 2 * number + 1), (middle, stop), chunks)
+
+
+def _encode_tiles(plan: WindowPlan, state: TileState, first: int, stop: int, base: int) -> bytes:
+    buffer = np.empty((stop - first) * (1 + len(plan.slots)) * MAX_SLOT_BYTES, dtype=np.uint8)
+    length = encode_table(state.index, state.tiles, plan.slots, plan.slot_floats, first, stop, base, buffer)
+    out = bytearray((_VERSION,))
+    put_unsigned(out, stop - first)
+    out += buffer[:length].tobytes()
+    for row in state.firsts[first:stop]:
+        _put_records(out, row)
+    return bytes(out)
+
+
+def _decode_range(
+    plan: WindowPlan, data: bytes, base: int
+) -> tuple[IntArray, IntArray, list[tuple[Record | None, ...]]]:
+    reader = _reader(data)
+    size = reader.unsigned()
+    if not 0 < size <= 1 << _TOP_BITS:
+        raise StateCorrupt(f"chunk of view {plan.view!r} claims {size} tiles")
+    index = np.empty(size, dtype=np.int64)
+    tiles = np.empty((size, len(plan.slots)), dtype=np.int64)
+    reader.at = decode_table(
+        np.frombuffer(data, np.uint8), reader.at, plan.slots, plan.slot_floats, base, index, tiles
+    )
+    if reader.at < 0:
+        raise StateCorrupt(f"chunk of view {plan.view!r} ends early")
+    carriers = [carrier for _, carrier in plan.firsts]
+    firsts = [_get_records(reader, carriers) for _ in range(size)] if carriers else []
+    reader.finish()
+    return index, tiles, firsts
+
+
+def _encode_head(plan: WindowPlan, state: TileState) -> bytes:
+    out = bytearray((_VERSION,))
+    out += plan.fingerprint
+    for time_us in (state.last_event_us, state.expired_us):
+        put_signed(out, time_us)
+    buffer = np.empty((1 + len(plan.totals)) * MAX_SLOT_BYTES, dtype=np.uint8)
+    rows = state.totals.reshape(1, -1)
+    length = encode_table(_ZERO, rows, plan.totals, plan.total_floats, 0, 1, 0, buffer)
+    out += buffer[:length].tobytes()
+    _put_records(out, state.refs)
+    return bytes(out)
+
+
+def _decode_head(plan: WindowPlan, data: bytes) -> tuple[int, int, IntArray, tuple[Record | None, ...]]:
+    reader = _reader(data)
+    if reader.take(4) != plan.fingerprint:
+        raise StateCorrupt(
+            f"state of view {plan.view!r} was written under other aggregations; rebuild it from the event archive"
+        )
+    last_us, expired_us = reader.signed(), reader.signed()
+    totals = np.empty((1, len(plan.totals)), dtype=np.int64)
+    reader.at = decode_table(
+        np.frombuffer(data, np.uint8), reader.at, plan.totals, plan.total_floats, 0, np.empty(1, np.int64), totals
+    )
+    if reader.at < 0:
+        raise StateCorrupt(f"head chunk of view {plan.view!r} ends early")
+    refs = _get_records(reader, [carrier for _, carrier in plan.reference_keys])
+    reader.finish()
+    return last_us, expired_us, totals[0], refs
+
+
+def _reader(data: bytes) -> Reader:
+    reader = Reader(data)
+    version = reader.take(1)[0]
+    if version != _VERSION:
+        raise StateCorrupt(f"chunk of version {version}, this program reads {_VERSION}")
+    return reader
+
+
+def _put_records(out: bytearray, records: Sequence[Record | None]) -> None:
+    """Append records; those of one row follow each other in most views, and share its time and id."""
+    row: tuple[int, str] | None = None
+    for record in records:
+        if record is None:
+            out.append(_NO_RECORD)
+            continue
+        if row == record[:2]:
+            out.append(_SAME_ROW)
+        else:
+            row = record[:2]
+            out.append(_NEW_ROW)
+            put_signed(out, row[0])
+            put_bytes(out, row[1].encode())
+        put_scalar(out, record[2])
+
+
+def _get_records(reader: Reader, carriers: Sequence[Carrier]) -> tuple[Record | None, ...]:
+    records: list[Record | None] = []
+    row: tuple[int, str] | None = None
+    for carrier in carriers:
+        mark = reader.take(1)[0]
+        if mark == _NO_RECORD:
+            records.append(None)
+            continue
+        if mark == _NEW_ROW:
+            row = (reader.signed(), reader.take(reader.unsigned()).decode())
+        if row is None or mark > _SAME_ROW:
+            raise StateCorrupt(f"mark {mark} at byte {reader.at - 1}")
+        records.append((*row, reader.scalar(carrier)))
+    return tuple(records)

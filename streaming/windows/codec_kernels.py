@@ -1,0 +1,122 @@
+"""The inner loops of the state codec: a table of slots as bytes.
+
+Per slot: counts unsigned and sums signed varints; extremes only where their column has a value in that tile, as eight
+bytes if they are floats, else as signed varints.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+
+_COUNT, _SUM, _MIN = 0, 1, 2
+_LOW = np.uint64(0x7F)
+_MORE = np.uint64(0x80)
+_SEVEN = np.uint64(7)
+_ONE = np.uint64(1)
+_INT_MAX = np.int64(np.iinfo(np.int64).max)
+_INT_MIN = np.int64(np.iinfo(np.int64).min)
+MAX_SLOT_BYTES = 10
+
+_bytes = types.Array(types.uint8, 1, "C", readonly=True)
+_vector = types.int64[::1]
+_table = types.int64[:, ::1]
+
+
+@njit([types.int64(types.uint8[::1], types.int64, types.uint64)], cache=True, nogil=True, boundscheck=False)
+def put_varint(out, at, value):  # type: ignore[no-untyped-def]
+    """Write an unsigned varint at `at`; returns the place behind it."""
+    while value > _LOW:
+        out[at] = np.uint8((value & _LOW) | _MORE)
+        value >>= _SEVEN
+        at += 1
+    out[at] = np.uint8(value)
+    return at + 1
+
+
+@njit([types.int64(_bytes, types.int64, _vector)], cache=True, nogil=True, boundscheck=False)
+def get_varint(data, at, out):  # type: ignore[no-untyped-def]
+    """Read an unsigned varint into `out[0]`; returns the place behind it, or -1 where the bytes end early."""
+    value = np.uint64(0)
+    shift = np.uint64(0)
+    while 0 <= at < data.shape[0] and shift < np.uint64(70):
+        byte = np.uint64(data[at])
+        value |= (byte & _LOW) << shift
+        at += 1
+        if byte < _MORE:
+            out[0] = np.int64(value)
+            return at
+        shift += _SEVEN
+    return -1
+
+
+@njit(
+    [types.int64(_vector, _table, _table, _vector, types.int64, types.int64, types.int64, types.uint8[::1])],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def encode_table(index, table, slots, floats, first, stop, base, out):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
+    """Write rows first to stop, each after the distance of its index from the one before; returns the length.
+
+    `floats[p]` is 1 where slot `p` is an extreme of floats.
+    """
+    at = 0
+    before = base
+    for i in range(first, stop):
+        at = put_varint(out, at, np.uint64(index[i] - before))
+        before = index[i]
+        for p in range(slots.shape[0]):
+            x = table[i, p]
+            kind = slots[p, 0]
+            if kind == _COUNT:
+                at = put_varint(out, at, np.uint64(x))
+                continue
+            if kind != _SUM and table[i, slots[p, 3]] == 0:
+                continue
+            if floats[p] == 1:
+                bits = np.uint64(x)
+                for byte in range(8):
+                    out[at + byte] = np.uint8((bits >> np.uint64(8 * byte)) & np.uint64(0xFF))
+                at += 8
+            else:
+                at = put_varint(out, at, np.uint64((x << 1) ^ (x >> 63)))
+    return at
+
+
+@njit(
+    [types.int64(_bytes, types.int64, _table, _vector, types.int64, _vector, _table)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
+    """Read as many rows as `index` holds from `at`; returns the place behind them, or -1 where the bytes end early."""
+    value = np.empty(1, np.int64)
+    before = base
+    for i in range(index.shape[0]):
+        at = get_varint(data, at, value)
+        before += value[0]
+        index[i] = before
+        for p in range(slots.shape[0]):
+            kind = slots[p, 0]
+            if kind == _COUNT:
+                at = get_varint(data, at, value)
+                table[i, p] = value[0]
+            elif kind != _SUM and table[i, slots[p, 3]] == 0:
+                table[i, p] = _INT_MAX if kind == _MIN else _INT_MIN
+            elif floats[p] == 1:
+                if at < 0 or at + 8 > data.shape[0]:
+                    return -1
+                bits = np.uint64(0)
+                for byte in range(8):
+                    bits |= np.uint64(data[at + byte]) << np.uint64(8 * byte)
+                table[i, p] = np.int64(bits)
+                at += 8
+            else:
+                at = get_varint(data, at, value)
+                bits = np.uint64(value[0])
+                table[i, p] = np.int64(bits >> _ONE) ^ -np.int64(bits & _ONE)
+            if at < 0:
+                return -1
+    return at
