@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decision.errors import BundleError
-from decision.forest import Forest
 from decision.schema import Catalog, DType, FeatureRef, Value
+
+if TYPE_CHECKING:  # a policy without models needs no kernels
+    from decision.forest import Forest
 
 _DAY_US: Final = 86_400_000_000
 _SCALARS: Final = frozenset({DType.BOOL, DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP})
