@@ -6,6 +6,7 @@ OnlineStoreError
 ├── ValueEncodeError            a feature's value does not fit its type
 ├── ValueDecodeError            stored bytes are not what the schema says
 ├── PlanError                   a read plan names something that cannot be read
+├── ReadTooLargeError           one fetch asks for more entities than a pipeline takes
 ├── WriteTooLargeError          one entity's write exceeds the bound of a script call
 ├── ConnectionStringError       an address that cannot be understood
 ├── StoreUnsupportedError       the server is too old
@@ -41,6 +42,10 @@ class ValueDecodeError(OnlineStoreError):
 
 class PlanError(OnlineStoreError):
     """A read plan asks for what cannot be read."""
+
+
+class ReadTooLargeError(OnlineStoreError):
+    """A fetch asks for more entities than one pipeline takes."""
 
 
 class WriteTooLargeError(OnlineStoreError):
