@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # Makes .venv from requirements.lock: every file checked against its hash, the project itself installed in place.
-# Needs Python 3.11 to 3.13 and a package index. Does nothing where the environment is already the locked one.
+# Needs Python 3.11 to 3.14 and a package index. Does nothing where the environment is already the locked one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.waypost-stamp
 wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.sh | cksum)
 
-fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 
 pick_python() {
-  for candidate in ${PYTHON:-} python3 python python3.13 python3.12 python3.11; do
+  for candidate in ${PYTHON:-} python3 python python3.13 python3.12 python3.11 python3.14; do
     if fits "$candidate"; then command -v "$candidate" && return; fi
   done
-  echo '>=3.11,<3.14' # none here: uv looks further, and downloads one where it may
+  echo '>=3.11,<3.15' # none here: uv looks further, and downloads one where it may
 }
 
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && fits .venv/bin/python; then
