@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from streaming.windows.order import EventIds
 from streaming.windows.plan import WindowPlan
 
 IntArray = npt.NDArray[np.int64]
@@ -30,7 +31,7 @@ class Batch:
 
     entity: IntArray
     event_us: IntArray
-    event_ids: Sequence[str]
+    event_ids: EventIds
     columns: Mapping[str, RawColumn]
 
     def __len__(self) -> int:
@@ -61,13 +62,17 @@ class Batch:
 
 
 def _raw(series: pd.Series[Any]) -> RawColumn:
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        return series.array.tz_convert("UTC").tz_localize(None).to_numpy()  # type: ignore[attr-defined, no-any-return]
-    if isinstance(series.dtype, np.dtype):
-        return series.to_numpy()  # type: ignore[no-any-return]
-    return series.array
+    return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
+
+
+def naive_times(times: pd.api.extensions.ExtensionArray) -> npt.NDArray[np.datetime64]:
+    """Times with a zone as datetime64 in UTC."""
+    return np.asarray(pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None))
 
 
 def _microseconds(series: pd.Series[Any]) -> IntArray:
-    raw = np.asarray(_raw(series))
-    return raw.astype("datetime64[us]").view(np.int64) if raw.dtype.kind == "M" else raw.astype(np.int64)
+    raw = _raw(series)
+    times = naive_times(raw) if isinstance(raw, pd.api.extensions.ExtensionArray) else np.asarray(raw)
+    return (
+        times.astype("datetime64[us]").view(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)
+    )

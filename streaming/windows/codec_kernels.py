@@ -56,7 +56,7 @@ def get_varint(data, at, out):  # type: ignore[no-untyped-def]
     nogil=True,
     boundscheck=False,
 )
-def encode_table(index, table, slots, floats, first, stop, base, out):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
+def encode_table(index, table, slots, floats, first, stop, base, out):  # type: ignore[no-untyped-def]
     """Write rows first to stop, each after the distance of its index from the one before; returns the length.
 
     `floats[p]` is 1 where slot `p` is an extreme of floats.
@@ -90,7 +90,7 @@ def encode_table(index, table, slots, floats, first, stop, base, out):  # type: 
     nogil=True,
     boundscheck=False,
 )
-def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917
+def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[no-untyped-def]
     """Read as many rows as `index` holds from `at`; returns the place behind them, or -1 where the bytes end early."""
     value = np.empty(1, np.int64)
     before = base

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from streaming.windows.batch import Batch, RawColumn
+from streaming.windows.batch import Batch, RawColumn, naive_times
 from streaming.windows.errors import ValueRefused
 from streaming.windows.kernels import fixed_from_floats
 from streaming.windows.plan import Carrier, Encoding, WindowPlan
@@ -88,16 +88,17 @@ def split_nulls(raw: RawColumn) -> tuple[AnyArray, AnyArray]:
 def _split_nullable(raw: pd.api.extensions.ExtensionArray) -> tuple[AnyArray, AnyArray]:
     missing = np.asarray(raw.isna(), dtype=np.bool_)
     if isinstance(raw.dtype, pd.DatetimeTZDtype):
-        times = raw.tz_convert("UTC").tz_localize(None).to_numpy()  # type: ignore[attr-defined]
-        return times.astype("datetime64[us]").view(np.int64), ~missing
+        return naive_times(raw).astype("datetime64[us]").view(np.int64), ~missing
     numpy_dtype = getattr(raw.dtype, "numpy_dtype", np.dtype(object))
     if numpy_dtype.kind not in _NUMBER_KINDS:
         return split_nulls(np.asarray(raw, dtype=object))
     data = raw.to_numpy(dtype=numpy_dtype, na_value=numpy_dtype.type(0))
-    return (data, ~missing) if numpy_dtype.kind != "f" else (data.astype(np.float64), ~missing & ~np.isnan(data))
+    return (
+        (data, ~missing) if numpy_dtype.kind != "f" else (data.astype(np.float64), ~missing & ~np.isnan(data))
+    )
 
 
-def _objects(values: Any) -> AnyArray:  # noqa: ANN401 - whatever the row held
+def _objects(values: Any) -> AnyArray:
     out = np.empty(len(values), dtype=object)
     out[:] = values
     return out
@@ -116,7 +117,9 @@ def _split_objects(raw: AnyArray) -> tuple[AnyArray, AnyArray]:
         numbers = np.array([value if ok else 0 for value, ok in zip(values, present.tolist(), strict=True)])
         return (numbers, present) if numbers.dtype.kind in _NUMBER_KINDS else (raw, present)
     if kinds and all(issubclass(kind, pd.Timestamp) for kind in kinds):
-        return np.array([v.value // 1000 if ok else 0 for v, ok in zip(values, present.tolist(), strict=True)]), present
+        return np.array(
+            [v.value // 1000 if ok else 0 for v, ok in zip(values, present.tolist(), strict=True)]
+        ), present
     return raw, present
 
 
@@ -139,9 +142,7 @@ def _fixed(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
     numbers = _numbers(name, data, valid)
     if numbers.dtype.kind == "f":
         out = np.empty(len(numbers), dtype=np.int64)
-        row = fixed_from_floats(
-            np.array(numbers, dtype=np.float64), np.array(valid, dtype=np.uint8), out
-        )
+        row = fixed_from_floats(np.array(numbers, dtype=np.float64), np.array(valid, dtype=np.uint8), out)
         if row >= 0:
             raise ValueRefused(name, int(row), f"{numbers[row]!r} is past ±9.2e12, the range of a sum")
         return out

@@ -24,7 +24,7 @@ _I, _II = "int64[::1]", "int64[:,::1]"
 _B, _BB = "uint8[::1]", "uint8[:,::1]"
 
 
-def _kernel(signature: str) -> Any:  # noqa: ANN401 - numba's decorator has no useful type
+def _kernel(signature: str) -> Any:
     return njit([signature], cache=True, nogil=True, fastmath=False, error_model="numpy", boundscheck=False)
 
 
@@ -190,6 +190,16 @@ def forget_references(refs, i, table, rank_us, hop, current):  # type: ignore[no
                 refs[i, at] = -1
 
 
+@_kernel(f"void({_II}, {_I}, {_I}, int64, int64, int64)")
+def forget_firsts(firsts, index, first_tiles, current, start, stop):  # type: ignore[no-untyped-def]
+    """Drop the first rows of tiles that no window with a first covers any more."""
+    for p in range(first_tiles.shape[0]):
+        for j in range(start, stop):
+            if index[j] >= current - first_tiles[p]:
+                break
+            firsts[j, p] = -1
+
+
 @_kernel(f"int64({_I}, {_II}, {_II}, int64, int64, int64, {_I}, {_II}, {_II}, {_II})")
 def fill_windows(index, tiles, firsts, start, stop, current, widths, slots, windows, window_firsts):  # type: ignore[no-untyped-def]
     """Accumulate every window from the tiles start to stop; a wider window continues the narrower one."""
@@ -209,10 +219,10 @@ def fill_windows(index, tiles, firsts, start, stop, current, widths, slots, wind
     return -1
 
 
-@_kernel(
-    f"void({_II}, {_I}, {_II}, {_II}, {_II}, {_II}, int64, {_I}, int64, int64, {_II}, {_BB}, int64)"
-)
-def read_features(reads, widths, windows, window_firsts, totals, refs, i, rank_us, hop, current, out, null, row):  # type: ignore[no-untyped-def]
+@_kernel(f"void({_II}, {_I}, {_II}, {_II}, {_II}, {_II}, int64, {_I}, int64, int64, {_II}, {_BB}, int64)")
+def read_features(  # type: ignore[no-untyped-def]
+    reads, widths, windows, window_firsts, totals, refs, i, rank_us, hop, current, out, null, row
+):
     """Write the payloads of all features of entity `i` into output row `row`."""
     for f in range(reads.shape[0]):
         read, slot, count = reads[f, 0], reads[f, 1], reads[f, 2]
@@ -247,13 +257,13 @@ def read_features(reads, widths, windows, window_firsts, totals, refs, i, rank_u
 
 
 @_kernel(
-    f"int64(int64, int64, {_I}, {_II}, {_II}, {_II}, {_I}, {_II},"
+    f"int64(int64, int64, {_I}, {_II}, {_II}, {_II}, {_I}, {_I}, {_II},"
     f" {_I}, {_I}, {_II}, {_II}, {_II}, {_II}, {_I}, {_I},"
     f" {_I}, {_I}, {_I}, {_I}, {_II}, {_BB},"
     f" {_I}, {_II}, {_II}, {_I}, {_I}, {_I}, {_II}, {_BB}, {_I})"
 )
-def apply_rows(  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917, C901, PLR0912
-    hop, now, widths, slots, total_slots, reference_table, first_columns, reads,
+def apply_rows(  # type: ignore[no-untyped-def]
+    hop, now, widths, slots, total_slots, reference_table, first_columns, first_tiles, reads,
     tile_start, index, tiles, firsts, totals, refs, last_us, expired_us,
     row_start, row_order, row_us, row_rank, lanes, valid,
     new_index, new_tiles, new_firsts, new_start, new_stop, next_us, out, null, rank_us,
@@ -264,7 +274,7 @@ def apply_rows(  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917, C901, 
     `row_us`, `row_rank` are in that order. `totals`, `refs`, `last_us`, `expired_us` change in place; new tiles go
     to `new_*`, entity `i` keeping `new_start[i]` to `new_stop[i]`.
 
-    Returns -1, else entity · 2 · (slots + 1) + slot (+ slots for all-time slots) of a sum that left int64.
+    Returns -1, else entity · (all slots) + slot of a sum that left int64, all-time slots after the others.
     """
     current = now // hop
     oldest = current - widths[-1] if widths.shape[0] else INT_MAX
@@ -318,6 +328,7 @@ def apply_rows(  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917, C901, 
         while base < fill and new_index[base] < oldest:
             base += 1
         new_start[i], new_stop[i] = base, fill
+        forget_firsts(new_firsts, new_index, first_tiles, current, base, fill)
         forget_references(refs, i, reference_table, rank_us, hop, current)
         fault = fill_windows(
             new_index, new_tiles, new_firsts, base, fill, current, widths, slots, windows, window_firsts
@@ -350,7 +361,7 @@ def bound_rows(hop, window_count, row_start, row_us, tile_count, row_bound):  # 
     f" int64, int64, int64, {_I}, {_I}, {_I}, {_II}, {_BB},"
     f" {_I}, {_I}, {_II}, {_BB}, {_I})"
 )
-def sweep_rows(  # type: ignore[no-untyped-def] # noqa: PLR0913, PLR0917, C901, PLR0912
+def sweep_rows(  # type: ignore[no-untyped-def]
     hop, until, widths, slots, total_slots, reference_table, first_columns, reads,
     first_entity, stop_entity, max_tiles, row_start, row_order, row_us, lanes, valid,
     out_entity, out_us, out, null, fault_at,

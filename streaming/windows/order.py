@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+EventIds = Sequence[str] | npt.NDArray[np.object_]
 
 
-def sort_rows(entity: IntArray, event_us: IntArray, event_ids: Sequence[str] | None) -> IntArray:
+def sort_rows(entity: IntArray, event_us: IntArray, event_ids: EventIds | None) -> IntArray:
     """Row numbers in order; without ids, rows of one entity and time keep their place.
 
     Strings compare by code point. Ids are looked at only where an entity's times are equal.
@@ -25,7 +26,7 @@ def sort_rows(entity: IntArray, event_us: IntArray, event_ids: Sequence[str] | N
     return _sort_ties(order, same, event_ids) if same.any() else order
 
 
-def _sort_ties(order: IntArray, same: npt.NDArray[np.bool_], event_ids: Sequence[str]) -> IntArray:
+def _sort_ties(order: IntArray, same: npt.NDArray[np.bool_], event_ids: EventIds) -> IntArray:
     """Sort runs of equal (entity, time) by id; `same[i]` says that places i and i + 1 are of one run."""
     tied = np.zeros(len(order), dtype=np.bool_)
     tied[:-1] |= same

@@ -117,6 +117,7 @@ class WindowPlan:
         slots: Per slot of a tile: kind, lane, column (-1: the row itself), slot that counts the same column.
         totals: The same for the entity's all-time accumulators.
         firsts: Column number and carrier of each first-of-a-tile.
+        first_tiles: For each of those, the tiles after which no window needs it.
         references: What the entity remembers outside of its tiles.
         outputs: The features.
         reads: Per feature, for the kernels: read, slot, count slot, window (-1: all time), offset, width.
@@ -132,6 +133,7 @@ class WindowPlan:
     slots: IntArray
     totals: IntArray
     firsts: tuple[tuple[int, Carrier], ...]
+    first_tiles: IntArray
     references: tuple[Reference, ...]
     outputs: tuple[Output, ...]
     reads: IntArray
@@ -157,7 +159,9 @@ class WindowPlan:
         object.__setattr__(self, "carried", tuple(dict.fromkeys((*self.firsts, *keys))))
 
     def _floats(self, slots: IntArray) -> IntArray:
-        return _table((lane >= 0 and self.lanes[lane][1] == Encoding.ORDERED for lane in slots[:, 1].tolist()), 1)
+        return _table(
+            (lane >= 0 and self.lanes[lane][1] == Encoding.ORDERED for lane in slots[:, 1].tolist()), 1
+        )
 
     @property
     def reference_count(self) -> int:
@@ -245,7 +249,7 @@ class _Compiler:
         self.lanes: list[tuple[str, Encoding]] = []
         self.slots: dict[bool, list[tuple[int, int, int, int]]] = {False: [], True: []}
         self.blame: dict[bool, list[str]] = {False: [], True: []}
-        self.firsts: list[tuple[int, Carrier]] = []
+        self.firsts: dict[tuple[int, Carrier], int] = {}
 
     def plan(self) -> WindowPlan:
         rows = self._rows()
@@ -271,6 +275,7 @@ class _Compiler:
             slots=_table(self.slots[False], 4),
             totals=_table(self.slots[True], 4),
             firsts=tuple(self.firsts),
+            first_tiles=_table(self.firsts.values(), 1),
             references=references,
             outputs=tuple(outputs),
             reads=_table(reads, 6),
@@ -307,7 +312,9 @@ class _Compiler:
         carrier = self._carrier(function, feature.value_type)
         fits = feature.dtype in _FITS[function] if function in _FITS else carrier is not None
         if not fits:
-            self.problems.append(f"{where}: {function} cannot be a {feature.value_type.name}; {_advice(function)}")
+            self.problems.append(
+                f"{where}: {function} cannot be a {feature.value_type.name}; {_advice(function)}"
+            )
         tiles = self._tiles(where, aggregation.window_s)
         return _Row(aggregation.feature, aggregation.column, function, k, tiles, feature.dtype, carrier)
 
@@ -327,7 +334,9 @@ class _Compiler:
             return 0
         tiles, rest = divmod(window_s, self.hop_s)
         if rest or tiles < 1:
-            self.problems.append(f"{where}: window of {window_s} s is not a multiple of the hop of {self.hop_s} s")
+            self.problems.append(
+                f"{where}: window of {window_s} s is not a multiple of the hop of {self.hop_s} s"
+            )
         if tiles > MAX_TILES:
             self.problems.append(f"{where}: window has {tiles} tiles, at most {MAX_TILES}; use a larger hop")
         return tiles
@@ -348,7 +357,9 @@ class _Compiler:
         for (column, carrier, newest), (size, tiles) in groups.items():
             self._column(column)
             references.append(
-                Reference(column=column, carrier=carrier, newest=newest, offset=offset, size=size, tiles=tiles)
+                Reference(
+                    column=column, carrier=carrier, newest=newest, offset=offset, size=size, tiles=tiles
+                )
             )
             offset += size
         return tuple(references)
@@ -373,7 +384,7 @@ class _Compiler:
                 slot = self._lane_slot(kind, row, encoding, forever)
             case "first" if not forever:
                 assert row.carrier is not None
-                read, slot = Read.FIRST, self._first(row.column, row.carrier)
+                read, slot = Read.FIRST, self._first(row.column, row.carrier, row.tiles)
             case _:
                 newest = row.function != "first"
                 key = (row.column, row.carrier, newest)
@@ -416,11 +427,10 @@ class _Compiler:
             self.blame[forever].append(f"{self.view.name}.{row.feature}")
         return slots.index(slot)
 
-    def _first(self, column: str, carrier: Carrier) -> int:
+    def _first(self, column: str, carrier: Carrier, tiles: int) -> int:
         first = (self._column(column), carrier)
-        if first not in self.firsts:
-            self.firsts.append(first)
-        return self.firsts.index(first)
+        self.firsts[first] = max(self.firsts.get(first, 0), tiles)
+        return list(self.firsts).index(first)
 
 
 def _advice(function: str) -> str:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from streaming.windows.batch import Batch
 from streaming.windows.inputs import Inputs
-from streaming.windows.order import sort_rows
+from streaming.windows.order import EventIds, sort_rows
 from streaming.windows.plan import Carrier, WindowPlan
 from streaming.windows.state import Record, TileState
 
@@ -49,7 +49,7 @@ class Ranking:
     refs: IntArray
     firsts: IntArray
     records: list[Record]
-    event_ids: Sequence[str]
+    event_ids: EventIds
     event_us: IntArray
     values: dict[tuple[int, Carrier], list[Any]]
 

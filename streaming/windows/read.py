@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Column:
         items: list[Any] = self.values.tolist()
         if self.offsets is not None:
             ends = self.offsets.tolist()
-            return [tuple(items[start:stop]) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+            return [tuple(items[start:stop]) for start, stop in itertools.pairwise(ends)]
         if not self.null.any():
             return items
         return [None if null else item for item, null in zip(items, self.null.tolist(), strict=True)]
@@ -65,9 +66,7 @@ def carried_column(output: Output, payload: IntArray, null: AnyArray, carried: A
         return Column(_take(output, carried, places[:, 0]), missing[:, 0])
     offsets = np.zeros(len(places) + 1, dtype=np.int32)
     np.cumsum((~missing).sum(axis=1), out=offsets[1:])
-    return Column(
-        _take(output, carried, places[~missing]), np.zeros(len(places), dtype=np.bool_), offsets
-    )
+    return Column(_take(output, carried, places[~missing]), np.zeros(len(places), dtype=np.bool_), offsets)
 
 
 def _take(output: Output, carried: AnyArray, places: IntArray) -> AnyArray:

@@ -71,8 +71,6 @@ class TileState:
         return self.last_event_us == NEVER_US
 
 
-
-
 CHUNK_BYTES = 2048
 """Largest chunk; only a single tile can be larger, by the ids and strings it holds."""
 _VERSION = 1
@@ -106,7 +104,9 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         return TileState.empty(plan)
     prefix = b"w:%b:" % plan.view.encode()
     if prefix + b"h" not in chunks:
-        raise StateCorrupt(f"state of view {plan.view!r} has no head chunk; rebuild it from the event archive")
+        raise StateCorrupt(
+            f"state of view {plan.view!r} has no head chunk; rebuild it from the event archive"
+        )
     parts = []
     for name, data in chunks.items():
         if name != prefix + b"h":
@@ -118,7 +118,9 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         last_event_us=last_us,
         expired_us=expired_us,
         index=np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64),
-        tiles=np.concatenate([part[1] for part in parts]) if parts else np.empty((0, len(plan.slots)), np.int64),
+        tiles=np.concatenate([part[1] for part in parts])
+        if parts
+        else np.empty((0, len(plan.slots)), np.int64),
         totals=totals,
         firsts=tuple(row for part in parts for row in part[2]),
         refs=refs,
@@ -199,7 +201,13 @@ def _decode_head(plan: WindowPlan, data: bytes) -> tuple[int, int, IntArray, tup
     last_us, expired_us = reader.signed(), reader.signed()
     totals = np.empty((1, len(plan.totals)), dtype=np.int64)
     reader.at = decode_table(
-        np.frombuffer(data, np.uint8), reader.at, plan.totals, plan.total_floats, 0, np.empty(1, np.int64), totals
+        np.frombuffer(data, np.uint8),
+        reader.at,
+        plan.totals,
+        plan.total_floats,
+        0,
+        np.empty(1, np.int64),
+        totals,
     )
     if reader.at < 0:
         raise StateCorrupt(f"head chunk of view {plan.view!r} ends early")

@@ -59,30 +59,71 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
     _check(batch, len(states), now_us)
     inputs = prepare(plan, batch)
     ranking = rank_rows(plan, states, batch, inputs)
-    old = [len(state.index) for state in states]
-    room = sum(old) + len(batch)
-    tile_start = np.zeros(len(states) + 1, dtype=np.int64)
-    np.cumsum(old, out=tile_start[1:])
-    totals = _stack([state.totals for state in states], len(plan.totals))
-    last_us = np.array([state.last_event_us for state in states], dtype=np.int64)
-    expired_us = np.array([state.expired_us for state in states], dtype=np.int64)
-    index = np.empty(room, dtype=np.int64)
-    tiles = np.empty((room, len(plan.slots)), dtype=np.int64)
-    firsts = np.empty((room, len(plan.firsts)), dtype=np.int64)
-    start, stop, next_us = np.empty((3, len(states)), dtype=np.int64)
-    out = np.empty((len(states), plan.output_width), dtype=np.int64)
-    null = np.empty(out.shape, dtype=np.uint8)
+    work = _load(plan, states, len(batch))
     fault = apply_rows(
-        plan.hop_us, now_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns, plan.reads,
-        tile_start, _flat([state.index for state in states]), _tiles(states, len(plan.slots)), ranking.firsts, totals,
-        ranking.refs, last_us, expired_us,
+        plan.hop_us, now_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns,
+        plan.first_tiles, plan.reads,
+        work.old_start, work.old_index, work.old_tiles, ranking.firsts, work.totals, ranking.refs, work.last_us,
+        work.expired_us,
         ranking.row_start, ranking.row_order, ranking.row_us, ranking.row_rank, inputs.lanes, inputs.valid,
-        index, tiles, firsts, start, stop, next_us, out, null, ranking.rank_us,
+        work.index, work.tiles, work.firsts, work.start, work.stop, work.next_us, work.out, work.null, ranking.rank_us,
     )  # fmt: skip
     if fault >= 0:
         raise overflow(plan, *divmod(int(fault), len(plan.slots) + len(plan.totals)))
-    new_states = _states(plan, ranking, last_us, expired_us, index, tiles, firsts, totals, start, stop)
-    return Applied(new_states, _values(plan, ranking, out, null), np.maximum(last_us, expired_us), next_us)
+    return Applied(
+        states=_states(plan, ranking, work),
+        values=_values(plan, ranking, work.out, work.null),
+        value_us=np.maximum(work.last_us, work.expired_us),
+        next_expiry_us=work.next_us,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The states of a group side by side, and room for the new ones; `start`, `stop`: the new tiles by entity."""
+
+    old_start: IntArray
+    old_index: IntArray
+    old_tiles: IntArray
+    totals: IntArray
+    last_us: IntArray
+    expired_us: IntArray
+    index: IntArray
+    tiles: IntArray
+    firsts: IntArray
+    start: IntArray
+    stop: IntArray
+    next_us: IntArray
+    out: IntArray
+    null: npt.NDArray[np.uint8]
+
+
+def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> _Work:
+    sizes = [len(state.index) for state in states]
+    room = sum(sizes) + row_count
+    old_start = np.zeros(len(states) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=old_start[1:])
+    start, stop, next_us = np.empty((3, len(states)), dtype=np.int64)
+    return _Work(
+        old_start=old_start,
+        old_index=_join([state.index for state in states]),
+        old_tiles=_join([state.tiles for state in states], len(plan.slots)),
+        totals=_join([state.totals[None] for state in states], len(plan.totals)),
+        last_us=np.array([state.last_event_us for state in states], dtype=np.int64),
+        expired_us=np.array([state.expired_us for state in states], dtype=np.int64),
+        index=np.empty(room, dtype=np.int64),
+        tiles=np.empty((room, len(plan.slots)), dtype=np.int64),
+        firsts=np.empty((room, len(plan.firsts)), dtype=np.int64),
+        start=start,
+        stop=stop,
+        next_us=next_us,
+        out=np.empty((len(states), plan.output_width), dtype=np.int64),
+        null=np.empty((len(states), plan.output_width), dtype=np.uint8),
+    )
+
+
+def _join(arrays: list[IntArray], *width: int) -> IntArray:
+    return np.concatenate(arrays) if arrays else np.empty((0, *width), dtype=np.int64)
 
 
 def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
@@ -94,46 +135,33 @@ def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
 def _check(batch: Batch, group_count: int, now_us: int) -> None:
     if not len(batch):
         return
-    assert 0 <= batch.entity.min() and batch.entity.max() < group_count, "entity index outside of the group"
+    assert batch.entity.min() >= 0, "entity index below 0"
+    assert batch.entity.max() < group_count, "entity index outside of the group"
     late = int(batch.event_us.argmax())
     if batch.event_us[late] > now_us:
-        raise ValueRefused("event_time", late, f"{batch.event_us[late]} µs lies behind the logical time {now_us} µs")
-
-
-def _flat(arrays: list[IntArray]) -> IntArray:
-    return np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64)
-
-
-def _stack(arrays: list[IntArray], width: int) -> IntArray:
-    return np.concatenate(arrays).reshape(-1, width) if arrays and width else np.empty((len(arrays), width), np.int64)
-
-
-def _tiles(states: Sequence[TileState], width: int) -> IntArray:
-    tables = [state.tiles for state in states]
-    return np.concatenate(tables) if tables else np.empty((0, width), dtype=np.int64)
-
-
-def _states(
-    plan: WindowPlan, ranking: Ranking, last_us: IntArray, expired_us: IntArray, index: IntArray, tiles: IntArray,
-    firsts: IntArray, totals: IntArray, start: IntArray, stop: IntArray,
-) -> list[TileState]:  # fmt: skip
-    refs = _refs(plan, ranking)
-    states = []
-    scalars = zip(last_us.tolist(), expired_us.tolist(), start.tolist(), stop.tolist(), strict=True)
-    for number, (last, expired, begin, end) in enumerate(scalars):
-        states.append(
-            TileState(
-                last_event_us=last,
-                expired_us=expired,
-                # copies, so that a small state does not hold a large batch in memory
-                index=index[begin:end].copy(),
-                tiles=tiles[begin:end].copy(),
-                totals=totals[number].copy(),
-                firsts=_firsts(plan, ranking, firsts[begin:end]),
-                refs=refs[number],
-            )
+        raise ValueRefused(
+            "event_time", late, f"{batch.event_us[late]} µs lies behind the logical time {now_us} µs"
         )
-    return states
+
+
+def _states(plan: WindowPlan, ranking: Ranking, work: _Work) -> list[TileState]:
+    refs = _refs(plan, ranking)
+    columns = (work.last_us, work.expired_us, work.start, work.stop)
+    return [
+        TileState(
+            last_event_us=last_us,
+            expired_us=expired_us,
+            # copies, so that a small state does not hold a large batch in memory
+            index=work.index[start:stop].copy(),
+            tiles=work.tiles[start:stop].copy(),
+            totals=work.totals[number].copy(),
+            firsts=_firsts(plan, ranking, work.firsts[start:stop]),
+            refs=refs[number],
+        )
+        for number, (last_us, expired_us, start, stop) in enumerate(
+            zip(*(column.tolist() for column in columns), strict=True)
+        )
+    ]
 
 
 def _refs(plan: WindowPlan, ranking: Ranking) -> list[tuple[Record | None, ...]]:
@@ -148,12 +176,17 @@ def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple
     if not plan.firsts:
         return ()
     return tuple(
-        tuple(None if rank < 0 else ranking.record(key, rank) for key, rank in zip(plan.firsts, row, strict=True))
+        tuple(
+            None if rank < 0 else ranking.record(key, rank)
+            for key, rank in zip(plan.firsts, row, strict=True)
+        )
         for row in firsts.tolist()
     )
 
 
-def _values(plan: WindowPlan, ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]) -> dict[str, list[Value]]:
+def _values(
+    plan: WindowPlan, ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]
+) -> dict[str, list[Value]]:
     values: dict[str, list[Value]] = {}
     for number, output in enumerate(plan.outputs):
         if output.carrier is None:
@@ -168,10 +201,13 @@ def _carried(
 ) -> list[Value]:
     columns = slice(output.offset, output.offset + output.width)
     rows = zip(out[:, columns].tolist(), null[:, columns].tolist(), strict=True)
-    items = [tuple(_value(output, ranking.record(key, r)) for r, gone in zip(*row, strict=True) if not gone) for row in rows]
+    items = [
+        tuple(_value(output, ranking.record(key, r)) for r, gone in zip(*row, strict=True) if not gone)
+        for row in rows
+    ]
     return list(items) if output.listed else [item[0] if item else None for item in items]
 
 
-def _value(output: Output, record: Record) -> Any:  # noqa: ANN401 - a scalar of the feature's type
+def _value(output: Output, record: Record) -> Any:
     value = record[2]
     return value // SECOND_US * SECOND_US if output.time else value  # type: ignore[operator]

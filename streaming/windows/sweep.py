@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from streaming.windows.batch import Batch
+from streaming.windows.batch import Batch, RawColumn
 from streaming.windows.inputs import Inputs, prepare
 from streaming.windows.kernels import bound_rows, sweep_rows
 from streaming.windows.order import sort_rows
@@ -105,7 +106,8 @@ def _sweep_range(plan: WindowPlan, history: _History, first: int, stop: int, unt
     fault_at = np.zeros(2, dtype=np.int64)
     final = _final(plan, history, first, stop, until_us)
     rows = sweep_rows(
-        plan.hop_us, until_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns, plan.reads,
+        plan.hop_us, until_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns,
+        plan.reads,
         first, stop, int(history.tile_count[first:stop].max(initial=0)),
         history.row_start, history.order, history.row_us, history.inputs.lanes, history.inputs.valid,
         entity, event_us, out, null, fault_at,
@@ -130,10 +132,10 @@ def _final(plan: WindowPlan, history: _History, first: int, stop: int, until_us:
     return apply(plan, [TileState.empty(plan)] * (stop - first), part, until_us)
 
 
-def _rows_of(column: object, rows: IntArray) -> object:
-    if hasattr(column, "take"):
+def _rows_of(column: RawColumn, rows: IntArray) -> RawColumn:
+    if isinstance(column, np.ndarray | pd.api.extensions.ExtensionArray):
         return column.take(rows)
-    return [column[row] for row in rows.tolist()]  # type: ignore[index]
+    return [column[row] for row in rows.tolist()]
 
 
 def _columns(
