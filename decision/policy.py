@@ -189,7 +189,8 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """All of it, checked as a whole. Order within each tuple is file order.
+    """All of it, checked as a whole. Order within each tuple is file order, except that a segment comes after those
+    that it reads.
 
     `source_hash` is the SHA-256 of the policy texts; with the catalog's hash it makes the bundle's version.
     """

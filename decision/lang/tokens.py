@@ -1,0 +1,168 @@
+"""Text of one declaration to tokens, with bounds that hold before anything is parsed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from lark import Token
+
+from decision.lang.limits import DECLARATION_TOKENS_MAX, JSON_NESTING_MAX, NESTING_MAX
+
+RESERVED: Final = frozenset(
+    "AND OR NOT IN IS NULL BETWEEN LIKE CASE WHEN THEN ELSE END IF TRUE FALSE".split()
+)
+"""Words that are names only in backticks, in either case."""
+
+SOFT: Final = frozenset(
+    """SEGMENT PLACEMENT OFFER CAP RULE ON PRIORITY ACTIVE FROM UNTIL CONTEXT CANDIDATES TAGGED TAG MODEL LIMIT AT MOST
+    EXPLORE EPSILON SOFTMAX TEMPERATURE OVER TOP FALLBACK MINIMUM SCORE CONTENT VALUE TAGS SET PER COUNTED BY""".split()
+)
+"""Words with a meaning in their place, names everywhere else."""
+
+UNITS: Final = frozenset("SECOND SECONDS MINUTE MINUTES HOUR HOURS DAY DAYS WEEK WEEKS".split())
+
+KEYWORDS: Final = {word: word for word in RESERVED | SOFT} | dict.fromkeys(UNITS, "UNIT")
+
+PUNCTUATION: Final = {
+    "(": "_LPAR",
+    ")": "RPAR",
+    ",": "_COMMA",
+    ":": "_COLON",
+    ".": "_DOT",
+    "+": "PLUS",
+    "-": "MINUS",
+    "*": "STAR",
+    "/": "SLASH",
+    "%": "PERCENT",
+    "=": "EQUAL",
+    "<>": "COMPARE",
+    "!=": "COMPARE",
+    "<": "COMPARE",
+    "<=": "COMPARE",
+    ">": "COMPARE",
+    ">=": "COMPARE",
+}
+
+TOKEN: Final = re.compile(
+    r"""(?P<space>(?:[ \t\r\n\f\ufeff]+|--[^\n]*|\#[^\n]*)+)
+      | (?P<word>[^\W\d]\w*)
+      | (?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+      | (?P<string>"(?:[^"\n]|"")*"|'(?:[^'\n]|'')*')
+      | (?P<quoted>`[^`\n]+`)
+      | (?P<mark><>|!=|<=|>=|[=<>+\-*/%(),:.])""",
+    re.VERBOSE,
+)
+
+
+class TokenError(Exception):
+    """Text that is no token, or too much of it."""
+
+    def __init__(self, message: str, start: int, end: int, suggestion: str = "", bound: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.start = start
+        self.end = end
+        self.suggestion = suggestion
+        self.bound = bound
+
+
+def tokenize(text: str) -> Iterator[Token]:
+    """Tokens with offsets into the text; strings and names carry their content, JSON its text.
+
+    Raises:
+        TokenError: At the first character that starts no token, or where a bound is exceeded.
+    """
+    at = count = depth = 0
+    after_content = False
+    while at < len(text):
+        if after_content and text[at] == "{":
+            token = _json(text, at)
+        else:
+            found = TOKEN.match(text, at)
+            if found is None:
+                raise _no_token(text, at)
+            if found.lastgroup == "space":
+                at = found.end()
+                continue
+            token = _token(found)
+        count += 1
+        depth += (token.type == "_LPAR") - (token.type == "RPAR")
+        _check_bounds(token, count, depth)
+        after_content = token.type == "CONTENT"
+        at = token.end_pos or at
+        yield token
+
+
+def _check_bounds(token: Token, count: int, depth: int) -> None:
+    start, end = token.start_pos or 0, token.end_pos or 0
+    if count > DECLARATION_TOKENS_MAX:
+        message = f"a declaration has at most {DECLARATION_TOKENS_MAX} words and signs"
+        raise TokenError(message, start, end, "split it", bound=True)
+    if depth > NESTING_MAX:
+        raise TokenError(f"parentheses nest at most {NESTING_MAX} deep", start, end, bound=True)
+
+
+def _token(found: re.Match[str]) -> Token:
+    text = found.group()
+    match found.lastgroup:
+        case "word":
+            return _at(KEYWORDS.get(text.upper(), "NAME"), text, found)
+        case "number":
+            return _at("NUMBER", text, found)
+        case "string":
+            return _at("STRING", text[1:-1].replace(text[0] * 2, text[0]), found)
+        case "quoted":
+            return _at("NAME", text[1:-1], found)
+        case _:
+            return _at(PUNCTUATION[text], "<>" if text == "!=" else text, found)
+
+
+def _at(kind: str, value: str, found: re.Match[str]) -> Token:
+    return Token(kind, value, start_pos=found.start(), end_pos=found.end())
+
+
+def _no_token(text: str, at: int) -> TokenError:
+    mark = text[at]
+    if mark in "\"'`":
+        end = text.find("\n", at)
+        return TokenError(
+            "this quote is not closed on its line", at, len(text) if end < 0 else end, f"add {mark}"
+        )
+    hint = "content is a JSON object after the word `content`" if mark in "{}[]" else ""
+    return TokenError(f"unexpected character {mark!r}", at, at + 1, hint)
+
+
+def _json(text: str, at: int) -> Token:
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise TokenError(f"not JSON: {error.msg}", error.pos, error.pos + 1) from error
+    except (RecursionError, ValueError) as error:
+        raise TokenError(f"not JSON that can be read: {error}", at, at + 1) from error
+    if _nesting(value) > JSON_NESTING_MAX:
+        raise TokenError(f"JSON nests at most {JSON_NESTING_MAX} deep", at, end, bound=True)
+    return Token("JSON", text[at:end], start_pos=at, end_pos=end)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _nesting(value: object) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [item for node in level for item in _items(node)]
+    return depth
+
+
+def _items(node: object) -> list[object]:
+    if isinstance(node, dict):
+        return list(node.values())
+    return node if isinstance(node, list) else []
