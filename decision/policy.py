@@ -166,7 +166,8 @@ class Placement:
     """A touchpoint that asks for content.
 
     Attributes:
-        context: Declared, typed request context by name.
+        context: Declared, typed request context by name. Conditions may also read `context.customer`, the customer's
+            key as text, which every placement has and none declares.
         candidates: Which offers compete here (union); empty means that only rules add offers.
         model: Name of the model whose prediction scores the candidates, or None.
         limit: Most offers returned unless the request asks for fewer.
@@ -189,8 +190,9 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """All of it, checked as a whole. Order within each tuple is file order, except that a segment comes after those
-    that it reads.
+    """All of it, checked as a whole.
+
+    Order within each tuple is file order, except that a segment comes after those that it reads.
 
     `source_hash` is the SHA-256 of the policy texts; with the catalog's hash it makes the bundle's version.
     """
