@@ -1,10 +1,21 @@
 """The forest's compiled kernels, all of them, with their signatures spelt out.
 
-Legend: `n` rows, `f` features, `g` groups (classes or targets), `t` trees. Rows are float32[n, f] with NaN for
-missing. Trees are nodes of flat arrays; `left` is -1 at a leaf, the right child is `left + 1`.
+Legend: `n` rows, `f` features, `g` groups (classes or targets), `t` trees. Rows are float32[n, f], NaN is missing.
 
-The order of float32 operations is XGBoost's `inplace_predict`, to the bit: every group starts at its base margin
-and trees are added in the model's order; dart adds `((base + leaf) - base) * weight`.
+**Order of operations.** XGBoost's `inplace_predict`, to the bit: every group starts at its base margin and leaves
+are added in the model's order, in float32.
+
+**Trees.** The top of a tree, at most `layout.MAX_TOP` splits deep, is stored complete: node `i` has children `2 i`
+and `2 i + 1`, short branches are padded, so a walk is a fixed number of steps without branches. Eight walks run
+side by side to hide the latency of loads: eight rows through one tree, or one row through eight trees. What lies
+deeper is a plain linked tree, the pool.
+
+**Keys.** A float32 becomes an int32 of the same order, and a split one integer comparison, `key >= threshold` goes
+right. Every feature has two slots, with missing as the greatest key (goes right) and as the least (goes left); a
+node reads the slot of its default direction. A categorical feature has two more, which hold the category's code;
+its splits look a bit up at `start + code`, and missing and unknown codes have bits of their own.
+
+**Node.** One uint64: bit 63 categorical, bits 32 to 62 the slot times `LANES`, the low half the threshold or start.
 """
 
 from __future__ import annotations
@@ -13,88 +24,143 @@ import math
 from typing import Final
 
 import numpy as np
-from numba import float32, int32, int64, types, uint8, uint32, void
-from numba import njit as _njit
+from numba import float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
+
+LANES: Final = 8
 
 DEFAULT_LEFT: Final = 1
 CATEGORICAL: Final = 2
 MAX_CATEGORY: Final = 1 << 24
+
+KEY_LEAST: Final = -(2**31)
+KEY_GREATEST: Final = 2**31 - 1
+
+BATCH_CATEGORICAL: Final = 1
+BATCH_DEEP: Final = 2
+
+# Fields of the table's header: counts, then where each section begins.
+GROUPS: Final = 0
+FEATURES: Final = 1
+CATEGORICAL_FEATURES: Final = 2
+BATCHES: Final = 3  # per eight trees: first node, depth of the tops, BATCH_ flags
+TREE_GROUP: Final = 4
+BASE: Final = 5
+CODED: Final = 6  # per categorical feature: feature, number of codes
+LEAF: Final = 7
+NEXT: Final = 8  # where a top's leaf goes on in the pool, or -1; empty if no tree is deep
+POOL_LEFT: Final = 9
+POOL_VALUE: Final = 10
+BITS: Final = 11
+END: Final = 12
+POOL_NODE: Final = 13  # in the array of nodes
+HEADER_SIZE: Final = 14
+
+_ONE: Final = np.uint64(1)
+_HALF: Final = np.uint64(32)
+_FLAG: Final = np.uint64(63)
+_SLOT: Final = np.uint64(0x7FFFFFFF)
+_WORD: Final = np.uint64(5)
+_BIT: Final = np.uint64(31)
 
 
 def _const(dtype: types.Type, ndim: int = 1) -> types.Array:
     return types.Array(dtype, ndim, "C", readonly=True)
 
 
-_NODES = (
-    _const(int32),
-    _const(int32),
-    _const(float32),
-    _const(uint8),
-    _const(int32),
-    _const(int32),
-    _const(uint32),
-)
-"""left, feature, value, flags, set of a node, start of a set, words of the sets."""
-
-
-@_njit(
-    [types.boolean(float32, uint8, float32, int64, int64, _const(uint32))],
+@njit(
+    [int32(float32)],
     cache=True,
     nogil=True,
     fastmath=False,
     error_model="numpy",
     boundscheck=False,
 )
-def goes_left(
-    value: float, flags: int, threshold: float, start: int, stop: int, words: NDArray[np.uint32]
-) -> bool:
-    """One split: missing follows the default, listed categories and values from the threshold on go right."""
-    if math.isnan(value):
-        return (flags & DEFAULT_LEFT) != 0
-    if not flags & CATEGORICAL:
-        return value < threshold
-    if value < 0 or value >= MAX_CATEGORY:
-        return True
-    code = int64(value)
-    word = start + (code >> 5)
-    if word >= stop:
-        return True
-    return (words[word] >> uint32(code & 31)) & 1 == 0
+def key_of(value: float) -> int:
+    """An int32 that orders as the float32 does, both zeros alike; not for NaN."""
+    bits = np.float32(value + float32(0)).view(np.int32)
+    return bits ^ ((bits >> int32(31)) & int32(KEY_GREATEST))
 
 
-@_njit(
-    [int64(_const(float32, 2), int64, int64, *_NODES)],
+@njit(
+    [void(_const(float32, 2), int64, int64, int64, int64, _const(int32), int32[::1])],
     cache=True,
     nogil=True,
     fastmath=False,
     error_model="numpy",
     boundscheck=False,
 )
-def find_leaf(rows, i, root, left, feature, value, flags, node_set, set_start, words):  # type: ignore[no-untyped-def]
-    """The leaf that row `i` falls into."""
-    node = root
-    while left[node] >= 0:
-        chosen = node_set[node]
-        x = rows[i, feature[node]]
-        at_left = goes_left(x, flags[node], value[node], set_start[chosen], set_start[chosen + 1], words)
-        node = left[node] + (0 if at_left else 1)
-    return node
+def fill_lane(
+    rows: NDArray[np.float32],
+    i: int,
+    lane: int,
+    features: int,
+    coded_count: int,
+    coded: NDArray[np.int32],
+    keys: NDArray[np.int32],
+) -> None:
+    """Write row `i` as keys and codes into one lane."""
+    for j in range(features):
+        value = rows[i, j]
+        missing = math.isnan(value)
+        key = key_of(value)
+        keys[j * LANES + lane] = int32(KEY_GREATEST) if missing else key
+        keys[(features + j) * LANES + lane] = int32(KEY_LEAST) if missing else key
+    for c in range(coded_count):
+        value = rows[i, coded[2 * c]]
+        unknown = coded[2 * c + 1]
+        known = value >= 0 and value < unknown
+        missing = math.isnan(value)
+        code = int32(value) if known else unknown
+        keys[(2 * (features + c)) * LANES + lane] = unknown + int32(1) if missing else code
+        keys[(2 * (features + c) + 1) * LANES + lane] = code
 
 
-@_njit(
+@njit(
+    [uint64(uint64, _const(int32), uint64, _const(uint32))],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def goes_right(node: int, keys: NDArray[np.int32], lane: int, bits: NDArray[np.uint32]) -> int:
+    """One split of any kind, 1 for right; both kinds are computed, since a branch here mispredicts."""
+    key = keys[((node >> _HALF) & _SLOT) + lane]
+    limit = int32(node)
+    categorical = node >> _FLAG
+    at = uint64(int64(key) + int64(limit)) * categorical
+    bit = uint64(bits[at >> _WORD] >> uint32(at & _BIT)) & _ONE
+    return bit if categorical else uint64(key >= limit)
+
+
+@njit(
+    [uint64(_const(uint64), uint64, uint64, _const(int32), uint64)],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def step(nodes: NDArray[np.uint64], base: int, i: int, keys: NDArray[np.int32], lane: int) -> int:
+    """From node `i` of a complete tree to its child, for trees without categorical splits."""
+    node = nodes[base + i]
+    return (i << _ONE) + uint64(keys[(node >> _HALF) + lane] >= int32(node))
+
+
+@njit(
     [
-        void(
-            _const(float32, 2),
+        float32(
+            uint64,
             _const(int32),
-            *_NODES,
+            uint64,
+            _const(uint64),
+            _const(float32),
+            _const(int32),
             _const(int32),
             _const(float32),
-            _const(float32),
-            types.boolean,
-            int64,
-            int64,
-            float32[:, ::1],
+            _const(uint32),
+            uint64,
         )
     ],
     cache=True,
@@ -103,22 +169,184 @@ def find_leaf(rows, i, root, left, feature, value, flags, node_set, set_start, w
     error_model="numpy",
     boundscheck=False,
 )
-def add_margins(  # type: ignore[no-untyped-def]
-    rows, roots, left, feature, value, flags, node_set, set_start, words, group, base, weight, dart, begin, end, out
+def finish(  # type: ignore[no-untyped-def]
+    at, keys, lane, nodes, leaf, next_, pool_left, pool_value, bits, pool_node
 ):
-    """Fill `out[n, g]` with the margins of trees `begin` to `end`, walking node by node."""
-    for i in range(rows.shape[0]):
-        for k in range(base.shape[0]):
-            out[i, k] = base[k]
-        for t in range(begin, end):
-            leaf = value[find_leaf(rows, i, roots[t], left, feature, value, flags, node_set, set_start, words)]
-            k = group[t]
-            if dart:
-                leaf = ((base[k] + leaf) - base[k]) * weight[t]
-            out[i, k] += leaf
+    """The value behind leaf `at` of a top, walking on through the pool."""
+    if next_.shape[0] == 0 or next_[at] < 0:
+        return leaf[at]
+    node = uint64(next_[at])
+    while pool_left[node] >= 0:
+        node = uint64(pool_left[node]) + goes_right(nodes[pool_node + node], keys, lane, bits)
+    return pool_value[node]
 
 
-@_njit(
+@njit(
+    [void(_const(int32), _const(uint64), _const(int32), int64, int64, float32[::1])],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def add_eight_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-untyped-def]
+    """Walk eight rows through each tree; `sums[g * LANES + lane]` gains the leaves."""
+    batches = table[table[BATCHES] : table[TREE_GROUP]]
+    tree_group = table[table[TREE_GROUP] : table[BASE]]
+    leaf = table[table[LEAF] : table[NEXT]].view(np.float32)
+    next_ = table[table[NEXT] : table[POOL_LEFT]]
+    pool_left = table[table[POOL_LEFT] : table[POOL_VALUE]]
+    pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
+    bits = table[table[BITS] : table[END]].view(np.uint32)
+    pool_node = uint64(table[POOL_NODE])
+    for t in range(begin, end):
+        batch = 3 * (t >> 3)
+        depth = batches[batch + 1]
+        width = _ONE << uint64(depth)
+        base = uint64(batches[batch]) + uint64(t & 7) * width
+        leaves = base - width
+        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
+        into = int64(tree_group[t]) * LANES
+        if batches[batch + 2] == 0:
+            for _ in range(depth):
+                i0 = step(nodes, base, i0, keys, uint64(0))
+                i1 = step(nodes, base, i1, keys, uint64(1))
+                i2 = step(nodes, base, i2, keys, uint64(2))
+                i3 = step(nodes, base, i3, keys, uint64(3))
+                i4 = step(nodes, base, i4, keys, uint64(4))
+                i5 = step(nodes, base, i5, keys, uint64(5))
+                i6 = step(nodes, base, i6, keys, uint64(6))
+                i7 = step(nodes, base, i7, keys, uint64(7))
+            sums[into] += leaf[leaves + i0]
+            sums[into + 1] += leaf[leaves + i1]
+            sums[into + 2] += leaf[leaves + i2]
+            sums[into + 3] += leaf[leaves + i3]
+            sums[into + 4] += leaf[leaves + i4]
+            sums[into + 5] += leaf[leaves + i5]
+            sums[into + 6] += leaf[leaves + i6]
+            sums[into + 7] += leaf[leaves + i7]
+        else:
+            for _ in range(depth):
+                i0 = (i0 << _ONE) + goes_right(nodes[base + i0], keys, uint64(0), bits)
+                i1 = (i1 << _ONE) + goes_right(nodes[base + i1], keys, uint64(1), bits)
+                i2 = (i2 << _ONE) + goes_right(nodes[base + i2], keys, uint64(2), bits)
+                i3 = (i3 << _ONE) + goes_right(nodes[base + i3], keys, uint64(3), bits)
+                i4 = (i4 << _ONE) + goes_right(nodes[base + i4], keys, uint64(4), bits)
+                i5 = (i5 << _ONE) + goes_right(nodes[base + i5], keys, uint64(5), bits)
+                i6 = (i6 << _ONE) + goes_right(nodes[base + i6], keys, uint64(6), bits)
+                i7 = (i7 << _ONE) + goes_right(nodes[base + i7], keys, uint64(7), bits)
+            ends = (i0, i1, i2, i3, i4, i5, i6, i7)
+            for lane in range(LANES):
+                at = leaves + ends[lane]
+                sums[into + lane] += finish(
+                    at, keys, uint64(lane), nodes, leaf, next_, pool_left, pool_value, bits, pool_node
+                )
+
+
+@njit(
+    [void(_const(int32), _const(uint64), _const(int32), int64, int64, float32[::1])],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untyped-def]
+    """Walk the row in lane 0 through eight trees at a time; `sums[g]` gains the leaves of `begin` to `end`."""
+    batches = table[table[BATCHES] : table[TREE_GROUP]]
+    tree_group = table[table[TREE_GROUP] : table[BASE]]
+    leaf = table[table[LEAF] : table[NEXT]].view(np.float32)
+    next_ = table[table[NEXT] : table[POOL_LEFT]]
+    pool_left = table[table[POOL_LEFT] : table[POOL_VALUE]]
+    pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
+    bits = table[table[BITS] : table[END]].view(np.uint32)
+    pool_node = uint64(table[POOL_NODE])
+    lane = uint64(0)
+    for b in range(begin >> 3, (end + 7) >> 3):
+        depth = batches[3 * b + 1]
+        width = _ONE << uint64(depth)
+        b0 = uint64(batches[3 * b])
+        b1 = b0 + width
+        b2 = b1 + width
+        b3 = b2 + width
+        b4 = b3 + width
+        b5 = b4 + width
+        b6 = b5 + width
+        b7 = b6 + width
+        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
+        plain = batches[3 * b + 2] == 0
+        if plain:
+            for _ in range(depth):
+                i0 = step(nodes, b0, i0, keys, lane)
+                i1 = step(nodes, b1, i1, keys, lane)
+                i2 = step(nodes, b2, i2, keys, lane)
+                i3 = step(nodes, b3, i3, keys, lane)
+                i4 = step(nodes, b4, i4, keys, lane)
+                i5 = step(nodes, b5, i5, keys, lane)
+                i6 = step(nodes, b6, i6, keys, lane)
+                i7 = step(nodes, b7, i7, keys, lane)
+        else:
+            for _ in range(depth):
+                i0 = (i0 << _ONE) + goes_right(nodes[b0 + i0], keys, lane, bits)
+                i1 = (i1 << _ONE) + goes_right(nodes[b1 + i1], keys, lane, bits)
+                i2 = (i2 << _ONE) + goes_right(nodes[b2 + i2], keys, lane, bits)
+                i3 = (i3 << _ONE) + goes_right(nodes[b3 + i3], keys, lane, bits)
+                i4 = (i4 << _ONE) + goes_right(nodes[b4 + i4], keys, lane, bits)
+                i5 = (i5 << _ONE) + goes_right(nodes[b5 + i5], keys, lane, bits)
+                i6 = (i6 << _ONE) + goes_right(nodes[b6 + i6], keys, lane, bits)
+                i7 = (i7 << _ONE) + goes_right(nodes[b7 + i7], keys, lane, bits)
+        ends = (b0 - width + i0, b0 + i1, b1 + i2, b2 + i3, b3 + i4, b4 + i5, b5 + i6, b6 + i7)
+        for t in range(max(begin, b << 3), min(end, (b << 3) + 8)):
+            at = ends[t & 7]
+            if plain:
+                sums[tree_group[t]] += leaf[at]
+            else:
+                sums[tree_group[t]] += finish(
+                    at, keys, lane, nodes, leaf, next_, pool_left, pool_value, bits, pool_node
+                )
+
+
+@njit(
+    [void(_const(float32, 2), _const(uint64), _const(int32), int64, int64, float32[:, ::1])],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def add_margins(rows, nodes, table, begin, end, out):  # type: ignore[no-untyped-def]
+    """Fill `out[n, g]` with the margins of trees `begin` to `end`.
+
+    Rows go eight at a time; a rest of one or two rows goes one by one, a greater one as eight with idle lanes.
+    """
+    groups = int64(table[GROUPS])
+    features = int64(table[FEATURES])
+    coded_count = int64(table[CATEGORICAL_FEATURES])
+    coded = table[table[CODED] : table[LEAF]]
+    base = table[table[BASE] : table[CODED]].view(np.float32)
+    keys = np.empty(2 * (features + coded_count) * LANES, np.int32)
+    sums = np.empty(groups * LANES, np.float32)
+    n = rows.shape[0]
+    i = 0
+    while n - i >= 3:
+        count = min(n - i, LANES)
+        for lane in range(LANES):
+            fill_lane(rows, i + min(lane, count - 1), lane, features, coded_count, coded, keys)
+        for k in range(groups):
+            sums[k * LANES : (k + 1) * LANES] = base[k]
+        add_eight_rows(keys, nodes, table, begin, end, sums)
+        for lane in range(count):
+            for k in range(groups):
+                out[i + lane, k] = sums[k * LANES + lane]
+        i += count
+    while i < n:
+        fill_lane(rows, i, 0, features, coded_count, coded, keys)
+        out[i] = base
+        add_one_row(keys, nodes, table, begin, end, out[i])
+        i += 1
+
+
+@njit(
     [float32(float32, int64)],
     cache=True,
     nogil=True,
@@ -136,7 +364,7 @@ def link(score: float, kind: int) -> float:
     return score
 
 
-@_njit(
+@njit(
     [void(float32[::1])],
     cache=True,
     nogil=True,
@@ -155,7 +383,7 @@ def softmax(row: NDArray[np.float32]) -> None:
         row[k] /= float32(total)
 
 
-@_njit(
+@njit(
     [void(float32[:, ::1], int64)],
     cache=True,
     nogil=True,

@@ -1,8 +1,8 @@
-"""Trees of a model as the flat arrays that the kernels read."""
+"""Trees of a model as the two flat arrays that the kernels read; `kernels` describes their form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,102 +10,178 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.forest import kernels
+from decision.forest.coding import PAD, NodeCoder
 from decision.forest.errors import UnsupportedModelError
 from decision.forest.trees import Tree
 
-MAX_SET_BYTES: Final = 64 * 1024 * 1024
+MAX_TOP: Final = 8
+"""Splits of a path that are stored as a complete tree; deeper ones are linked nodes."""
+
+MAX_TABLE: Final = 2**31 - 1
+
+Int64s = NDArray[np.int64]
+Float32s = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeArrays:
-    """All nodes of all trees, one after the other; see `kernels` for how they are walked.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layout:
+    """A forest in the kernels' form.
 
     Attributes:
-        roots: int32[t], the first node of every tree.
-        left: int32, left child, -1 at a leaf; the right child is next to it.
-        feature: int32, the feature of a split.
-        value: float32, threshold or leaf.
-        flags: uint8, `kernels.DEFAULT_LEFT` and `kernels.CATEGORICAL`.
-        node_set: int32, which set of categories a node tests; set 0 is empty.
-        set_start: int32, first word of every set and one past the last.
-        words: uint32, bit sets of the categories that go right.
-        cover: float32, sum of hessians.
+        nodes: uint64, the tops in batches of eight trees, then the pool.
+        table: int32, a header (`kernels.HEADER_SIZE`) and the sections it locates; floats are stored as bits.
     """
 
-    roots: NDArray[np.int32]
-    left: NDArray[np.int32]
-    feature: NDArray[np.int32]
-    value: NDArray[np.float32]
-    flags: NDArray[np.uint8]
-    node_set: NDArray[np.int32]
-    set_start: NDArray[np.int32]
-    words: NDArray[np.uint32]
-    cover: NDArray[np.float32]
+    nodes: NDArray[np.uint64]
+    table: NDArray[np.int32]
 
 
-def lay_out(trees: Sequence[Tree]) -> NodeArrays:
-    """Concatenate the trees, renumbering children and dropping nodes that pruning left unreachable."""
-    sizes = [len(tree.order) for tree in trees]
-    roots = np.concatenate(([0], np.cumsum(sizes)))[:-1] if sizes else np.zeros(0, np.int64)
-    node_set, set_start, words = _category_sets(trees)
-    return NodeArrays(
-        roots=_frozen(roots, np.int32),
-        left=_frozen(_join([_children(tree, root) for tree, root in zip(trees, roots, strict=True)]), np.int32),
-        feature=_frozen(_join([tree.feature[tree.order] for tree in trees]), np.int32),
-        value=_frozen(_join([tree.value[tree.order] for tree in trees]), np.float32),
-        flags=_frozen(_join([_flags(tree) for tree in trees]), np.uint8),
-        node_set=_frozen(node_set, np.int32),
-        set_start=_frozen(set_start, np.int32),
-        words=_frozen(words, np.uint32),
-        cover=_frozen(_join([tree.cover[tree.order] for tree in trees]), np.float32),
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Piece:
+    """One tree's part of the arrays; `pool_left` and `next` count from the start of this tree's pool."""
+
+    nodes: NDArray[np.uint64]
+    leaf: Float32s
+    next: Int64s
+    pool_nodes: NDArray[np.uint64]
+    pool_left: Int64s
+    pool_value: Float32s
+
+
+def lay_out(
+    trees: Sequence[Tree],
+    leaves: Sequence[Float32s],
+    group: Int64s,
+    base: Float32s,
+    feature_count: int,
+) -> Layout:
+    """Lay trees out.
+
+    Args:
+        trees: In the model's order.
+        leaves: For each tree, by node, what a leaf adds to its group.
+        group: int64[t], the group of each tree.
+        base: float32[g], the margin each group starts with.
+        feature_count: Columns of a row.
+
+    Raises:
+        UnsupportedModelError: More nodes or sets of categories than the arrays can index.
+    """
+    coder = NodeCoder(trees, feature_count)
+    batches: list[tuple[int, int, int]] = []
+    pieces: list[_Piece] = []
+    start = 0
+    for first in range(0, len(trees), kernels.LANES):
+        batch = trees[first : first + kernels.LANES]
+        depth = min(MAX_TOP, max(tree.depth for tree in batch))
+        batches.append((start, depth, _flags(batch, depth)))
+        some = zip(batch, leaves[first : first + kernels.LANES], strict=True)
+        pieces += [_piece(tree, leaf, coder.encode(tree), depth) for tree, leaf in some]
+        pieces += [_idle(depth)] * (kernels.LANES - len(batch))
+        start += kernels.LANES << depth
+    sections = _sections(pieces) | {
+        kernels.BATCHES: np.array(batches, np.int64).ravel(),
+        kernels.TREE_GROUP: group,
+        kernels.BASE: base,
+        kernels.CODED: coder.coded,
+        kernels.BITS: coder.words(),
+    }
+    counts = {
+        kernels.GROUPS: len(base),
+        kernels.FEATURES: feature_count,
+        kernels.CATEGORICAL_FEATURES: len(coder.coded) // 2,
+        kernels.POOL_NODE: start,
+    }
+    nodes = [piece.nodes for piece in pieces] + [piece.pool_nodes for piece in pieces]
+    return Layout(nodes=_join(nodes, np.uint64), table=_table(counts, sections))
+
+
+def _flags(batch: Sequence[Tree], depth: int) -> int:
+    categorical = any(tree.categories for tree in batch)
+    deep = any(tree.depth > depth for tree in batch)
+    return (kernels.BATCH_CATEGORICAL if categorical else 0) | (kernels.BATCH_DEEP if deep else 0)
+
+
+def _piece(tree: Tree, leaf: Float32s, codes: NDArray[np.uint64], depth: int) -> _Piece:
+    nodes = np.full(1 << depth, PAD)
+    at = np.zeros(1, np.int64)
+    for level in range(depth):
+        inner = tree.left[at] >= 0
+        nodes[1 << level : 2 << level] = np.where(inner, codes[at], PAD)
+        left = np.where(inner, tree.left[at], at)
+        at = np.column_stack((left, left + inner)).ravel()
+    pool, place = _pool_order(tree, at)
+    return _Piece(
+        nodes=nodes,
+        leaf=leaf[at],
+        next=place[at],
+        pool_nodes=codes[pool],
+        pool_left=np.where(tree.left[pool] >= 0, place[tree.left[pool]], -1),
+        pool_value=leaf[pool],
     )
 
 
-def _join(pieces: list[NDArray[np.generic]]) -> NDArray[np.generic]:
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-
-
-def _frozen(values: NDArray[np.generic], dtype: type[np.generic]) -> NDArray[np.generic]:
-    array = np.ascontiguousarray(values, dtype=dtype)
-    array.flags.writeable = False
-    return array
-
-
-def _children(tree: Tree, root: int) -> NDArray[np.int64]:
-    """Left children in the numbering of `tree.order`, in which siblings stay neighbours."""
+def _pool_order(tree: Tree, at: Int64s) -> tuple[Int64s, Int64s]:
+    """The splits among `at` with all below them, siblings side by side, and each node's place (-1 for none)."""
+    levels = [at[tree.left[at] >= 0]]
+    while len(levels[-1]):
+        parents = levels[-1][tree.left[levels[-1]] >= 0]
+        levels.append(np.column_stack((tree.left[parents], tree.left[parents] + 1)).ravel())
+    pool = np.concatenate(levels)
     place = np.full(len(tree.left), -1, np.int64)
-    place[tree.order] = np.arange(len(tree.order))
-    left = tree.left[tree.order]
-    return np.where(left >= 0, place[left] + root, -1)
+    place[pool] = np.arange(len(pool))
+    return pool, place
 
 
-def _flags(tree: Tree) -> NDArray[np.uint8]:
-    flags = np.where(tree.default_left, kernels.DEFAULT_LEFT, 0).astype(np.uint8)
-    flags[list(tree.categories)] |= kernels.CATEGORICAL
-    return flags[tree.order]
+def _idle(depth: int) -> _Piece:
+    """A tree that fills a batch up and is never added."""
+    size = 1 << depth
+    none = np.zeros(0, np.int64)
+    return _Piece(
+        nodes=np.full(size, PAD),
+        leaf=np.zeros(size, np.float32),
+        next=np.full(size, -1, np.int64),
+        pool_nodes=np.zeros(0, np.uint64),
+        pool_left=none,
+        pool_value=np.zeros(0, np.float32),
+    )
 
 
-def _category_sets(trees: Sequence[Tree]) -> tuple[list[int], list[int], NDArray[np.uint32]]:
-    """Bit sets of all categorical splits; equal sets are stored once."""
-    known: dict[bytes, int] = {b"": 0}
-    node_set: list[int] = []
-    size = 0
-    for tree in trees:
-        for node in tree.order.tolist():
-            bits = _bits(tree.categories[node]) if node in tree.categories else b""
-            size += 0 if bits in known else len(bits)
-            if size > MAX_SET_BYTES:
-                raise UnsupportedModelError(f"the sets of categories take more than {MAX_SET_BYTES} bytes")
-            node_set.append(known.setdefault(bits, len(known)))
-    sizes = [len(bits) // 4 for bits in known]
-    words = np.frombuffer(b"".join(known), np.uint32)
-    return node_set, [0, *np.cumsum(sizes).tolist()], words
+def _sections(pieces: Sequence[_Piece]) -> dict[int, NDArray[np.generic]]:
+    """Leaves and pool of all trees, with the pool's indices counted from its common start."""
+    sizes = [len(piece.pool_left) for piece in pieces]
+    starts = np.cumsum([0, *sizes])[:-1].tolist()
+    shifted = [
+        (_shift(piece.next, start), _shift(piece.pool_left, start))
+        for piece, start in zip(pieces, starts, strict=True)
+    ]
+    return {
+        kernels.LEAF: _join([piece.leaf for piece in pieces], np.float32),
+        kernels.NEXT: _join([next_ for next_, _ in shifted] if any(sizes) else [], np.int64),
+        kernels.POOL_LEFT: _join([left for _, left in shifted], np.int64),
+        kernels.POOL_VALUE: _join([piece.pool_value for piece in pieces], np.float32),
+    }
 
 
-def _bits(codes: NDArray[np.int64]) -> bytes:
-    """A little-endian bit set in whole 32-bit words; empty for no codes."""
-    if not len(codes):
-        return b""
-    bits = np.zeros((int(codes.max()) // 32 + 1) * 32, np.uint8)
-    bits[codes] = 1
-    return np.packbits(bits, bitorder="little").tobytes()
+def _shift(indices: Int64s, start: int) -> Int64s:
+    return np.where(indices >= 0, indices + start, -1)
+
+
+def _join(arrays: Sequence[NDArray[np.generic]], dtype: type[np.generic]) -> NDArray[np.generic]:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+
+
+def _table(counts: Mapping[int, int], sections: Mapping[int, NDArray[np.generic]]) -> NDArray[np.int32]:
+    header = np.zeros(kernels.HEADER_SIZE, np.int64)
+    parts = [_as_int32(sections[number]) for number in range(kernels.BATCHES, kernels.END)]
+    ends = kernels.HEADER_SIZE + np.cumsum([0, *map(len, parts)])
+    header[kernels.BATCHES : kernels.END + 1] = ends
+    for number, count in counts.items():
+        header[number] = count
+    if np.any(header > MAX_TABLE):
+        raise UnsupportedModelError(f"the forest takes more than {MAX_TABLE} cells")
+    return np.concatenate([header.astype(np.int32), *parts])
+
+
+def _as_int32(values: NDArray[np.generic]) -> NDArray[np.int32]:
+    return values.view(np.int32) if values.dtype.itemsize == 4 else values.astype(np.int32)

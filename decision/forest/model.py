@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from decision.forest import kernels
 from decision.forest.encoding import Encoded, encode_columns
 from decision.forest.errors import ForestInputError
-from decision.forest.layout import NodeArrays, lay_out
+from decision.forest.layout import Layout, lay_out
 from decision.forest.objectives import Transform
 from decision.forest.reader import Category, ModelDocument, read_model
 from decision.schema import Value
@@ -46,11 +46,8 @@ class Forest:
     _codes: Mapping[str, Mapping[Category, int]] = field(repr=False)
     _transform: Transform = field(repr=False)
     _dart: bool = field(repr=False)
-    _base: Float32s = field(repr=False)
-    _group: NDArray[np.int32] = field(repr=False)
-    _weight: Float32s = field(repr=False)
     _iteration_start: tuple[int, ...] = field(repr=False)
-    _nodes: NodeArrays = field(repr=False)
+    _layout: Layout = field(repr=False)
 
     def margins(self, rows: Float32s, iteration_range: tuple[int, int] | None = None) -> Float32s:
         """Score rows, bit-identical to `Booster.inplace_predict(predict_type="margin")`.
@@ -68,25 +65,7 @@ class Forest:
         rows = self._checked(rows)
         begin, end = self._trees_between(iteration_range)
         out = np.empty((len(rows), self.group_count), np.float32)
-        nodes = self._nodes
-        kernels.add_margins(
-            rows,
-            nodes.roots,
-            nodes.left,
-            nodes.feature,
-            nodes.value,
-            nodes.flags,
-            nodes.node_set,
-            nodes.set_start,
-            nodes.words,
-            self._group,
-            self._base,
-            self._weight,
-            self._dart,
-            begin,
-            end,
-            out,
-        )
+        kernels.add_margins(rows, self._layout.nodes, self._layout.table, begin, end, out)
         return out
 
     def predict(self, rows: Float32s, iteration_range: tuple[int, int] | None = None) -> Float32s:
@@ -145,6 +124,8 @@ def load_forest(data: bytes) -> Forest:
         UnsupportedModelError: Margins could not be reproduced to the bit.
     """
     document = read_model(data)
+    base = _base_margins(document)
+    leaves = _leaf_margins(document, base)
     return Forest(
         feature_names=document.feature_names,
         feature_types=document.feature_types,
@@ -160,13 +141,20 @@ def load_forest(data: bytes) -> Forest:
         },
         _transform=document.transform,
         _dart=document.dart,
-        _base=_base_margins(document),
-        _group=document.tree_group.astype(np.int32),
-        _weight=document.tree_weight,
         _iteration_start=tuple(document.iteration_start.tolist()),
-        _nodes=lay_out(document.trees),
+        _layout=lay_out(document.trees, leaves, document.tree_group, base, len(document.feature_names)),
     )
 
 
 def _base_margins(document: ModelDocument) -> Float32s:
     return np.array([kernels.link(score, int(document.link)) for score in document.base_score], np.float32)
+
+
+def _leaf_margins(document: ModelDocument, base: Float32s) -> list[Float32s]:
+    """What each leaf adds; for dart in the order of operations of XGBoost's `inplace_predict`."""
+    if not document.dart:
+        return [tree.value for tree in document.trees]
+    start = base[document.tree_group]
+    return [
+        ((start[t] + tree.value) - start[t]) * document.tree_weight[t] for t, tree in enumerate(document.trees)
+    ]
