@@ -39,11 +39,15 @@ class Lanes:
                 try:
                     return await self._run(self._idle.pop(), commands)
                 except redis.ConnectionError:
-                    await self.aclose()
+                    await self._drop_idle()
             return await self._run(self._connection_class(**self._settings), commands)
 
     async def aclose(self) -> None:
-        """Close all idle connections; the next exchange makes a new one."""
+        """Close all idle connections and wait until they are; the next exchange makes a new one."""
+        while self._idle:
+            await self._idle.pop().disconnect()
+
+    async def _drop_idle(self) -> None:
         while self._idle:
             await self._idle.pop().disconnect(nowait=True)
 

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decision.schema import JoinKey, ValueType
+from online.errors import StoreReplyError, WriteTooLargeError
+from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
+from online.slots import slot_tags
+from online.store import check_store, connect
+from online.values import decode_timestamp, encode_timestamp, encode_value
+from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, revision_of
+from tests.support.valkey import run_valkey, start_valkey
+
+KEYS = EntityKeys("demo", [JoinKey(name="user_id", value_type=ValueType.INT64)])
+FIELD = feature_field("user_fv", "a")
+STAMP = timestamp_field("user_fv")
+KEY = KEYS.encode({"user_id": 1})
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for the module."""
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    """A client on an empty store."""
+    with connect(url) as connection:
+        connection.flushall()
+        yield connection
+
+
+def write(revision: int, value: bytes = b"\x20\x01", **state: bytes) -> EntityWrite:
+    """Make a write of one value and the given chunks."""
+    chunks = {name.encode(): chunk for name, chunk in state.items()}
+    return EntityWrite(key=KEY, revision=revision, values={FIELD: value, STAMP: b"\x08\x01"}, state=chunks)
+
+
+def test_entity_writes_set_values_and_state_at_once(client: Any) -> None:
+    """An accepted write shows in Feast's hash and in the state, whose revision is one higher."""
+    writer = EntityWriter(client)
+    assert writer.apply([write(0, tiles=b"t", outbox=b"o")]) == [True]
+    assert client.hgetall(KEY) == {FIELD: b"\x20\x01", STAMP: b"\x08\x01"}
+    assert writer.load([KEY]) == [{b"rev": b"1", b"tiles": b"t", b"outbox": b"o"}]
+
+
+def test_entity_writes_touch_only_changed_chunks(client: Any) -> None:
+    """A write without values changes state alone; dropped chunks go, the others stay."""
+    writer = EntityWriter(client)
+    writer.apply([write(0, tiles=b"t", outbox=b"o")])
+    change = EntityWrite(
+        key=KEY, revision=1, values={}, state={b"more": b"m"}, dropped=(b"outbox", b"absent")
+    )
+    assert writer.apply([change]) == [True]
+    assert writer.load([KEY]) == [{b"rev": b"2", b"tiles": b"t", b"more": b"m"}]
+    assert client.hget(KEY, FIELD) == b"\x20\x01"
+
+
+@pytest.mark.parametrize("revision", [0, 2, 7])
+def test_entity_writes_of_another_revision_change_nothing(client: Any, revision: int) -> None:
+    """A stale writer, a replay and a writer from the future are refused and leave every byte as it was."""
+    writer = EntityWriter(client)
+    writer.apply([write(0, tiles=b"t")])
+    before = client.dump(KEY), client.dump(state_key(KEY))
+    assert writer.apply([write(revision, b"\x20\x09", tiles=b"other")]) == [False]
+    assert (client.dump(KEY), client.dump(state_key(KEY))) == before
+
+
+def test_entity_writes_of_one_batch_apply_in_order(client: Any) -> None:
+    """Two writes of one entity in a batch build on each other, and a batch replayed changes nothing."""
+    writer = EntityWriter(client)
+    batch = [write(0, b"\x20\x01"), write(1, b"\x20\x02"), write(1, b"\x20\x03")]
+    assert writer.apply(batch) == [True, True, False]
+    assert writer.apply(batch) == [False, False, False]
+    assert client.hget(KEY, FIELD) == b"\x20\x02"
+
+
+def test_entity_writes_survive_a_server_that_forgot_the_script(client: Any) -> None:
+    """After SCRIPT FLUSH or a restart the batch is applied all the same."""
+    writer = EntityWriter(client)
+    assert writer.apply([write(0)]) == [True]
+    client.script_flush()
+    assert writer.apply([write(1), write(2)]) == [True, True]
+
+
+def test_entity_writes_larger_than_a_pipeline_all_arrive(client: Any) -> None:
+    """A batch beyond the pipeline's bound is cut, in order, and loads back."""
+    writer = EntityWriter(client)
+    keys = [KEYS.encode({"user_id": number}) for number in range(2_500)]
+    writes = [EntityWrite(key=key, revision=0, values={FIELD: key}, state={b"k": key}) for key in keys]
+    assert all(writer.apply(writes))
+    assert [state[b"k"] for state in writer.load(keys)] == keys
+
+
+def test_entity_writes_have_a_bound_below_the_limit_of_the_script(client: Any) -> None:
+    """The largest write allowed works; one field more is refused before it is sent."""
+    many = {number.to_bytes(2, "big"): b"x" for number in range(3_500)}
+    writer = EntityWriter(client)
+    full = EntityWrite(key=KEY, revision=0, values=many, state=many, dropped=tuple(many))
+    assert writer.apply([full]) == [True]
+    with pytest.raises(WriteTooLargeError, match="at most 3500"):
+        writer.apply([EntityWrite(key=KEY, revision=1, values=many | {b"one more": b"x"}, state={})])
+    with pytest.raises(ValueError, match="rev"):
+        writer.apply([write(1, rev=b"9")])
+
+
+def test_entity_writes_fail_whole_on_a_key_of_another_type(client: Any) -> None:
+    """Where a key holds something else the write is an error, and nothing of it is stored."""
+    client.set(KEY, b"not a hash")
+    with pytest.raises(StoreReplyError, match="WRONGTYPE"):
+        EntityWriter(client).apply([write(0)])
+    assert not client.exists(state_key(KEY))
+
+
+def test_entity_writers_interleaved_lose_nothing(client: Any, url: str) -> None:
+    """Threads that each read, add one and write by revision, again where refused, together count every addition."""
+    additions, threads = 60, 4
+
+    def count() -> None:
+        with connect(url) as own:
+            writer = EntityWriter(own)
+            for _ in range(additions):
+                while True:
+                    (state,) = writer.load([KEY])
+                    total = int(state.get(b"total", b"0")) + 1
+                    change = write(
+                        revision_of(state), encode_value(ValueType.INT64, total), total=b"%d" % total
+                    )
+                    if writer.apply([change])[0]:
+                        break
+
+    workers = [threading.Thread(target=count) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    (state,) = EntityWriter(client).load([KEY])
+    assert state == {b"rev": b"%d" % (additions * threads), b"total": b"%d" % (additions * threads)}
+    assert client.hget(KEY, FIELD) == encode_value(ValueType.INT64, additions * threads)
+
+
+def row(event_us: int, value: bytes) -> RowWrite:
+    """Make a row of one value."""
+    return RowWrite(key=KEY, view="user_fv", values={FIELD: value}, event_us=event_us)
+
+
+def test_rows_newest_event_time_wins_in_any_order(client: Any) -> None:
+    """Whatever order rows arrive in, the one with the latest event time stays; before the epoch too."""
+    times = [-9_000_000_000_000, -1, 0, 1, 999_999, 1_000_000, 1_700_000_000_000_001, 1_700_000_000_000_002]
+    writer = RowWriter(client)
+    for first, second in itertools.product(times, times):
+        client.delete(KEY)
+        accepted = writer.apply([row(first, b"first"), row(second, b"second")])
+        assert accepted == [True, second >= first], (first, second)
+        stamp = client.hget(KEY, STAMP)
+        assert client.hget(KEY, FIELD) == (b"second" if second >= first else b"first")
+        assert stamp == encode_timestamp(max(first, second))
+
+
+@pytest.mark.parametrize("stored", [b"\x08", b"\x08\xff", b"\x99", b"\x10\x80\x80"])
+def test_rows_replace_an_unreadable_event_time(client: Any, stored: bytes) -> None:
+    """A damaged timestamp never locks a view: any row replaces it."""
+    client.hset(KEY, STAMP, stored)
+    assert RowWriter(client).apply([row(1, b"new")]) == [True]
+    assert decode_timestamp(client.hget(KEY, STAMP) or b"") == 1
+
+
+def test_rows_of_one_view_leave_other_views_alone(client: Any) -> None:
+    """Views of one entity share a hash, each with its own event time."""
+    writer = RowWriter(client)
+    writer.apply([row(9_000_000, b"a")])
+    other = RowWrite(key=KEY, view="other_fv", values={feature_field("other_fv", "a"): b"b"}, event_us=5)
+    assert writer.apply([other]) == [True]
+    assert client.hget(KEY, FIELD) == b"a"
+    assert client.hget(KEY, STAMP) == encode_timestamp(9_000_000)
+
+
+def test_store_settings_that_weaken_durability_are_named(client: Any, tmp_path: Path) -> None:
+    """A durable server gives no warning; each weaker setting is named with its consequence."""
+    assert check_store(client) == []
+    weak = {"appendfsync": "everysec", "maxmemory-policy": "allkeys-lru"}
+    with run_valkey(tmp_path, weak) as server, connect(server.url) as other:
+        warnings = check_store(other)
+    assert [warning.split(" ")[0] for warning in warnings] == ["appendfsync", "maxmemory-policy"]
+
+
+def test_slots_and_script_agree_with_a_cluster(tmp_path: Path) -> None:
+    """A cluster node gives every tag the slot of our table, and takes the script's two keys as one slot."""
+    with run_valkey(tmp_path, {"cluster-enabled": "yes"}) as server, connect(server.url) as client:
+        node: Any = client
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+        with node.pipeline(transaction=False) as pipeline:
+            for tag in slot_tags():
+                pipeline.execute_command("CLUSTER", "KEYSLOT", tag)
+            assert pipeline.execute() == list(range(16_384))
+        texts = [f"{left}u{right}" for left in ("", "{", "a{b}", "{}") for right in ("", "}", "{x}y")]
+        keys = EntityKeys("demo", [JoinKey(name="name", value_type=ValueType.STRING)])
+        entity_keys = [keys.encode({"name": text}) for text in texts]
+        for key in entity_keys:
+            assert node.execute_command("CLUSTER", "KEYSLOT", key) == slot_of(key)
+        while node.cluster("INFO")["cluster_state"] != "ok":
+            node.ping()
+        writer = EntityWriter(node)
+        writes = [EntityWrite(key=key, revision=0, values={b"a": b"b"}, state={}) for key in entity_keys]
+        assert all(writer.apply(writes))
+        assert [revision_of(state) for state in writer.load(entity_keys)] == [1] * len(texts)
