@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from decision.errors import BundleError, InvalidCustomerError
+from decision.lang import names
 from decision.lang.interpreter import prepare
 from decision.lang.syntax import references
 from decision.policy import (
@@ -35,7 +36,8 @@ Evaluate = Callable[[Mapping[str, Value], int], Value]
 
 CONTEXT = "context"
 OFFER = "offer"
-CUSTOMER = "context.customer_id"
+CUSTOMER = f"{CONTEXT}.{names.CUSTOMER}"
+"""The customer's id as text, for `bucket`."""
 _MAX_CUSTOMER_ID_BYTES = 256
 _KEY_TYPES = frozenset({ValueType.STRING, ValueType.INT32, ValueType.INT64})
 
@@ -148,12 +150,12 @@ class PlacementPlan:
         )
 
     def considered(self, candidates: Iterable[str]) -> tuple[str, ...]:
-        """Offers to read features for: those that compete and those that rules can add, in file order.
+        """Offers to read features for, in file order: those that compete, those that rules can add, the fallback.
 
         Args:
             candidates: As in the request; empty means all that the placement lists.
         """
-        wanted = (frozenset(candidates) or self.listed) | self.addable
+        wanted = (frozenset(candidates) or self.listed) | self.addable | frozenset(self.placement.fallback)
         return tuple(name for name in self.offer_names if name in wanted)
 
     def customer_row(self, customer_id: str) -> Mapping[str, Value]:
@@ -164,7 +166,7 @@ class PlacementPlan:
         """
         return {self.customer_key: typed_key(customer_id, self.customer_key_type)}
 
-    def candidate_rows(self, customer_id: str, names: Iterable[str]) -> list[Mapping[str, Value]]:
+    def candidate_rows(self, customer_id: str, offers: Iterable[str]) -> list[Mapping[str, Value]]:
         """Join keys of each named offer's row: what the offer declares and the customer.
 
         A key that an offer does not declare is absent from its row; features that need it are NULL for that offer.
@@ -173,7 +175,7 @@ class PlacementPlan:
             InvalidCustomerError: As `customer_row`.
         """
         customer = self.customer_row(customer_id)
-        return [{**self.offer_plans[name].offer.keys, **customer} for name in names]
+        return [{**self.offer_plans[name].offer.keys, **customer} for name in offers]
 
 
 def typed_key(customer_id: str, value_type: ValueType) -> Value:
@@ -230,8 +232,8 @@ class Planner:
         rules = self._rules(placement, offers)
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
         scoring = self._scoring(placement)
-        names = self._names_read(rules, offers, caps, scoring)
-        refs = [_ref(name) for name in names if name.partition(".")[0] not in (CONTEXT, OFFER)]
+        read = self._names_read(rules, offers, caps, scoring)
+        refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
         return PlacementPlan(
             placement=placement,
             offers=offers,
@@ -320,12 +322,12 @@ class Planner:
         caps: tuple[CapPlan, ...],
         scoring: ScoringPlan | None,
     ) -> tuple[str, ...]:
-        names = set(self._memberships) | {cap.counter for cap in caps}
+        read = set(self._memberships) | {cap.counter for cap in caps}
         for condition in (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers)):
-            names |= references(condition) if condition is not None else frozenset()
+            read |= references(condition) if condition is not None else frozenset()
         if scoring is not None:
-            names |= {column.name for column in scoring.columns}
-        return tuple(sorted(names))
+            read |= {column.name for column in scoring.columns}
+        return tuple(sorted(read))
 
 
 def _is_on(cap: Cap, placement: Placement) -> bool:

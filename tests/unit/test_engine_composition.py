@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from decision.engine import Degradation, DegradationKind, ReasonKind, Request, decide
 from decision.frame import Block, Frame
+from decision.lang.syntax import Expr
 from decision.policy import (
     Boost,
     Exclude,
@@ -69,11 +72,11 @@ def test_boost_by_tag_hits_only_tagged_offers() -> None:
 
 
 @pytest.mark.parametrize("condition", [FALSE, NULL])
-def test_otherwise_acts_on_false_and_null(condition: object) -> None:
+def test_otherwise_acts_on_false_and_null(condition: Expr) -> None:
     """ELSE acts where the condition is FALSE or NULL."""
     bundle = world(
         [A], [rule("r", TagDecision(name="yes"), when=condition, otherwise=(TagDecision(name="no"),))]
-    )  # type: ignore[arg-type]
+    )
     assert ask(bundle).tags == ("no",)
 
 
@@ -89,8 +92,8 @@ def test_otherwise_acts_on_false_and_null(condition: object) -> None:
 )
 def test_rule_acts_within_its_life(start: int | None, end: int | None, acts: bool) -> None:
     """A rule lives in [from, until); outside of it neither branch acts."""
-    life = {"active_from_us": start, "active_until_us": end, "otherwise": (TagDecision(name="no"),)}
-    bundle = world([A], [rule("r", TagDecision(name="yes"), **life)])
+    either = rule("r", TagDecision(name="yes"), otherwise=(TagDecision(name="no"),))
+    bundle = world([A], [replace(either, active_from_us=start, active_until_us=end)])
     assert ask(bundle).tags == (("yes",) if acts else ())
 
 
@@ -104,7 +107,7 @@ def test_exclude_beats_include_show_and_pin() -> None:
 
 
 @pytest.mark.parametrize("condition", [FALSE, NULL])
-def test_offer_condition_must_be_true(condition: object) -> None:
+def test_offer_condition_must_be_true(condition: Expr) -> None:
     """An offer whose condition is FALSE or NULL is not eligible."""
     assert shown(ask(world([offer("a", when=condition), B]))) == ["b"]
 

@@ -19,7 +19,7 @@ from decision.errors import (
 )
 from decision.frame import Block, Frame
 from decision.plan import key_type, typed_key
-from decision.policy import Boost, Pin, Show
+from decision.policy import Boost, Pin, Selector, Show
 from decision.schema import Catalog, DType, FeatureRef, JoinKey, Status, ValueType, View
 from decision.validate import check_request
 from tests.support.engine_world import (
@@ -125,12 +125,12 @@ def test_plan_reads_each_feature_at_its_level() -> None:
 
 def test_plan_knows_every_offer_that_can_appear() -> None:
     """Listed offers, those that rules add and the fallback; only what a request can need is read."""
-    offers = [offer(name) for name in "abcde"]
+    offers = [offer(name) for name in "abcdef"]
     rules = [rule("r", Show(offer="b"), otherwise=(Pin(offer="c", position=1),))]
-    plan = home(world(offers, rules, candidates=(), fallback=("d",)))
-    assert [known.name for known in plan.offers] == ["b", "c", "d"]
-    assert plan.considered(()) == ("b", "c")
-    assert plan.considered(("d",)) == ("b", "c", "d")
+    plan = home(world(offers, rules, candidates=(Selector(offer="a"), Selector(offer="e")), fallback=("d",)))
+    assert [known.name for known in plan.offers] == ["a", "b", "c", "d", "e"]
+    assert plan.considered(()) == ("a", "b", "c", "d", "e")
+    assert plan.considered(("e",)) == ("b", "c", "d", "e")
 
 
 def test_candidate_rows_hold_declared_keys_and_the_customer() -> None:
