@@ -25,12 +25,12 @@ class PartitionKeys:
 
     @property
     def checkpoint(self) -> str:
-        """Hash: position applied so far and the logical time it brought."""
+        """Hash: position applied so far, the logical time it brought, and how many records that were."""
         return self._key("checkpoint")
 
     @property
     def applied(self) -> str:
-        """Hash: position and logical time that readers of features see; ahead of the checkpoint, not durable progress."""
+        """Hash: the same fields for what readers of features see already; ahead of the checkpoint."""
         return self._key("applied")
 
     @property

@@ -104,6 +104,7 @@ class Materializer:
         self._cache = StateCache(writer, limits.max_cached_entities)
         self._position = 0
         self._checkpoint = 0
+        self._record_count = 0
         self._now_us = 0
         self._checkpoint_us = 0
         self._checkpointed_at = time.monotonic()
@@ -119,7 +120,9 @@ class Materializer:
         stored: Any = self._client.hgetall(self._keys.checkpoint)
         self._position = self._checkpoint = int(stored.get(b"position", 0))
         self._now_us = self._checkpoint_us = int(stored.get(b"time_us", 0))
+        self._record_count = int(stored.get(b"record_count", 0))
         self._timers.load()
+        self._show_applied()
 
     def step(self) -> int:
         """Apply one batch of records and what fell due; returns how many records were read."""
@@ -137,7 +140,7 @@ class Materializer:
         if self._position != self._checkpoint or self._now_us != self._checkpoint_us or self._sink.row_count:
             self.stats.offline_rows += self._sink.row_count
             self._sink.flush(f"{self._position}-{self._now_us}")
-            moved = {"position": self._position, "time_us": self._now_us}
+            moved = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
             self._client.hset(self._keys.checkpoint, mapping=moved)
             self._reader.trim(self._position)
             self._checkpoint, self._checkpoint_us = self._position, self._now_us
@@ -183,6 +186,7 @@ class Materializer:
         positions = [record.position for record in admitted.records]
         if records:
             self._position = records[-1].position
+            self._record_count += len(records)
         self._now_us = admitted.now_us
         for kind in self._plan.kinds:
             keys = dict.fromkeys(key for name, key in due if name == kind.name)
@@ -194,7 +198,11 @@ class Materializer:
         self.stats.events += len(admitted.records)
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
         self._cache.shrink()
-        self._client.hset(self._keys.applied, mapping={"position": self._position, "time_us": self._now_us})
+        self._show_applied()
+
+    def _show_applied(self) -> None:
+        applied = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
+        self._client.hset(self._keys.applied, mapping=applied)
 
     def _admit(self, records: Sequence[LogRecord]) -> Admitted:
         keys = self._customer_keys(records)

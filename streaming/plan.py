@@ -57,15 +57,20 @@ class ViewPlan:
     transform: Transform | None
     windows: WindowPlan | None
     keys: EntityKeys
+    customer_key: str
 
     def rows(self, events: pd.DataFrame) -> ViewRows:
         """Transform a batch of events and key the rows by entity; rows with a NULL join key are left out.
+
+        The customer's join key is the event's customer where the transformation does not give it.
 
         Raises:
             TransformError: If the transformation raises, loses the index, or lacks a column.
         """
         frame = events if self.transform is None else self._transformed(events)
         names = list(self.view.key_names)
+        if self.customer_key in names and self.customer_key not in frame.columns:
+            frame = frame.assign(**{self.customer_key: events["customer_id"].loc[frame.index]})
         missing = [name for name in (*names, *self.columns) if name not in frame.columns]
         if missing:
             raise TransformError(f"view {self.view.name}: the transformation returns no column {missing[0]!r}")
@@ -209,15 +214,16 @@ class StreamPlan:
         segment_views = {segment.view for segment in policy.segments}
         fed = [view for view in catalog.views if view.stream and view.tag("waypost.role") != "segments"]
         stored = [view for view in catalog.views if view.name in segment_views]
-        key_sets = {view.key_names: view.join_keys for view in (*fed, *stored)}
+        # Views with the same join keys share an entity, in whatever order they name them.
+        key_sets = {_identity(view): view.join_keys for view in (*fed, *stored)}
         if (customer_key,) not in key_sets:
             message = f"no stream view is keyed by the customer alone ({customer_key}); define one"
             raise StreamingError(message)
         kinds = []
         for names, join_keys in key_sets.items():
             keys = EntityKeys(catalog.project, join_keys)
-            plans = tuple(_view_plan(view, transforms, keys) for view in fed if view.key_names == names)
-            segments_view = next((view for view in stored if view.key_names == names), None)
+            plans = tuple(_view_plan(view, transforms, keys, customer_key) for view in fed if _identity(view) == names)
+            segments_view = next((view for view in stored if _identity(view) == names), None)
             segments = [segment for segment in policy.segments if segments_view and segment.view == segments_view.name]
             kinds.append(
                 EntityKind(
@@ -226,7 +232,7 @@ class StreamPlan:
                     key_names=names,
                     views=plans,
                     segments=_ordered(segments),
-                    segments_view=ViewPlan(segments_view, None, None, keys) if segments_view else None,
+                    segments_view=ViewPlan(segments_view, None, None, keys, customer_key) if segments_view else None,
                     borrowed=_borrowed(segments, {plan.view.name for plan in plans}),
                     catalog=catalog,
                 )
@@ -239,9 +245,16 @@ class StreamPlan:
         return {kind.name: kind for kind in self.kinds}
 
 
-def _view_plan(view: View, transforms: Mapping[str, Transform], keys: EntityKeys) -> ViewPlan:
+def _identity(view: View) -> tuple[str, ...]:
+    return tuple(sorted(view.key_names))
+
+
+def _view_plan(
+    view: View, transforms: Mapping[str, Transform], keys: EntityKeys, customer_key: str
+) -> ViewPlan:
     windows = WindowPlan.compile(view) if view.aggregations else None
-    return ViewPlan(view=view, transform=transforms.get(view.name), windows=windows, keys=keys)
+    transform = transforms.get(view.name)
+    return ViewPlan(view=view, transform=transform, windows=windows, keys=keys, customer_key=customer_key)
 
 
 def _ordered(segments: Sequence[Segment]) -> tuple[SegmentPlan, ...]:

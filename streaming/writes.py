@@ -42,7 +42,7 @@ def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
     for plan in (*kind.views, kind.segments_view):
         if plan is not None and plan.view.name in views:
             online |= plan.online_fields(*views[plan.view.name])
-    write = EntityWrite(update.key, state.revision, online, changed, dropped)
+    write = EntityWrite(key=update.key, revision=state.revision, values=online, state=changed, dropped=dropped)
     return PreparedWrite(update, fields, views, write)
 
 

@@ -1,0 +1,109 @@
+"""The composition root of the server process: the only place that builds what a request meets."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+import redis.asyncio
+import uvloop
+
+from decision.forest.kernels import warm as warm_forests
+from online.read import OnlineReader
+from online.store import check_store, connect, connect_async
+from server.application import Application
+from server.bundles import BundleKeeper
+from server.clock import Clock, SystemClock, VirtualClock
+from server.config import ClockKind, Settings
+from server.decision_log import DecisionLog
+from server.grpc_server import Ready, serve
+from server.metrics import Metrics
+from server.repo import Repo, load_repo
+from server.services.admin import PartitionLag
+from streaming.keys import PartitionKeys
+from streaming.redis_log import RedisLog
+
+
+def run_server(settings: Settings, redis_url: str, ready: Ready) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: Repo, folders, address, bounds.
+        redis_url: The store.
+        ready: Called once the health check says SERVING.
+
+    Raises:
+        StoreUnsupportedError: If the store is too old.
+        PolicyRejectedError: If the repo's policy has errors.
+    """
+    with connect(redis_url) as probe:
+        check_store(probe)
+    repo = load_repo(settings.repo)
+    uvloop.run(_serve(settings, repo, redis_url, ready))
+
+
+async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = connect_async(redis_url)
+    app = await build_application(settings, repo, client)
+    try:
+        await serve(app, settings, ready, stop, warm=_warm)
+    finally:
+        await app.reader.aclose()
+        await client.aclose()
+
+
+async def build_application(settings: Settings, repo: Repo, client: redis.asyncio.Redis) -> Application:
+    """The parts behind the services, over one connection pool."""
+    metrics = Metrics()
+    project = repo.catalog.project
+    per_partition = max(settings.log_max_records // settings.partitions, 1)
+    log = RedisLog(client, project, settings.partitions, per_partition)
+    return Application(
+        settings=settings,
+        events=repo.events,
+        bundles=BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics),
+        reader=OnlineReader(client),
+        log=log,
+        clock=await _clock(settings, log),
+        partitions=_Partitions(client, project, settings.partitions),
+        decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
+        metrics=metrics,
+    )
+
+
+async def _clock(settings: Settings, log: RedisLog) -> Clock:
+    if settings.clock is ClockKind.SYSTEM:
+        return SystemClock()
+    return VirtualClock(await log.last_time_us())
+
+
+async def _warm() -> None:
+    await asyncio.to_thread(warm_forests)
+
+
+class _Partitions:
+    """Asks how far each partition is applied."""
+
+    def __init__(self, client: redis.asyncio.Redis, project: str, partition_count: int) -> None:
+        self._client = client
+        self._keys = [PartitionKeys(project, partition) for partition in range(partition_count)]
+
+    async def __call__(self) -> Sequence[PartitionLag]:
+        pipeline = self._client.pipeline(transaction=False)
+        for keys in self._keys:
+            pipeline.hmget(keys.applied, "record_count", "time_us")
+            pipeline.exists(keys.log)
+        answers = await pipeline.execute()
+        return [
+            await self._lag(keys, int(count or 0), int(time_us or 0), exists=bool(exists))
+            for keys, (count, time_us), exists in zip(self._keys, answers[::2], answers[1::2], strict=True)
+        ]
+
+    async def _lag(self, keys: PartitionKeys, count: int, time_us: int, *, exists: bool) -> PartitionLag:
+        added = (await self._client.xinfo_stream(keys.log))["entries-added"] if exists else count
+        return PartitionLag(partition=keys.partition, lag=max(added - count, 0), watermark_us=time_us)
