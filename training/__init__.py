@@ -1,0 +1,1 @@
+"""Training: point-in-time sets from the offline store, XGBoost models, their evaluation, and the model registry."""
