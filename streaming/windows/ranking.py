@@ -45,20 +45,20 @@ class Ranking:
     row_rank: IntArray
     row_start: IntArray
     rank_us: IntArray
-    places: IntArray
+    places: list[int]
     refs: IntArray
     firsts: IntArray
     records: list[Record]
     event_ids: EventIds
-    event_us: IntArray
+    event_us: list[int]
     values: dict[tuple[int, Carrier], list[Any]]
 
     def record(self, key: tuple[int, Carrier], rank: int) -> Record:
         """The row behind a rank, with its value of a column."""
-        place = int(self.places[rank]) - len(self.records)
+        place = self.places[rank] - len(self.records)
         if place < 0:
             return self.records[place]
-        return int(self.event_us[place]), str(self.event_ids[place]), self.values[key][place]
+        return self.event_us[place], self.event_ids[place], self.values[key][place]
 
 
 def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Batch, inputs: Inputs) -> Ranking:
@@ -86,12 +86,12 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Batch, input
         row_rank=own,
         row_start=np.searchsorted(batch.entity[row_order], np.arange(len(states) + 1)),
         rank_us=rank_us,
-        places=places,
+        places=places.tolist() if plan.ordered else [],
         refs=rank_of[refs],
         firsts=rank_of[firsts],
         records=records,
         event_ids=batch.event_ids,
-        event_us=batch.event_us,
+        event_us=batch.event_us.tolist() if plan.ordered else [],
         values={key: values.tolist() for key, values in inputs.carried.items()},
     )
 

@@ -14,7 +14,7 @@ from streaming.windows.batch import Batch
 from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.windows.inputs import prepare
 from streaming.windows.kernels import apply_rows
-from streaming.windows.plan import Carrier, Output, WindowPlan
+from streaming.windows.plan import Output, Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
 from streaming.windows.read import SECOND_US, number_column
 from streaming.windows.state import Record, TileState
@@ -70,9 +70,13 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
     )  # fmt: skip
     if fault >= 0:
         raise overflow(plan, *divmod(int(fault), len(plan.slots) + len(plan.totals)))
+    new_states = _states(plan, ranking, work)
     return Applied(
-        states=_states(plan, ranking, work),
-        values=_values(plan, ranking, work.out, work.null),
+        states=new_states,
+        values={
+            output.feature: _feature(plan, number, ranking, work, new_states)
+            for number, output in enumerate(plan.outputs)
+        },
         value_us=np.maximum(work.last_us, work.expired_us),
         next_expiry_us=work.next_us,
     )
@@ -184,30 +188,38 @@ def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple
     )
 
 
-def _values(
-    plan: WindowPlan, ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]
-) -> dict[str, list[Value]]:
-    values: dict[str, list[Value]] = {}
-    for number, output in enumerate(plan.outputs):
-        if output.carrier is None:
-            values[output.feature] = number_column(output, out, null).to_list()
-        else:
-            values[output.feature] = _carried(output, plan.carried_key(number), ranking, out, null)
-    return values
-
-
-def _carried(
-    output: Output, key: tuple[int, Carrier], ranking: Ranking, out: IntArray, null: npt.NDArray[np.uint8]
+def _feature(
+    plan: WindowPlan, number: int, ranking: Ranking, work: _Work, states: Sequence[TileState]
 ) -> list[Value]:
-    columns = slice(output.offset, output.offset + output.width)
-    rows = zip(out[:, columns].tolist(), null[:, columns].tolist(), strict=True)
-    items = [
-        tuple(_value(output, ranking.record(key, r)) for r, gone in zip(*row, strict=True) if not gone)
-        for row in rows
+    output = plan.outputs[number]
+    slot = int(plan.reads[number, 1])
+    match output.read:
+        case Read.REFS:
+            return _remembered(output, slot, work, states)
+        case Read.FIRST:
+            key = plan.firsts[slot]
+            found = zip(
+                work.out[:, output.offset].tolist(), work.null[:, output.offset].tolist(), strict=True
+            )
+            return [None if gone else _value(output, ranking.record(key, rank)) for rank, gone in found]
+        case _:
+            return number_column(output, work.out, work.null).to_list()
+
+
+def _remembered(output: Output, slot: int, work: _Work, states: Sequence[TileState]) -> list[Value]:
+    """Values of first, last or last_k: the window shows the newest of what the entity remembers."""
+    shown = (work.null[:, output.offset : output.offset + output.width] == 0).sum(axis=1).tolist()
+    if output.listed:
+        return [
+            tuple(_value(output, record) for record in state.refs[slot : slot + count])
+            for state, count in zip(states, shown, strict=True)
+        ]
+    return [
+        _value(output, state.refs[slot]) if count else None
+        for state, count in zip(states, shown, strict=True)
     ]
-    return list(items) if output.listed else [item[0] if item else None for item in items]
 
 
-def _value(output: Output, record: Record) -> Any:
-    value = record[2]
-    return value // SECOND_US * SECOND_US if output.time else value  # type: ignore[operator]
+def _value(output: Output, record: Record | None) -> Any:
+    assert record is not None
+    return record[2] // SECOND_US * SECOND_US if output.time else record[2]  # type: ignore[operator]
