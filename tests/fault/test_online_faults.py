@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, ValueType, View
 from online.errors import StoreUnavailableError
@@ -33,6 +34,14 @@ def server(tmp_path: Path) -> Iterator[Valkey]:
         yield made
 
 
+@pytest_asyncio.fixture
+async def reader(server: Valkey) -> AsyncIterator[OnlineReader]:
+    """A reader of that server, closed afterwards."""
+    made = OnlineReader(connect_async(server.url))
+    yield made
+    await made.aclose()
+
+
 def write(number: int, revision: int) -> EntityWrite:
     """Store an entity's id as its value."""
     values = {feature_field("v", "a"): encode_value(ValueType.INT64, number)}
@@ -47,9 +56,8 @@ async def read(
     return columns.values[0][0], columns.statuses[0][0], columns.error
 
 
-async def test_reads_time_out_and_the_next_read_is_clean(server: Valkey) -> None:
+async def test_reads_time_out_and_the_next_read_is_clean(server: Valkey, reader: OnlineReader) -> None:
     """A frozen server costs the timeout, no more, and a late reply never reaches a later request."""
-    reader = OnlineReader(connect_async(server.url))
     assert await read(reader, 1) == (1, Status.PRESENT, None)
     server.pause()
     started = time.monotonic()
@@ -62,12 +70,10 @@ async def test_reads_time_out_and_the_next_read_is_clean(server: Valkey) -> None
     server.resume()
     for number in (3, 4, 5):
         assert await read(reader, number) == (number, Status.PRESENT, None)
-    await reader.aclose()
 
 
-async def test_reads_cancelled_in_flight_poison_nothing(server: Valkey) -> None:
+async def test_reads_cancelled_in_flight_poison_nothing(server: Valkey, reader: OnlineReader) -> None:
     """Callers cancelled at any point leave no reply behind for those that come after."""
-    reader = OnlineReader(connect_async(server.url))
     for turn in range(60):
         tasks = [asyncio.create_task(read(reader, number)) for number in range(8)]
         for _ in range(turn % 12):
@@ -78,16 +84,15 @@ async def test_reads_cancelled_in_flight_poison_nothing(server: Valkey) -> None:
         assert answers[1::2] == [(number, Status.PRESENT, None) for number in (1, 3, 5, 7)]
     with connect(server.url) as client:
         assert client.info("clients")["connected_clients"] <= 16 + 1
-    await reader.aclose()
 
 
-async def test_reads_of_a_killed_server_fail_fast_and_recover(server: Valkey) -> None:
+async def test_reads_of_a_killed_server_fail_fast_and_recover(server: Valkey, reader: OnlineReader) -> None:
     """A dead store gives TIMEOUT cells with a reason at once; after its restart the next read is whole."""
-    reader = OnlineReader(connect_async(server.url))
     await asyncio.gather(*(read(reader, number) for number in range(10)))
     server.pause()
     pending = asyncio.create_task(read(reader, 1, timeout_s=5.0))
-    await asyncio.sleep(0.05)
+    while reader.round_trips == 10:
+        await asyncio.sleep(0)
     server.kill()
     value, status, error = await asyncio.wait_for(pending, timeout=4.0)
     assert (value, status) == (None, Status.TIMEOUT)
@@ -95,7 +100,6 @@ async def test_reads_of_a_killed_server_fail_fast_and_recover(server: Valkey) ->
     assert (await read(reader, 2))[1] == Status.TIMEOUT
     server.start()
     assert await read(reader, 7) == (7, Status.PRESENT, None)
-    await reader.aclose()
 
 
 async def test_reads_from_something_that_is_not_redis_are_timeouts() -> None:

@@ -94,8 +94,8 @@ class Valkey:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGCONT)
         process.send_signal(with_signal)
+        process.send_signal(signal.SIGCONT)  # one that is frozen can only be killed, not stopped
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -20,7 +20,7 @@ WORD, COMMA, DIGITS, EQUALS = "secret", "p,w", "12", "a=b"
         ("redis://h?socket_timeout=0.5", Address(host="h", options={"socket_timeout": 0.5})),
         ("localhost:6379", Address()),
         ("cache:7000,db=3,password=secret", Address(host="cache", port=7000, db=3, password=WORD)),
-        ("cache:7000,password=DIGITS", Address(host="cache", port=7000, password=DIGITS)),
+        ('cache:7000,password="12"', Address(host="cache", port=7000, password=DIGITS)),
         ("cache:7000,password=a=b", Address(host="cache", port=7000, password=EQUALS)),
         ("cache:7000,ssl=true", Address(host="cache", port=7000, tls=True)),
         ("cache:7000,ssl=False", Address(host="cache", port=7000, tls=False)),
