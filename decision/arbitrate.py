@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from decision.assess import Act
 from decision.explore import Explored, explore
+from decision.plan import Act
 from decision.policy import Explore, Pin
 
 

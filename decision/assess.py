@@ -11,19 +11,10 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from decision.frame import Frame
-from decision.plan import CONTEXT, CUSTOMER, CapPlan, Effect, OfferPlan, PlacementPlan, RulePlan
+from decision.plan import CONTEXT, CUSTOMER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan
 from decision.policy import Action, Boost, Exclude, Include, Pin, Show, TagDecision
 from decision.record import Request
 from decision.schema import Value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """One action of one rule upon one offer; acts sort by rank: priority, then file order, then place in the rule."""
-
-    rank: tuple[int, int, int]
-    rule: RulePlan
-    action: Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +31,7 @@ class Standing:
 
     Attributes:
         requested: It competes without any rule's doing.
-        acts: All acts upon it, in file order of the rules.
+        acts: All acts upon it, in file order of the rules; the ones below are of one kind each.
         fits: Its own condition holds, or it has none.
         reached: Caps that keep it out.
     """
@@ -48,6 +39,11 @@ class Standing:
     plan: OfferPlan
     requested: bool
     acts: list[Act] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
+    shows: list[Act] = field(default_factory=list)
+    pins: list[Act] = field(default_factory=list)
+    excluded: bool = False
+    included: bool = False
     fits: bool = True
     reached: list[Reached] = field(default_factory=list)
 
@@ -56,30 +52,30 @@ class Standing:
         return self.plan.offer.name
 
     @property
-    def shows(self) -> list[Act]:
-        return [act for act in self.acts if isinstance(act.action, Show)]
-
-    @property
-    def pins(self) -> list[Act]:
-        return [act for act in self.acts if isinstance(act.action, Pin)]
-
-    @property
-    def excluded(self) -> bool:
-        return any(isinstance(act.action, Exclude) for act in self.acts)
-
-    @property
-    def included(self) -> bool:
-        return any(isinstance(act.action, Include) for act in self.acts)
-
-    @property
     def competes(self) -> bool:
         """It is a candidate at all: requested, or added by a rule that shows or pins it."""
-        return self.requested or any(isinstance(act.action, Show | Pin) for act in self.acts)
+        return self.requested or bool(self.shows or self.pins)
 
     @property
     def eligible(self) -> bool:
         """Exclude beats all; include overrides the offer's own condition; caps hold for everything."""
         return self.competes and not self.reached and not self.excluded and (self.fits or self.included)
+
+    def take(self, act: Act) -> None:
+        self.acts.append(act)
+        match act.action:
+            case Boost(factor=factor):
+                self.factors.append(factor)
+            case Show():
+                self.shows.append(act)
+            case Pin():
+                self.pins.append(act)
+            case Include():
+                self.included = True
+            case Exclude():
+                self.excluded = True
+            case TagDecision():
+                pass
 
 
 class Rows:
@@ -143,35 +139,26 @@ Mark = tuple[str, str | None]
 
 def _run(rule: RulePlan, standings: Mapping[str, Standing], rows: Rows, now_us: int) -> list[Mark]:
     if rule.rule.per_candidate:
-        return [mark for name in standings for mark in _run_for(rule, name, standings, rows, now_us)]
-    marks: list[Mark] = []
-    for place, effect in enumerate(_effects(rule, rows.customer, now_us)):
-        if isinstance(effect.action, TagDecision):
-            marks.append((effect.action.name, None))
-        _act(rule, place, effect, [standings[name] for name in effect.targets if name in standings])
-    return marks
+        return _run_per_candidate(rule, standings, rows, now_us)
+    acts = rule.then if rule.holds(rows.customer, now_us) is True else rule.otherwise
+    for act in acts:
+        for name in act.targets & standings.keys():
+            standings[name].take(act)
+    return [(act.action.name, None) for act in acts if isinstance(act.action, TagDecision)]
 
 
-def _run_for(
-    rule: RulePlan, name: str, standings: Mapping[str, Standing], rows: Rows, now_us: int
+def _run_per_candidate(
+    rule: RulePlan, standings: Mapping[str, Standing], rows: Rows, now_us: int
 ) -> list[Mark]:
     marks: list[Mark] = []
-    for place, effect in enumerate(_effects(rule, rows.candidate(name), now_us)):
-        if isinstance(effect.action, TagDecision):
-            marks.append((effect.action.name, name))
-        elif name in effect.targets:
-            _act(rule, place, effect, [standings[name]])
+    holds, row = rule.holds, rows.candidate
+    for name, standing in standings.items():
+        for act in rule.then if holds(row(name), now_us) is True else rule.otherwise:
+            if name in act.targets:
+                standing.take(act)
+            elif isinstance(act.action, TagDecision):
+                marks.append((act.action.name, name))
     return marks
-
-
-def _effects(rule: RulePlan, row: Mapping[str, Value], now_us: int) -> tuple[Effect, ...]:
-    return rule.then if rule.holds(row, now_us) is True else rule.otherwise
-
-
-def _act(rule: RulePlan, place: int, effect: Effect, standings: list[Standing]) -> None:
-    act = Act(rank=(*rule.rank, place), rule=rule, action=effect.action)
-    for standing in standings:
-        standing.acts.append(act)
 
 
 def _check_conditions(competing: list[Standing], rows: Rows, now_us: int) -> None:

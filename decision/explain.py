@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from decision.assess import Act, Standing, phrase
+from decision.assess import Standing, phrase
 from decision.bundle import Bundle
 from decision.errors import UnknownCandidateError, nearest
 from decision.frame import Frame
-from decision.plan import RulePlan
+from decision.plan import Act, RulePlan
 from decision.policy import Exclude, Include, Pin, Show
 from decision.record import Decision, RankedOffer, Reason, ReasonKind, Request
 from decision.validate import check_request
@@ -64,14 +64,14 @@ def _feature(weighing: Weighing, offer: str, name: str, contribution: float) -> 
 
 def _rules(weighing: Weighing, standing: Standing) -> Iterator[Reason]:
     for act in standing.acts:
-        yield Reason(kind=ReasonKind.RULE, name=act.rule.rule.name, detail=_phrase(weighing, standing, act))
+        yield Reason(kind=ReasonKind.RULE, name=act.rule.name, detail=_phrase(weighing, standing, act))
 
 
 def _phrase(weighing: Weighing, standing: Standing, act: Act) -> str:
     """An act in words, saying so where it changed nothing."""
     words = phrase(act.action)
     if isinstance(act.action, Show):
-        return f"{words}, priority {act.rule.rule.priority}"
+        return f"{words}, priority {act.rule.priority}"
     if isinstance(act.action, Include) and standing.fits:
         return f"{words}, as it is anyway"
     if isinstance(act.action, Pin) and weighing.ranking.pinned.get(standing.name) != act.action.position:
@@ -84,9 +84,9 @@ def _segments(weighing: Weighing, standing: Standing) -> Iterator[Reason]:
     names = dict(weighing.plan.memberships)
     readers: dict[str, list[str]] = {}
     for act in standing.acts:
-        for segment in act.rule.segments:
+        for segment in act.segments:
             if weighing.rows.customer.get(names[segment]) is True:
-                readers.setdefault(segment, []).append(act.rule.rule.name)
+                readers.setdefault(segment, []).append(act.rule.name)
     for segment, rules in readers.items():
         detail = f"read by {', '.join(dict.fromkeys(rules))}"
         yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
@@ -188,8 +188,7 @@ def _absence(weighing: Weighing, offer: str, now_us: int) -> Iterator[Obstacle]:
         kind=ObstacleKind.NOT_A_CANDIDATE, name=name, detail=f"it does not compete at {name} by itself"
     )
     for rule in weighing.plan.rules:
-        adding = (effect for effect in rule.then if isinstance(effect.action, Show | Pin))
-        if any(offer in effect.targets for effect in adding):
+        if any(offer in act.targets for act in rule.then if isinstance(act.action, Show | Pin)):
             detail = _unheld(weighing, rule, offer, now_us)
             yield Obstacle(kind=ObstacleKind.NOT_A_CANDIDATE, name=rule.rule.name, detail=detail)
 
@@ -204,7 +203,7 @@ def _unheld(weighing: Weighing, rule: RulePlan, offer: str, now_us: int) -> str:
 def _ineligibility(weighing: Weighing, standing: Standing, now_us: int) -> Iterator[Obstacle]:
     for act in standing.acts:
         if isinstance(act.action, Exclude):
-            yield Obstacle(kind=ObstacleKind.EXCLUDED, name=act.rule.rule.name, detail="the rule excludes it")
+            yield Obstacle(kind=ObstacleKind.EXCLUDED, name=act.rule.name, detail="the rule excludes it")
     when = standing.plan.offer.when
     if when is not None and not standing.fits and not standing.included:
         for failure in failures(when, weighing.rows.candidate(standing.name), now_us):

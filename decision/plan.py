@@ -43,23 +43,30 @@ _KEY_TYPES = frozenset({ValueType.STRING, ValueType.INT32, ValueType.INT64})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """An action and the offers of the placement that it is about; none for a decision tag."""
+class Act:
+    """One action of a rule, ready to act.
 
+    Attributes:
+        rank: Acts sort by priority, descending, then file order, then place in the rule.
+        targets: Offers of the placement that it is about; none for a decision tag.
+        segments: Customer-level segments that the rule's condition reads.
+    """
+
+    rule: Rule
     action: Action
+    rank: tuple[int, int, int]
     targets: frozenset[str]
+    segments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulePlan:
-    """A rule ready to run; `rank` sorts by priority, then file order."""
+    """A rule ready to run, with what it does where it holds and where it does not."""
 
     rule: Rule
-    rank: tuple[int, int]
     holds: Evaluate
-    then: tuple[Effect, ...]
-    otherwise: tuple[Effect, ...]
-    segments: tuple[str, ...]
+    then: tuple[Act, ...]
+    otherwise: tuple[Act, ...]
 
     def active(self, now_us: int) -> bool:
         start, end = self.rule.active_from_us, self.rule.active_until_us
@@ -144,10 +151,8 @@ class PlacementPlan:
     @cached_property
     def addable(self) -> frozenset[str]:
         """Offers that some rule can add."""
-        effects = (effect for rule in self.rules for effect in (*rule.then, *rule.otherwise))
-        return frozenset(
-            name for effect in effects if isinstance(effect.action, Show | Pin) for name in effect.targets
-        )
+        acts = (act for rule in self.rules for act in (*rule.then, *rule.otherwise))
+        return frozenset(name for act in acts if isinstance(act.action, Show | Pin) for name in act.targets)
 
     def considered(self, candidates: Iterable[str]) -> tuple[str, ...]:
         """Offers to read features for, in file order: those that compete, those that rules can add, the fallback.
@@ -294,14 +299,19 @@ class Planner:
 
     def _rule(self, rule: Rule, order: int, offers: tuple[Offer, ...]) -> RulePlan:
         read = references(rule.condition)
-        return RulePlan(
-            rule=rule,
-            rank=(-rule.priority, order),
-            holds=prepare(rule.condition),
-            then=tuple(_effect(action, offers) for action in rule.actions),
-            otherwise=tuple(_effect(action, offers) for action in rule.otherwise),
-            segments=tuple(segment for name, segment in self._memberships.items() if name in read),
+        segments = tuple(segment for name, segment in self._memberships.items() if name in read)
+        acts = tuple(
+            Act(
+                rule=rule,
+                action=action,
+                rank=(-rule.priority, order, place),
+                targets=_acted_on(action, offers),
+                segments=segments,
+            )
+            for place, action in enumerate((*rule.actions, *rule.otherwise))
         )
+        split = len(rule.actions)
+        return RulePlan(rule=rule, holds=prepare(rule.condition), then=acts[:split], otherwise=acts[split:])
 
     def _cap(self, cap: Cap, offers: tuple[Offer, ...]) -> CapPlan:
         return CapPlan(
@@ -352,18 +362,16 @@ def _actions(rule: Rule) -> tuple[Action, ...]:
     return (*rule.actions, *rule.otherwise)
 
 
-def _effect(action: Action, offers: Iterable[Offer]) -> Effect:
+def _acted_on(action: Action, offers: Iterable[Offer]) -> frozenset[str]:
     match action:
         case TagDecision():
-            return Effect(action=action, targets=frozenset())
+            return frozenset()
         case Show(offer=name) | Pin(offer=name):
-            return Effect(action=action, targets=frozenset({name}))
-        case Boost(selector=selector, factor=factor):
-            if not (math.isfinite(factor) and factor >= 0):
-                raise BundleError(f"a boost by {factor} must be finite and not negative")
-            return Effect(action=action, targets=_targets(selector, offers))
+            return frozenset({name})
+        case Boost(factor=factor) if not (math.isfinite(factor) and factor >= 0):
+            raise BundleError(f"a boost by {factor} must be finite and not negative")
         case _:
-            return Effect(action=action, targets=_targets(action.selector, offers))
+            return _targets(action.selector, offers)
 
 
 def _offer_plan(offer: Offer, placement: Placement) -> OfferPlan:

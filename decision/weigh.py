@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from decision.arbitrate import Contender, Ranking, Terms, arbitrate
 from decision.assess import Assessment, Rows, Standing, assess
 from decision.frame import Frame
 from decision.plan import PlacementPlan
-from decision.policy import Boost, Explore
+from decision.policy import Explore
 from decision.record import Degradation, DegradationKind, Request
 
 
@@ -101,17 +102,13 @@ def _unscored(kind: DegradationKind, model: str, detail: str) -> Scoring:
 
 def _total(standing: Standing, predictions: Mapping[str, float]) -> float:
     """Prediction × value × boosts in file order of the rules, kept finite."""
-    base = predictions.get(standing.name, 1.0) * standing.plan.offer.value
-    factors = (act.action.factor for act in standing.acts if isinstance(act.action, Boost))
-    return reduce(_times, factors, _finite(base))
+    parts = (predictions.get(standing.name, 1.0), standing.plan.offer.value, *standing.factors)
+    score = math.prod(parts)
+    return score if math.isfinite(score) else reduce(_times, parts, 1.0)
 
 
 def _times(score: float, factor: float) -> float:
-    return _finite(score * factor)
-
-
-def _finite(score: float) -> float:
-    return min(max(score, -sys.float_info.max), sys.float_info.max)
+    return min(max(score * factor, -sys.float_info.max), sys.float_info.max)
 
 
 def _terms(plan: PlacementPlan, seed: int, *, whole: bool) -> Terms:
