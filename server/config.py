@@ -54,6 +54,8 @@ class Deadlines(BaseModel):
 
     default_ms: Annotated[int, Field(ge=1, le=60_000)] = 1_000
     cap_ms: Annotated[int, Field(ge=1, le=60_000)] = 10_000
+    store_ms: Annotated[int, Field(ge=1, le=60_000)] = 250
+    """Most that one read of the online store may take."""
     reserve_ms: Annotated[float, Field(ge=0, le=1_000)] = 5.0
     """Kept back from the store for deciding and answering."""
     shutdown_grace_s: Annotated[float, Field(ge=0, le=300)] = 5.0

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -68,6 +67,24 @@ class Violation:
     description: str
 
 
+EVENT_REASONS = frozenset(
+    {
+        "INVALID_ID",
+        "UNKNOWN_EVENT_TYPE",
+        "UNKNOWN_PROPERTY",
+        "EVENT_TIME_MISSING",
+        "EVENT_TIME_INVALID",
+        "EVENT_TIME_IN_FUTURE",
+        "REQUIRED_PROPERTY_MISSING",
+        "WRONG_TYPE",
+        "TOO_LONG",
+        "NOT_ALLOWED",
+        "OUT_OF_RANGE",
+    }
+)
+"""Why `streaming.events` refuses an event."""
+
+
 class RequestError(ServerError):
     """A request that cannot be answered.
 
@@ -100,12 +117,11 @@ class InvalidRequestError(RequestError):
             "UNKNOWN_CONTEXT_FIELD",
             "UNKNOWN_ENTITY_KEY",
             "UNKNOWN_CANDIDATE",
-            "UNKNOWN_EVENT_TYPE",
-            "UNKNOWN_EVENT_FIELD",
-            "EVENT_REFUSED",
+            "FEATURE_NOT_READABLE",
             "BATCH_TOO_LARGE",
             "MESSAGE_TOO_LARGE",
-            "FEATURE_NOT_READABLE",
+            "MESSAGE_MALFORMED",
+            *EVENT_REASONS,
         }
     )
 
@@ -167,9 +183,3 @@ class StoreUnavailableError(RequestError):
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__("STORE_UNAVAILABLE", message, {"retryAfterS": f"{retry_after_s:g}"})
         self.retry_after_s = retry_after_s
-
-
-def nested(error: InvalidRequestError, prefix: str) -> InvalidRequestError:
-    """The same error with its fields named from an enclosing message, such as `events[3].`."""
-    violations = [dataclasses.replace(v, field=prefix + v.field) for v in error.violations]
-    return InvalidRequestError(error.reason, f"{prefix}{error.message}", violations, error.metadata)

@@ -1,0 +1,220 @@
+"""Bundles: compiled from a repo, kept for replays, swapped atomically while serving."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.struct_pb2 import Struct
+
+from decision.bundle import Bundle, ModelHandle
+from decision.errors import BundleError
+from decision.lang.compiler import compile_policy
+from decision.lang.findings import Finding, Severity, render
+from decision.plan import key_type
+from decision.policy import Policy
+from decision.schema import Catalog, ValueType
+from online.read import ReadPlan
+from server.catalog_json import catalog_from_json, catalog_to_json
+from server.decision_codec import contents_of
+from server.errors import PolicyRejectedError, ServerError
+from server.metrics import Metrics
+from server.models import latest_models, load_model, parse_definitions
+from server.repo import Repo, load_texts
+
+CATALOG_FILE = "catalog.json"
+META_FILE = "bundle.json"
+POLICY_PATTERN = "policy/*.policy"
+MODELS_PATTERN = "models/*.yaml"
+
+
+class BundleMissingError(ServerError):
+    """A record names a bundle or model that is not kept here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A compiled policy and what there is to say about it; `policy` is None where a finding is an error."""
+
+    policy: Policy | None
+    findings: tuple[Finding, ...]
+    sources: Mapping[str, str]
+
+    def report(self) -> str:
+        """The findings with file, line, column and caret."""
+        return render(self.findings, self.sources)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A bundle with what serving adds to it, prepared once.
+
+    Attributes:
+        contents: What offers show, as messages.
+        customer_reads: Read plan of the customer's features, by placement.
+        candidate_reads: Read plan of the candidates' features, by placement.
+        customer_type: Type of the customer join key.
+    """
+
+    bundle: Bundle
+    contents: Mapping[str, Struct]
+    customer_reads: Mapping[str, ReadPlan]
+    candidate_reads: Mapping[str, ReadPlan]
+    customer_type: ValueType
+
+    @classmethod
+    def prepare(cls, bundle: Bundle) -> Serving:
+        """Compile the read plans and contents of a bundle."""
+        catalog, plans = bundle.catalog, bundle.plans
+        return cls(
+            bundle=bundle,
+            contents=contents_of(bundle.policy.offers),
+            customer_reads={
+                name: ReadPlan.compile(catalog, plan.customer_refs) for name, plan in plans.items()
+            },
+            candidate_reads={
+                name: ReadPlan.compile(catalog, plan.candidate_refs) for name, plan in plans.items()
+            },
+            customer_type=key_type(catalog, bundle.customer_key),
+        )
+
+
+def check_policy(
+    catalog: Catalog, sources: Mapping[str, str], definitions: Mapping[str, str], customer_key: str
+) -> Checked:
+    """Compile policy texts against a catalog and the models that the repo defines.
+
+    Raises:
+        RepoError: A model definition cannot be read.
+    """
+    compiled = compile_policy(
+        sources, catalog, frozenset(parse_definitions(definitions)), customer_key=customer_key
+    )
+    return Checked(policy=compiled.policy, findings=tuple(compiled.findings), sources=sources)
+
+
+def repo_policy(repo: Repo) -> Policy:
+    """The repo's policy.
+
+    Raises:
+        PolicyRejectedError: It has findings that are errors.
+    """
+    return _accepted(
+        check_policy(repo.catalog, repo.policy_sources, repo.model_definitions, repo.events.customer)
+    )
+
+
+def _accepted(checked: Checked) -> Policy:
+    if checked.policy is None or any(item.severity is Severity.ERROR for item in checked.findings):
+        raise PolicyRejectedError(checked.report())
+    return checked.policy
+
+
+class BundleKeeper:
+    """Holds what decides now; a new bundle takes over by one assignment, a bad one changes nothing.
+
+    Args:
+        repo: The loaded repo; its Feast definitions stay, its policy and models are read anew by `reload`.
+        models_dir: The model registry.
+        bundles_dir: Where every bundle that served is kept.
+        metrics: Counts reloads.
+
+    Raises:
+        PolicyRejectedError: The repo's policy is refused.
+        RepoError: Policy or model definitions cannot be read.
+    """
+
+    def __init__(self, repo: Repo, models_dir: Path, bundles_dir: Path, metrics: Metrics) -> None:
+        self._repo = repo
+        self._models_dir = models_dir
+        self._bundles_dir = bundles_dir
+        self._metrics = metrics
+        self.current = self._build()
+
+    def reload(self) -> Serving:
+        """Compile policy and models from disk and swap them in; blocks for as long as that takes.
+
+        Raises:
+            PolicyRejectedError: As the constructor; the bundle before goes on serving.
+            RepoError: As the constructor.
+        """
+        try:
+            serving = self._build()
+        except ServerError:
+            self._metrics.reloads.labels("refused").inc()
+            raise
+        self.current = serving
+        self._metrics.reloads.labels("swapped").inc()
+        return serving
+
+    def _build(self) -> Serving:
+        root, catalog, customer_key = self._repo.path, self._repo.catalog, self._repo.events.customer
+        sources = load_texts(root, POLICY_PATTERN)
+        definitions = load_texts(root, MODELS_PATTERN)
+        policy = _accepted(check_policy(catalog, sources, definitions, customer_key))
+        models = latest_models(self._models_dir, used_models(policy))
+        serving = _prepared(catalog, policy, models, customer_key)
+        keep_bundle(self._bundles_dir, serving.bundle, sources, definitions)
+        return serving
+
+
+def used_models(policy: Policy) -> tuple[str, ...]:
+    """Names of the models that placements score with."""
+    return tuple(sorted({placement.model for placement in policy.placements if placement.model}))
+
+
+def _prepared(
+    catalog: Catalog, policy: Policy, models: Mapping[str, ModelHandle], customer_key: str
+) -> Serving:
+    try:
+        return Serving.prepare(Bundle.build(catalog, policy, models, customer_key))
+    except BundleError as error:
+        raise PolicyRejectedError(str(error)) from error
+
+
+def keep_bundle(
+    bundles_dir: Path, bundle: Bundle, sources: Mapping[str, str], definitions: Mapping[str, str]
+) -> None:
+    """Keep what a bundle was made of, under its version; a kept one is never changed."""
+    folder = bundles_dir / bundle.version
+    if folder.exists():
+        return
+    part = bundles_dir / f".{bundle.version}.{secrets.token_hex(4)}"
+    meta = json.dumps({"customer_key": bundle.customer_key})
+    texts = {**sources, **definitions, CATALOG_FILE: catalog_to_json(bundle.catalog), META_FILE: meta}
+    for name, text in texts.items():
+        path = part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    try:
+        part.replace(folder)
+    except OSError:  # another process kept the same bundle first
+        shutil.rmtree(part)
+        if not folder.exists():
+            raise
+
+
+def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version: str) -> Bundle:
+    """The bundle of that version as it decided, with the one model that its record names (`name@version` or empty).
+
+    Raises:
+        BundleMissingError: Bundle or model is not kept here.
+    """
+    folder = bundles_dir / version
+    if not folder.is_dir():
+        raise BundleMissingError(
+            f"bundle {version} is not kept in {bundles_dir}: give the server's --data-dir"
+        )
+    customer_key = json.loads((folder / META_FILE).read_text(encoding="utf-8"))["customer_key"]
+    catalog = catalog_from_json((folder / CATALOG_FILE).read_text(encoding="utf-8"))
+    sources, definitions = load_texts(folder, POLICY_PATTERN), load_texts(folder, MODELS_PATTERN)
+    policy = _accepted(check_policy(catalog, sources, definitions, customer_key))
+    models = {}
+    if model_version:
+        name, _, version_of_model = model_version.partition("@")
+        models[name] = load_model(models_dir, name, version_of_model)
+    return Bundle.build(catalog, policy, models, customer_key)

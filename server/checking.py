@@ -1,0 +1,103 @@
+"""Judges a repo as a whole: features, events, models and policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from decision.bundle import Bundle
+from decision.errors import BundleError
+from decision.lang.findings import Finding, Severity
+from decision.plan import key_type
+from decision.schema import Catalog
+from server.bundles import check_policy
+from server.errors import Problem, RepoError
+from server.models import parse_definitions
+from server.repo import EVENTS_FILE, Repo, load_repo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        problems: Errors of features, events and models.
+        findings: Errors and warnings of the policy.
+        rendered: The findings as text, with carets.
+        summary: One line about the whole.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    rendered: str = ""
+    summary: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the repo can be served."""
+        return not self.problems and all(item.severity is not Severity.ERROR for item in self.findings)
+
+
+def check_repo(path: Path) -> Report:
+    """Check the repo at `path`; never raises for a bad repo."""
+    try:
+        repo = load_repo(path)
+        problems = [*_event_problems(repo), *_model_problems(repo)]
+        definitions = {} if problems else repo.model_definitions
+        checked = check_policy(repo.catalog, repo.policy_sources, definitions, repo.events.customer)
+    except RepoError as error:
+        return Report(
+            problems=error.problems, summary=f"{len(error.problems)} errors: the repo cannot be served"
+        )
+    if checked.policy is not None and not problems:
+        try:
+            Bundle.build(repo.catalog, checked.policy, {}, repo.events.customer)
+        except BundleError as error:
+            problems.append(Problem(message=str(error)))
+    return Report(
+        problems=tuple(problems),
+        findings=checked.findings,
+        rendered=checked.report(),
+        summary=_summary(repo, problems, checked.findings),
+    )
+
+
+def _event_problems(repo: Repo) -> list[Problem]:
+    """The customer of events must be a join key that views use, of a type that text can name."""
+    customer = repo.events.customer
+    keys = {key.name for view in repo.catalog.views for key in view.join_keys}
+    if customer not in keys:
+        message = f"customer is {customer!r}, which is no join key of any view; there are {sorted(keys)}"
+        return [Problem(message=message, file=EVENTS_FILE)]
+    try:
+        key_type(repo.catalog, customer)
+    except BundleError as error:
+        return [Problem(message=str(error), file=EVENTS_FILE)]
+    return []
+
+
+def _model_problems(repo: Repo) -> list[Problem]:
+    try:
+        definitions = parse_definitions(repo.model_definitions)
+    except RepoError as error:
+        return list(error.problems)
+    return [
+        Problem(
+            message=f"model {name!r} wants feature service {definition.feature_service!r}, which is not defined"
+        )
+        for name, definition in definitions.items()
+        if definition.feature_service not in repo.catalog.service_by_name
+    ]
+
+
+def _summary(repo: Repo, problems: list[Problem], findings: tuple[Finding, ...]) -> str:
+    errors = len(problems) + sum(item.severity is Severity.ERROR for item in findings)
+    warnings = sum(item.severity is Severity.WARNING for item in findings)
+    if errors:
+        return f"{errors} errors, {warnings} warnings: the repo cannot be served"
+    return f"ok: {_counts(repo.catalog)}, {len(repo.events.types)} event types, {warnings} warnings"
+
+
+def _counts(catalog: Catalog) -> str:
+    features = sum(len(view.features) for view in catalog.views)
+    return f"{len(catalog.views)} views, {features} features, {len(catalog.services)} feature services"

@@ -1,0 +1,67 @@
+"""`waypost check`: features, events, policy and models of a repo, judged together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from server.commands.options import AsJson, Repo
+from server.commands.output import REFUSED, reports_errors, say, say_json
+
+if TYPE_CHECKING:
+    from server.checking import Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+@reports_errors
+def check(repo: Repo = None, as_json: AsJson = False) -> None:
+    """Validate a repo: every finding with file, line, column and caret.
+
+    Exit code 0: it can be served (warnings may be printed); 1: it cannot; 2: wrong usage.
+
+    Example: `waypost check --repo feature_repo`
+    """
+    from server.checking import check_repo
+    from server.config import load_settings
+
+    settings = load_settings(repo=repo)
+    report = check_repo(settings.repo)
+    if as_json:
+        say_json(_as_json(report))
+    else:
+        _print(report)
+    if not report.ok:
+        raise typer.Exit(REFUSED)
+
+
+def _print(report: Report) -> None:
+    for problem in report.problems:
+        say(f"error: {problem}")
+    if report.findings:
+        say(report.rendered)
+    say(report.summary)
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    problems = [
+        {"severity": "error", "code": "repo", "message": item.message, "file": item.file, "line": item.line}
+        for item in report.problems
+    ]
+    findings = [
+        {
+            "severity": item.severity.value,
+            "code": item.code,
+            "message": item.message,
+            "suggestion": item.suggestion,
+            "file": item.span.file,
+            "line": item.span.line,
+            "column": item.span.column,
+        }
+        for item in report.findings
+    ]
+    return {"ok": report.ok, "findings": [*problems, *findings], "summary": report.summary}

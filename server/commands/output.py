@@ -1,0 +1,60 @@
+"""How commands speak: tables and colour for people, JSON for machines, one line and a code for errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from server.errors import ServerError
+
+REFUSED = 1
+UNREACHABLE = 3
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def say(text: str = "") -> None:
+    """A line for people, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_json(value: object) -> None:
+    """A value for machines."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people."""
+    grid = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+    console.print(grid)
+
+
+def fail(message: str, code: int = REFUSED) -> typer.Exit:
+    """Say what went wrong; raise what this returns."""
+    errors.print(message, markup=False, highlight=False, soft_wrap=True, style="red")
+    return typer.Exit(code)
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn this program's own errors into a message and exit code 1."""
+
+    @wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ServerError as error:
+            raise fail(str(error)) from error
+
+    return guarded

@@ -1,0 +1,84 @@
+"""Answers of the server as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from server.commands.calls import details_of, text_of
+from waypost.admin.v1 import admin_pb2
+from waypost.decision.v1 import decision_pb2
+from waypost.events.v1 import events_pb2
+from waypost.features.v1 import features_pb2
+
+
+def response_text(response: decision_pb2.DecideResponse) -> str:
+    """A decision with its offers, reasons and what it went without."""
+    lines = [
+        f"decision {response.decision_id} at {response.decided_at.ToJsonString()}",
+        f"bundle {response.bundle_version[:12]}  model {response.model_version or '–'}",
+    ]
+    for position, offer in enumerate(response.offers, start=1):
+        lines += _offer(position, offer)
+    lines += _line("tags", response.tags) + _line("segments", response.segments)
+    lines += _line("ages", (_age(age) for age in response.feature_ages))
+    lines += [f"went without: {_kind(item)} {item.name} {item.detail}".rstrip() for item in response.degraded]
+    return "\n".join(lines)
+
+
+def _offer(position: int, offer: decision_pb2.RankedOffer) -> Iterator[str]:
+    prediction = f"  prediction {offer.prediction:.4g}" if offer.HasField("prediction") else ""
+    yield f"{position:>3}. {offer.offer}  score {offer.score:.4g}  propensity {offer.propensity:.4g}{prediction}"
+    for reason in offer.reasons:
+        kind = decision_pb2.ReasonKind.Name(reason.kind).removeprefix("REASON_KIND_").lower()
+        yield f"       {kind} {reason.name}: {reason.detail}".rstrip(": ")
+
+
+def _line(title: str, items: Iterable[str]) -> list[str]:
+    texts = list(items)
+    return [f"{title}: {', '.join(texts)}"] if texts else []
+
+
+def _age(age: decision_pb2.ViewAge) -> str:
+    return f"{age.view} {age.age.ToTimedelta()}" if age.HasField("age") else f"{age.view} –"
+
+
+def _kind(item: decision_pb2.Degradation) -> str:
+    return decision_pb2.DegradationKind.Name(item.kind).removeprefix("DEGRADATION_KIND_").lower()
+
+
+def features_text(response: features_pb2.GetOnlineFeaturesResponse) -> str:
+    """One line per feature of the first entity."""
+    width = max((len(column.name) for column in response.columns), default=0)
+    return "\n".join(_feature(column, width) for column in response.columns)
+
+
+def _feature(column: features_pb2.FeatureColumn, width: int) -> str:
+    status = features_pb2.FieldStatus.Name(column.statuses[0]).removeprefix("FIELD_STATUS_")
+    stamp = column.event_timestamps[0]
+    since = f"  since {stamp.ToJsonString()}" if stamp.ByteSize() else ""
+    return f"{column.name:<{width}}  {text_of(column.values[0])}  {status}{since}"
+
+
+def publish_text(response: events_pb2.PublishEventsResponse) -> str:
+    """How many were accepted, and why the others were not."""
+    lines = [f"{response.accepted_count} of {len(response.results)} events accepted"]
+    for result in response.results:
+        if not result.accepted:
+            lines += [f"{result.event_id or '(no id)'}: {result.error.message}", *details_of(result.error)]
+    return "\n".join(lines)
+
+
+def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
+    """What a server says of itself."""
+    rows = [
+        ("project", response.project),
+        ("bundle", response.bundle_version),
+        ("models", ", ".join(response.model_versions) or "–"),
+        ("time", response.now.ToJsonString()),
+        ("decisions", str(response.decision_count)),
+        ("records lost", str(response.decision_records_lost)),
+    ]
+    for part in response.partitions:
+        current = part.watermark.ToJsonString()
+        rows.append((f"partition {part.partition}", f"{part.lag} records behind, features as of {current}"))
+    return rows

@@ -1,0 +1,173 @@
+"""Commands that run parts of Waypost: up, serve, materializer, backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.commands.options import Clock, DataDir, GrpcPort, Host, HttpPort, Partitions, RedisUrl, Repo
+from server.commands.output import reports_errors, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from server.config import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (up, serve, materializer, backfill):
+        app.command(command.__name__)(command)
+
+
+@reports_errors
+def up(
+    repo: Repo = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    host: Host = None,
+    grpc_port: GrpcPort = None,
+    http_port: HttpPort = None,
+    partitions: Partitions = None,
+    clock: Clock = None,
+) -> None:
+    """Run store, materializer and server on this machine until Ctrl-C.
+
+    Example: `waypost up --repo my_repo`
+    """
+    from server.config import load_settings, redacted
+    from server.history import load_batch_views
+    from server.supervisor import Stack, run_up
+
+    def prepare(stack: Stack) -> None:
+        for view, count in load_batch_views(stack.settings, stack.redis_url).items():
+            say(f"{view}: {count} entities online")
+
+    def announce(stack: Stack) -> None:
+        say(f"gRPC    {stack.target}")
+        say(f"HTTP    http://{stack.settings.host}:{stack.http_port}/metrics and /health")
+        say(f"store   {redacted(stack.redis_url)}")
+        say(f"repo    {stack.settings.repo}, data in {stack.settings.data_dir}")
+        say("serving; Ctrl-C ends everything")
+
+    run_up(
+        load_settings(
+            repo=repo,
+            data_dir=data_dir,
+            redis_url=redis_url,
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            partitions=partitions,
+            clock=clock,
+        ),
+        prepare,
+        announce,
+    )
+
+
+@reports_errors
+def serve(
+    repo: Repo = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    host: Host = None,
+    grpc_port: GrpcPort = None,
+    http_port: HttpPort = None,
+    partitions: Partitions = None,
+    clock: Clock = None,
+) -> None:
+    """Run the gRPC server alone, on a store that is there already.
+
+    Example: `waypost serve --repo my_repo --redis-url redis://localhost:6379`
+    """
+    from server.config import load_settings
+    from server.wiring import run_server
+
+    settings = load_settings(
+        repo=repo,
+        data_dir=data_dir,
+        redis_url=redis_url,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        partitions=partitions,
+        clock=clock,
+    )
+    run_server(settings, store_url(settings), lambda at: say(f"serving gRPC on {at.grpc}, HTTP on {at.http}"))
+
+
+@reports_errors
+def materializer(
+    repo: Repo = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    partitions: Partitions = None,
+    clock: Clock = None,
+) -> None:
+    """Run the materializer alone: it keeps features fresh from the log.
+
+    Example: `waypost materializer --repo my_repo --redis-url redis://localhost:6379`
+    """
+    from server.config import load_settings
+    from server.materialize import run_materializer
+
+    settings = load_settings(
+        repo=repo, data_dir=data_dir, redis_url=redis_url, partitions=partitions, clock=clock
+    )
+    run_materializer(settings, store_url(settings), lambda: say("materializing"))
+
+
+@reports_errors
+def backfill(
+    events: Annotated[Path, typer.Argument(help="Parquet of events, in any order.")],
+    repo: Repo = None,
+    data_dir: DataDir = None,
+    redis_url: RedisUrl = None,
+    partitions: Partitions = None,
+) -> None:
+    """Compute features from the past, offline and online, with the code that the stream uses.
+
+    Example: `waypost backfill history.parquet --repo my_repo`
+    """
+    from rich.progress import Progress
+
+    from server.config import load_settings
+    from server.history import backfill_file
+
+    settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url, partitions=partitions)
+    with Progress() as bar:
+        report = backfill_file(settings, store_url(settings), events, _progress(bar))
+    rows = sum(report.offline_rows.values())
+    say(f"{report.event_count} events, {rows} offline rows in {report.seconds:.1f} s")
+    for kind, count in report.online_entities.items():
+        say(f"  {count} entities of kind {kind} online")
+
+
+def store_url(settings: Settings) -> str:
+    """The store that a part of an installation is to use.
+
+    Raises:
+        ConfigError: None is given.
+    """
+    from server.config import ConfigError
+
+    if settings.redis_url is None:
+        raise ConfigError(
+            "which store? give --redis-url or WAYPOST_REDIS_URL (`waypost up` starts one of its own)"
+        )
+    return settings.redis_url
+
+
+def _progress(bar: Progress) -> Callable[[str, int, int], None]:
+    tasks: dict[str, TaskID] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], completed=done, total=total)
+
+    return report

@@ -1,0 +1,201 @@
+"""Decisions between protobuf and the engine's plain values: requests, answers and records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
+
+from decision.bundle import PlacementPlan
+from decision.engine import ENGINE_VERSION
+from decision.frame import Block, Frame
+from decision.policy import Offer
+from decision.record import Decision, Degradation, DegradationKind, RankedOffer, Request, ViewAge
+from decision.schema import Catalog, FeatureRef, Status, Value, ValueType
+from server.values import column_to_proto, context_value, from_proto, timestamp
+from waypost.decision.v1 import decision_pb2
+
+Contents = Mapping[str, Struct]
+"""What offers show, by offer, built once per bundle."""
+
+CUSTOMER_ROW = "customer"
+
+
+def request_from_proto(message: decision_pb2.DecideRequest, plan: PlacementPlan) -> Request:
+    """The engine's request; declared context is typed here, since an instant is an int to the engine.
+
+    Raises:
+        InvalidRequestError: A context value is of another type than the placement declares.
+    """
+    return Request(
+        placement=message.placement,
+        customer_id=message.customer_id,
+        context={name: _context(name, message, plan) for name in sorted(message.context)},
+        candidates=tuple(message.candidates),
+        limit=message.limit,
+    )
+
+
+def _context(name: str, message: decision_pb2.DecideRequest, plan: PlacementPlan) -> Value:
+    dtype = plan.context.get(name)
+    value = message.context[name]
+    return from_proto(value) if dtype is None else context_value(value, dtype, f"context.{name}")
+
+
+def contents_of(offers: Iterable[Offer]) -> dict[str, Struct]:
+    """The content of each offer as a message."""
+    return {offer.name: struct(offer.content) for offer in offers}
+
+
+def struct(content: Mapping[str, object]) -> Struct:
+    """JSON-like content as a message; tuples become lists."""
+    message = Struct()
+    message.update({name: _plain(value) for name, value in content.items()})
+    return message
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def response_to_proto(
+    decision: Decision, contents: Contents, decision_id: str, now_us: int
+) -> decision_pb2.DecideResponse:
+    """The answer as a message."""
+    return decision_pb2.DecideResponse(
+        decision_id=decision_id,
+        offers=[_offer(offer, contents) for offer in decision.offers],
+        tags=decision.tags,
+        segments=decision.segments,
+        bundle_version=decision.bundle_version,
+        model_version=decision.model_version,
+        feature_ages=[_age(age) for age in decision.feature_ages],
+        degraded=degradations_to_proto(decision.degraded),
+        decided_at=timestamp(now_us),
+    )
+
+
+def _offer(offer: RankedOffer, contents: Contents) -> decision_pb2.RankedOffer:
+    return decision_pb2.RankedOffer(
+        offer=offer.offer,
+        content=contents[offer.offer],
+        score=offer.score,
+        propensity=offer.propensity,
+        prediction=offer.prediction,
+        reasons=[
+            decision_pb2.Reason(kind=int(reason.kind), name=reason.name, detail=reason.detail)  # type: ignore[arg-type]
+            for reason in offer.reasons
+        ],
+    )
+
+
+def _age(age: ViewAge) -> decision_pb2.ViewAge:
+    if age.age_us is None:
+        return decision_pb2.ViewAge(view=age.view)
+    duration = Duration()
+    duration.FromMicroseconds(age.age_us)
+    return decision_pb2.ViewAge(view=age.view, age=duration)
+
+
+def degradations_to_proto(degraded: Iterable[Degradation]) -> list[decision_pb2.Degradation]:
+    """What was gone without, as messages."""
+    return [
+        decision_pb2.Degradation(kind=int(item.kind), name=item.name, detail=item.detail)  # type: ignore[arg-type]
+        for item in degraded
+    ]
+
+
+def degradations_from_proto(messages: Iterable[decision_pb2.Degradation]) -> tuple[Degradation, ...]:
+    """What was gone without, out of a record."""
+    return tuple(Degradation(kind=DegradationKind(m.kind), name=m.name, detail=m.detail) for m in messages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """Everything a decision was made of; becomes its record off the request's path.
+
+    Attributes:
+        request: As received.
+        frame: The values read.
+        degraded: What was gone without before deciding.
+        model_version: The placement's loaded model as name@version, or empty.
+        now_us: The decision's clock.
+        seed: The seed of its draws.
+        response: The answer.
+    """
+
+    request: decision_pb2.DecideRequest
+    frame: Frame
+    degraded: tuple[Degradation, ...]
+    bundle_version: str
+    model_version: str
+    now_us: int
+    seed: int
+    response: decision_pb2.DecideResponse
+
+
+def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.DecisionRecord:
+    """The record of a decision; `catalog` is that of its bundle and gives the values' types."""
+    return decision_pb2.DecisionRecord(
+        request=decided.request,
+        customer=_block(decided.frame.customer, catalog, with_rows=False),
+        candidates=_block(decided.frame.candidates, catalog, with_rows=True),
+        degraded=degradations_to_proto(decided.degraded),
+        bundle_version=decided.bundle_version,
+        model_version=decided.model_version,
+        engine_version=ENGINE_VERSION,
+        decided_at_us=decided.now_us,
+        seed=decided.seed,
+        response=decided.response,
+    )
+
+
+def record_bytes(record: decision_pb2.DecisionRecord) -> bytes:
+    """The bytes of a record; equal records have equal bytes."""
+    return record.SerializeToString(deterministic=True)
+
+
+def frame_from_record(record: decision_pb2.DecisionRecord) -> Frame:
+    """The values that a recorded decision was made on."""
+    return Frame(
+        customer=_block_from_proto(record.customer, (CUSTOMER_ROW,)),
+        candidates=_block_from_proto(record.candidates, tuple(record.candidates.rows)),
+    )
+
+
+def _block(block: Block, catalog: Catalog, *, with_rows: bool) -> decision_pb2.VectorBlock:
+    columns = zip(block.names, block.values, block.statuses, block.event_us, strict=True)
+    return decision_pb2.VectorBlock(
+        rows=block.rows if with_rows else (),
+        columns=[
+            decision_pb2.VectorColumn(
+                name=name,
+                values=column_to_proto(values, _value_type(name, catalog)),
+                statuses=[int(status) for status in statuses],  # type: ignore[misc]
+                event_timestamps_us=event_us,
+            )
+            for name, values, statuses, event_us in columns
+        ],
+    )
+
+
+def _value_type(name: str, catalog: Catalog) -> ValueType:
+    view, _, feature = name.partition(".")
+    return catalog.feature(FeatureRef(view=view, feature=feature)).value_type
+
+
+def _block_from_proto(message: decision_pb2.VectorBlock, rows: tuple[str, ...]) -> Block:
+    return Block(
+        rows=rows,
+        names=tuple(column.name for column in message.columns),
+        values=tuple(tuple(from_proto(value) for value in column.values) for column in message.columns),
+        statuses=tuple(tuple(Status(status) for status in column.statuses) for column in message.columns),
+        event_us=tuple(tuple(column.event_timestamps_us) for column in message.columns),
+    )

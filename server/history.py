@@ -1,0 +1,71 @@
+"""The past, brought into the stores: batch views and events from before the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from online.store import connect
+from online.write import EntityWriter, RowWriter
+from server.bundles import repo_policy
+from server.config import Settings
+from server.errors import ServerError
+from server.materialize import stream_plan
+from server.repo import load_repo
+from streaming.backfill import BackfillReport, backfill
+from streaming.batch_views import batch_views, load_batch_view
+from streaming.errors import StreamingError
+
+ProgressReport = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
+
+
+class HistoryError(ServerError):
+    """The past cannot be brought in."""
+
+
+def load_batch_views(
+    settings: Settings, redis_url: str, progress: ProgressReport = lambda _stage, _done, _total: None
+) -> dict[str, int]:
+    """Bring the newest rows of the repo's batch views online; returns the number of entities by view."""
+    catalog = load_repo(settings.repo).catalog
+    now_us = time.time_ns() // 1_000
+    with connect(redis_url) as client:
+        writer = RowWriter(client)
+        return {
+            view.name: load_batch_view(writer, catalog, view, now_us, progress)
+            for view in batch_views(catalog)
+        }
+
+
+def backfill_file(settings: Settings, redis_url: str, file: Path, progress: ProgressReport) -> BackfillReport:
+    """Fill both stores from a Parquet file of events, up to now.
+
+    Args:
+        settings: Repo and partitions.
+        redis_url: A store without state of this project.
+        file: Columns event_id, event_type, customer_id, event_time (UTC) and the events' properties.
+        progress: Told how far it is.
+
+    Raises:
+        HistoryError: The file cannot be read, or the store is live already.
+    """
+    repo = load_repo(settings.repo)
+    try:
+        events = pd.read_parquet(file)
+        with connect(redis_url) as client:
+            return backfill(
+                client=client,
+                writer=EntityWriter(client),
+                plan=stream_plan(repo, repo_policy(repo)),
+                schema=repo.events,
+                events=events,
+                until_us=time.time_ns() // 1_000,
+                partition_count=settings.partitions,
+                progress=progress,
+            )
+    except (StreamingError, OSError, ValueError) as error:
+        raise HistoryError(f"{file}: {error}") from error

@@ -1,0 +1,106 @@
+"""What surrounds every call of Waypost's own services: size check, parsing, deadline budget, error mapping, metrics."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import DecodeError
+from google.rpc.status_pb2 import Status
+
+from server import status
+from server.budget import CURRENT, Budget
+from server.config import Settings
+from server.errors import InvalidRequestError, RequestError
+from server.metrics import Metrics
+
+OWN_SERVICES = "/waypost."
+STATUS_TRAILER = "grpc-status-details-bin"
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_log = structlog.get_logger("server")
+
+Handler = Any  # grpc.RpcMethodHandler, whose stub lacks the attributes that every handler has
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Behaviour = Callable[[Any, Any], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each unary call once; wrapped handlers are kept, so a call costs one look-up."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self, continuation: Continuation, details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Give grpc the handler of a method, wrapped if the method is one of ours."""
+        method = details.method
+        if method in self._wrapped:
+            return self._wrapped[method]
+        handler = await continuation(details)
+        if handler is None or not method.startswith(OWN_SERVICES) or handler.unary_unary is None:
+            return handler
+        call = _Call(method, handler, self._settings, self._metrics)
+        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=None, response_serializer=handler.response_serializer
+        )
+        return self._wrapped[method]
+
+
+class _Call:
+    """One method's behaviour on raw request bytes."""
+
+    def __init__(self, method: str, handler: Handler, settings: Settings, metrics: Metrics) -> None:
+        self._name = method.rpartition("/")[2]
+        self._parse = handler.request_deserializer
+        self._behaviour: Behaviour = handler.unary_unary
+        self._settings = settings
+        self._metrics = metrics
+
+    async def __call__(self, data: bytes, context: Any) -> Any:
+        started = time.perf_counter()
+        CURRENT.set(Budget.start(context.time_remaining(), self._settings.deadlines))
+        try:
+            response = await self._behaviour(self._request(data), context)
+        except RequestError as error:
+            failure = status.to_status(error)
+        except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
+            failure = self._incident(error)
+        else:
+            self._observe(grpc.StatusCode.OK, started)
+            return response
+        self._observe(_CODES[failure.code], started)
+        return await _abort(context, failure)
+
+    def _request(self, data: bytes) -> Any:
+        limit = self._settings.limits.max_message_bytes
+        if len(data) > limit:
+            description = f"is {len(data)} bytes, at most {limit} are taken: send fewer or smaller items"
+            raise InvalidRequestError.of("MESSAGE_TOO_LARGE", "request", description, maxBytes=str(limit))
+        try:
+            return self._parse(data)
+        except DecodeError as error:
+            description = "is no message of the method's request type: generate the client from protos/ anew"
+            raise InvalidRequestError.of("MESSAGE_MALFORMED", "request", description) from error
+
+    def _incident(self, error: Exception) -> Status:
+        incident = secrets.token_hex(8)
+        _log.error("call.failed", method=self._name, incident=incident, exc_info=error)
+        self._metrics.internal_errors.labels(self._name).inc()
+        return status.internal(incident)
+
+    def _observe(self, code: grpc.StatusCode, started: float) -> None:
+        self._metrics.rpc_seconds.labels(self._name, code.name).observe(time.perf_counter() - started)
+
+
+async def _abort(context: Any, failure: Status) -> Any:
+    trailers = ((STATUS_TRAILER, failure.SerializeToString()),)
+    await context.abort(_CODES[failure.code], failure.message, trailers)

@@ -1,0 +1,63 @@
+"""Prometheus metrics of a server; every name is explained in docs/operations.md."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+LATENCY_BUCKETS_S = (
+    50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.5e-3, 3e-3, 5e-3, 8e-3, 12e-3, 20e-3, 35e-3, 60e-3, 100e-3,
+)  # fmt: skip
+AGE_BUCKETS_S = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000, 31_536_000)
+
+
+class Metrics:
+    """All metrics of one process. Labels come from closed sets: methods, codes, placements, views, reasons."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.rpc_seconds = Histogram(
+            "waypost_rpc_seconds",
+            "Time from a request's arrival in Python to its answer.",
+            ("method", "code"),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.decision_stage_seconds = Histogram(
+            "waypost_decision_stage_seconds",
+            "Time that one stage of a decision took.",
+            ("stage",),
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.decisions = self._counter("waypost_decisions", "Decisions made.", "placement")
+        self.degraded = self._counter(
+            "waypost_decisions_degraded", "Decisions that went without something.", "kind"
+        )
+        self.feature_age_seconds = Histogram(
+            "waypost_feature_age_seconds",
+            "Age of a view's newest value when a decision read it, by the decision's clock.",
+            ("view",),
+            buckets=AGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.events_accepted = self._counter("waypost_events_accepted", "Events appended to the log.")
+        self.events_refused = self._counter("waypost_events_refused", "Events kept out of the log.", "reason")
+        self.records_lost = self._counter(
+            "waypost_decision_records_lost",
+            "Decision records dropped because the queue was full or a write failed.",
+        )
+        self.records_written = self._counter(
+            "waypost_decision_records_written", "Decision records written to Parquet."
+        )
+        self.records_queued = Gauge(
+            "waypost_decision_records_queued",
+            "Decision records that wait to be written.",
+            registry=self.registry,
+        )
+        self.reloads = self._counter("waypost_bundle_reloads", "Attempts to swap in a new bundle.", "result")
+        self.internal_errors = self._counter(
+            "waypost_internal_errors", "Calls that ended in an incident.", "method"
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)

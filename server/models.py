@@ -1,0 +1,79 @@
+"""Trained models from the registry, ready to score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from decision.bundle import ModelHandle
+from decision.forest import ForestError, load_forest
+from server.errors import Problem, RepoError, ServerError
+from training import registry
+from training.definition import TrainingDefinition, parse_definition
+from training.errors import DefinitionError, RegistryError
+
+
+class ModelError(ServerError):
+    """A stored model cannot be used."""
+
+
+def parse_definitions(texts: Mapping[str, str]) -> dict[str, TrainingDefinition]:
+    """The repo's training definitions by model name.
+
+    Raises:
+        RepoError: Some cannot be used, or two define one model; all problems are listed.
+    """
+    found: dict[str, TrainingDefinition] = {}
+    problems: list[Problem] = []
+    for file, text in texts.items():
+        try:
+            definition = parse_definition(text, file)
+        except DefinitionError as error:
+            problems += [
+                Problem(message=line.removeprefix(f"{file}: "), file=file) for line in str(error).split("\n")
+            ]
+            continue
+        if definition.name in found:
+            problems.append(
+                Problem(message=f"model {definition.name!r} is defined in another file too", file=file)
+            )
+        found[definition.name] = definition
+    if problems:
+        raise RepoError(problems)
+    return found
+
+
+def latest_models(models_dir: Path, names: Iterable[str]) -> dict[str, ModelHandle]:
+    """The versions in use of the named models; one that was never trained is left out.
+
+    Raises:
+        ModelError: A stored model is damaged or cannot be scored exactly.
+    """
+    found = {}
+    for name in names:
+        try:
+            folder = registry.latest(models_dir, name)
+        except RegistryError as error:
+            raise ModelError(str(error)) from error
+        if folder is not None:
+            found[name] = _load(folder, name)
+    return found
+
+
+def load_model(models_dir: Path, name: str, version: str) -> ModelHandle:
+    """A stored version of a model.
+
+    Raises:
+        ModelError: It is not stored, damaged, or cannot be scored exactly.
+    """
+    return _load(models_dir / name / version, name)
+
+
+def _load(folder: Path, name: str) -> ModelHandle:
+    try:
+        stored = registry.load(folder)
+        forest = load_forest(stored.data)
+    except (RegistryError, ForestError) as error:
+        raise ModelError(f"model {name!r}: {error}") from error
+    manifest = stored.manifest
+    return ModelHandle(name=name, version=manifest.version, features=manifest.feature_refs, forest=forest)

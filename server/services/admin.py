@@ -1,0 +1,111 @@
+"""AdminService: status, the virtual clock, reloads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.bundles import BundleKeeper
+from server.clock import Clock, VirtualClock
+from server.decision_log import DecisionLog
+from server.errors import ConditionError, PolicyRejectedError, RepoError
+from server.services.decision import DecisionService
+from server.values import micros, timestamp
+from streaming.log import EventLog
+from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionLag:
+    """How far one partition of the log is applied.
+
+    Attributes:
+        lag: Records appended and not yet applied.
+        watermark_us: Logical time up to which features are current.
+    """
+
+    partition: int
+    lag: int
+    watermark_us: int
+
+
+Partitions = Callable[[], Awaitable[Sequence[PartitionLag]]]
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """For operators.
+
+    Args:
+        bundles: What decides, and how to swap it.
+        clock: Can be advanced only if it is virtual.
+        log: Gets a tick when the clock moves, so that the materializer follows.
+        partitions: Asks how far the log is applied.
+    """
+
+    def __init__(
+        self,
+        bundles: BundleKeeper,
+        clock: Clock,
+        log: EventLog,
+        partitions: Partitions,
+        decisions: DecisionService,
+        decision_log: DecisionLog,
+    ) -> None:
+        self._bundles = bundles
+        self._clock = clock
+        self._log = log
+        self._partitions = partitions
+        self._decisions = decisions
+        self._decision_log = decision_log
+
+    async def GetStatus(  # noqa: N802 - the name in the proto
+        self,
+        request: admin_pb2.GetStatusRequest,  # noqa: ARG002 - gRPC's signature
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> admin_pb2.GetStatusResponse:
+        """What the server runs on."""
+        bundle = self._bundles.current.bundle
+        return admin_pb2.GetStatusResponse(
+            bundle_version=bundle.version,
+            model_versions=[str(bundle.models[name]) for name in sorted(bundle.models)],
+            project=bundle.catalog.project,
+            now=timestamp(self._clock.now_us()),
+            partitions=[
+                admin_pb2.PartitionStatus(
+                    partition=p.partition, lag=p.lag, watermark=timestamp(p.watermark_us)
+                )
+                for p in await self._partitions()
+            ],
+            decision_count=self._decisions.count,
+            decision_records_lost=self._decision_log.lost_count,
+        )
+
+    async def AdvanceClock(  # noqa: N802 - the name in the proto
+        self,
+        request: admin_pb2.AdvanceClockRequest,
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> admin_pb2.AdvanceClockResponse:
+        """Move a virtual clock forward, and the log's time with it."""
+        if not isinstance(self._clock, VirtualClock):
+            message = "the server runs on the system's clock: start it with --clock virtual to advance time"
+            raise ConditionError("CLOCK_NOT_VIRTUAL", message)
+        before_us = self._clock.now_us()
+        now_us = self._clock.advance(micros(request.now))
+        if now_us > before_us:
+            await self._log.tick(now_us)
+        return admin_pb2.AdvanceClockResponse(now=timestamp(now_us))
+
+    async def Reload(  # noqa: N802 - the name in the proto
+        self,
+        request: admin_pb2.ReloadRequest,  # noqa: ARG002 - gRPC's signature
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> admin_pb2.ReloadResponse:
+        """Compile policy and models anew and swap them in; a bad one is refused and the old one goes on."""
+        try:
+            serving = await asyncio.to_thread(self._bundles.reload)
+        except (PolicyRejectedError, RepoError) as error:
+            message = f"the new policy is refused, the old one goes on deciding:\n{error}"
+            raise ConditionError("RELOAD_REFUSED", message, {"findings": str(error)}) from error
+        return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)

@@ -1,0 +1,73 @@
+"""Training on a repo: its definition, its catalog, its offers' join keys, and a file of events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decision.policy import Policy
+from decision.schema import Value
+from server.bundles import repo_policy
+from server.config import Settings
+from server.errors import ServerError
+from server.models import parse_definitions
+from server.repo import load_repo
+from training.definition import Candidates
+
+if TYPE_CHECKING:
+    from training.pipeline import TrainedModel
+
+
+class TrainingRunError(ServerError):
+    """The repo or the events do not have what the training needs."""
+
+
+def train_from_repo(
+    settings: Settings, name: str, events_file: Path, progress: Callable[[str], None]
+) -> TrainedModel:
+    """Train the model `name` of the repo and put it into use.
+
+    Args:
+        settings: Repo and data folder.
+        name: A model of `models/*.yaml`.
+        events_file: Parquet with event_type, event_time (UTC, microseconds) and the label's join keys.
+        progress: Told which stage begins.
+
+    Raises:
+        TrainingRunError: The model is not defined or the file is not there.
+        TrainingError: The set cannot be built, or the model is not good enough.
+    """
+    import pandas as pd
+
+    from training.pipeline import train_model
+
+    repo = load_repo(settings.repo)
+    definitions = parse_definitions(repo.model_definitions)
+    if name not in definitions:
+        raise TrainingRunError(f"no model {name!r} in models/*.yaml; there are {sorted(definitions)}")
+    if not events_file.is_file():
+        raise TrainingRunError(f"{events_file} is not there: give the file of events")
+    definition = definitions[name]
+    return train_model(
+        definition=definition,
+        catalog=repo.catalog,
+        events=pd.read_parquet(events_file),
+        candidates=candidate_keys(repo_policy(repo), definition.candidates),
+        models_dir=settings.models_dir,
+        now_us=time.time_ns() // 1_000,
+        progress=progress,
+    )
+
+
+def candidate_keys(policy: Policy, candidates: Candidates) -> list[Mapping[str, Value]]:
+    """The join keys that candidate offers declare, each combination once, in file order."""
+    rows = [
+        tuple(offer.keys.get(key) for key in candidates.join_keys)
+        for offer in policy.offers
+        if candidates.tag in offer.tags
+    ]
+    return [
+        dict(zip(candidates.join_keys, row, strict=True)) for row in dict.fromkeys(rows) if None not in row
+    ]
