@@ -115,6 +115,11 @@ class Materializer:
         """Logical time."""
         return self._now_us
 
+    @property
+    def next_due_us(self) -> int:
+        """When the next entity is due."""
+        return self._timers.next_due_us()
+
     def start(self) -> None:
         """Take up where the checkpoint stands."""
         stored: Any = self._client.hgetall(self._keys.checkpoint)
@@ -171,6 +176,8 @@ class Materializer:
             for record in records:
                 self._apply_alone(record)
             self._apply_batch([], due)
+        self._record_count += len(records)
+        self._show_applied()
 
     def _apply_alone(self, record: LogRecord) -> None:
         try:
@@ -186,7 +193,6 @@ class Materializer:
         positions = [record.position for record in admitted.records]
         if records:
             self._position = records[-1].position
-            self._record_count += len(records)
         self._now_us = admitted.now_us
         for kind in self._plan.kinds:
             keys = dict.fromkeys(key for name, key in due if name == kind.name)
@@ -198,7 +204,6 @@ class Materializer:
         self.stats.events += len(admitted.records)
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
         self._cache.shrink()
-        self._show_applied()
 
     def _show_applied(self) -> None:
         applied = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
