@@ -48,15 +48,18 @@ def _grow(
     }
     binned = xgb.QuantileDMatrix(train.rows, train.labels, **shared)
     checked = xgb.QuantileDMatrix(validation.rows, validation.labels, ref=binned, **shared)
-    booster = xgb.train(
-        {**boosting.parameters, "seed": definition.seed, "nthread": thread_count},
+    parameters = {**boosting.parameters, "seed": definition.seed, "nthread": thread_count}
+    searched = xgb.train(
+        parameters,
         binned,
         num_boost_round=boosting.max_rounds,
         evals=[(checked, "validation")],
         early_stopping_rounds=boosting.early_stopping_rounds,
         verbose_eval=False,
     )
-    return booster[: booster.best_iteration + 1]
+    # Grown again instead of sliced: a slice of an XGBoost 3.2 model loses the names of its categories, and text that
+    # is encoded by another list would silently mean something else.
+    return xgb.train(parameters, binned, num_boost_round=searched.best_iteration + 1)
 
 
 def predict(booster: xgb.Booster, rows: pd.DataFrame) -> np.ndarray:
