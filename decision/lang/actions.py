@@ -46,21 +46,14 @@ class Acting:
         """Report a mistake."""
         self.world.report.add(Code.BAD_ARGUMENT, message, self.place.span(self.call.at), suggestion)
 
+    def offer_known(self) -> bool:
+        return self.world.offer_known(self.words[0], self.place)
+
     def shaped(self, words: int, numbers: int, form: str) -> bool:
         """Whether the arguments are so many offers by name and so many numbers; reports where not."""
         if len(self.words) == words and len(self.numbers) == numbers == len(self.call.args) - words:
             return True
         self.fail(f"{self.call.name.text} is written {form}", f"write {form}")
-        return False
-
-    def names_offer(self, form: str) -> bool:
-        """Whether an offer is named by a rule that may name one; reports where not."""
-        if not self.per_candidate:
-            return self.world.offer_known(self.words[0], self.place)
-        self.fail(
-            f"a rule that reads the candidate cannot {form}",
-            "its actions are about the candidate: boost(1.5), bury(0.5), include(), exclude() or tag",
-        )
         return False
 
 
@@ -77,13 +70,13 @@ def build_action(acting: Acting) -> Action | None:
 
 
 def _show(acting: Acting) -> Action | None:
-    if not acting.shaped(1, 0, 'display_recommendation("offer")') or not acting.names_offer("show an offer"):
+    if not acting.shaped(1, 0, 'display_recommendation("offer")') or not acting.offer_known():
         return None
     return Show(offer=acting.words[0].text)
 
 
 def _pin(acting: Acting) -> Action | None:
-    if not acting.shaped(1, 1, 'pin("offer", 1)') or not acting.names_offer("pin an offer"):
+    if not acting.shaped(1, 1, 'pin("offer", 1)') or not acting.offer_known():
         return None
     position = whole_number(acting.world, acting.place, acting.numbers[0], LIMIT_MAX, "a position")
     return Pin(offer=acting.words[0].text, position=position)

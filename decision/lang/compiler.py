@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from decision.lang.binder import Binder
+from decision.lang.checks import check
 from decision.lang.findings import Code, Finding, Severity, render
 from decision.lang.fold import simplify
 from decision.lang.limits import DECLARATIONS_MAX, SOURCE_CHARS_MAX, SOURCES_MAX, SYNTAX_ERRORS_MAX
@@ -63,6 +64,8 @@ def compile_policy(
     if _within_bounds(sources, report):
         _declare_all(world, sources)
     policy = _build(world, source_hash(sources))
+    if not report.failed:
+        report.extend(check(policy))
     return Compiled(policy=None if report.failed else policy, findings=report.findings())
 
 

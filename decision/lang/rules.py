@@ -30,7 +30,7 @@ def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
     known = world.known(world.placements, decl.placement, place, Code.UNKNOWN_PLACEMENT, "placement")
     context = world.contexts.get(decl.placement.text, {CUSTOMER: DType.STRING})
     condition = _condition(world, rule, context) if known else None
-    per_candidate = None if condition is None else reads_candidate(world, condition, frozenset(context))
+    per_candidate = None if condition is None else reads_candidate(world, condition)
     actions = _actions(world, place, decl.actions, per_candidate)
     otherwise = _actions(world, place, decl.otherwise, per_candidate)
     priority = _priority(world, rule)
@@ -62,34 +62,34 @@ def _condition(world: World, rule: Located[RuleDecl], context: Mapping[str, DTyp
     )
     bound = Binder(scope, rule.place, world.report).condition(rule.decl.condition)
     if bound is not None:
-        check_keys(world, bound, frozenset(context))
+        check_keys(world, bound)
     return bound
 
 
-def candidate_keys(world: World, view: View, context: frozenset[str]) -> list[str]:
-    """Join keys of a view that neither the customer nor the request's context gives, so an offer has to."""
-    return [key for key in view.key_names if key != world.customer_key and key not in context]
+def candidate_keys(world: World, view: View) -> list[str]:
+    """Join keys of a view that are not the customer's, so an offer has to declare them."""
+    return [key for key in view.key_names if key != world.customer_key]
 
 
-def reads_candidate(world: World, condition: Expr, context: frozenset[str]) -> bool:
+def reads_candidate(world: World, condition: Expr) -> bool:
     """Whether the condition's value depends on the offer."""
-    return any(_of_candidate(world, node, context) for node in walk(condition) if isinstance(node, Ref))
+    return any(_of_candidate(world, node) for node in walk(condition) if isinstance(node, Ref))
 
 
-def _of_candidate(world: World, ref: Ref, context: frozenset[str]) -> bool:
+def _of_candidate(world: World, ref: Ref) -> bool:
     if ref.name.startswith("offer."):
         return True
-    return any(candidate_keys(world, view, context) for view in world.views_read([ref.name]))
+    return any(candidate_keys(world, view) for view in world.views_read([ref.name]))
 
 
-def check_keys(world: World, condition: Expr, context: frozenset[str]) -> None:
+def check_keys(world: World, condition: Expr) -> None:
     """A feature whose key no offer declares would be NULL for ever."""
     for ref in (node for node in walk(condition) if isinstance(node, Ref)):
         for view in world.views_read([ref.name]):
-            missing = [key for key in candidate_keys(world, view, context) if key not in world.offer_keys]
+            missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
             if missing:
                 message = f"`{ref.name}` needs the join key `{missing[0]}`, which no offer declares"
-                hint = f"declare it, as in offer NAME ({missing[0]} = …), or as context of the placement"
+                hint = f"declare it, as in offer NAME ({missing[0]} = …)"
                 world.report.add(Code.UNKNOWN_KEY, message, ref.span, hint)
 
 
@@ -172,7 +172,7 @@ def _counter_problem(
     if counted is not None and counted.window_s != window_s:
         has = "all time" if counted.window_s is None else f"{counted.window_s} s"
         return f"`{view.name}.{feature}` counts over {has}, the cap over {window_s} s", "use the same window"
-    missing = [key for key in candidate_keys(world, view, frozenset()) if key not in world.offer_keys]
+    missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
     if missing:
         hint = f"declare it, as in offer NAME ({missing[0]} = …)"
         return f"`{view.name}.{feature}` needs the join key `{missing[0]}`, which no offer declares", hint

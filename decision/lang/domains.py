@@ -1,0 +1,137 @@
+"""Sets of values that one expression may have, NULL included, and what comparisons leave of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final, cast
+
+from decision.lang.syntax import Call, CompareOp, DatePart, Expr, Literal
+from decision.schema import DType, Scalar
+
+WHOLE: Final = frozenset({DType.INT64, DType.TIMESTAMP, DType.INTERVAL})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A set of values: those allowed (None is any) within the range, without the excluded, and perhaps NULL.
+
+    Ends of the range belong to it. A range of whole numbers has whole ends; float64's open ends are the neighbours.
+    """
+
+    null: bool = True
+    allowed: frozenset[Scalar] | None = None
+    excluded: frozenset[Scalar] = frozenset()
+    low: float = -math.inf
+    high: float = math.inf
+
+    def meet(self, other: Domain) -> Domain:
+        """What both contain."""
+        if self.allowed is None or other.allowed is None:
+            allowed = other.allowed if self.allowed is None else self.allowed
+        else:
+            allowed = self.allowed & other.allowed
+        return Domain(
+            null=self.null and other.null,
+            allowed=allowed,
+            excluded=self.excluded | other.excluded,
+            low=max(self.low, other.low),
+            high=min(self.high, other.high),
+        )
+
+    @property
+    def empty(self) -> bool:
+        return not self.null and not self._has_value()
+
+    def _has_value(self) -> bool:
+        if self.allowed is not None:
+            return any(value not in self.excluded and self._in_range(value) for value in self.allowed)
+        if self.low > self.high:
+            return False
+        return self.low != self.high or self.low not in self.excluded
+
+    def _in_range(self, value: Scalar) -> bool:
+        if isinstance(value, str | bytes):
+            return True
+        return self.low <= value <= self.high
+
+
+ANY: Final = Domain()
+NULL: Final = Domain(allowed=frozenset())
+BOOLS: Final = Domain(allowed=frozenset({True, False}))
+NOT_NULL: Final = Domain(null=False)
+
+OPPOSITE: Final[dict[CompareOp, CompareOp]] = {
+    "=": "<>",
+    "<>": "=",
+    "<": ">=",
+    ">=": "<",
+    ">": "<=",
+    "<=": ">",
+}
+MIRRORED: Final[dict[CompareOp, CompareOp]] = {
+    "=": "=",
+    "<>": "<>",
+    "<": ">",
+    ">": "<",
+    "<=": ">=",
+    ">=": "<=",
+}
+
+
+def among(values: frozenset[Scalar]) -> Domain:
+    """These values."""
+    return replace(NOT_NULL, allowed=values)
+
+
+def outside(values: frozenset[Scalar]) -> Domain:
+    """All values but these."""
+    return replace(NOT_NULL, excluded=values)
+
+
+def satisfying(op: CompareOp, value: Scalar, dtype: DType) -> Domain:
+    """The values x of a type for which `x op value` is TRUE."""
+    if op == "=":
+        return among(frozenset({value}))
+    if op == "<>":
+        return outside(frozenset({value}))
+    number = cast("float", value)
+    match op:
+        case "<":
+            return replace(NOT_NULL, high=_below(number, dtype))
+        case "<=":
+            return replace(NOT_NULL, high=number)
+        case ">":
+            return replace(NOT_NULL, low=_above(number, dtype))
+        case _:
+            return replace(NOT_NULL, low=number)
+
+
+def _below(value: float, dtype: DType) -> float:
+    return value - 1 if dtype in WHOLE else math.nextafter(value, -math.inf)
+
+
+def _above(value: float, dtype: DType) -> float:
+    return value + 1 if dtype in WHOLE else math.nextafter(value, math.inf)
+
+
+PART_RANGES: Final = {
+    "month": (1, 12),
+    "day": (1, 31),
+    "weekday": (1, 7),
+    "day_of_year": (1, 366),
+    "hour": (0, 23),
+    "minute": (0, 59),
+    "second": (0, 59),
+}
+
+
+def natural(expr: Expr) -> Domain:
+    """What an expression can be by its form alone."""
+    if isinstance(expr, DatePart) and expr.part in PART_RANGES:
+        low, high = PART_RANGES[expr.part]
+        return Domain(low=low, high=high)
+    if isinstance(expr, Call) and expr.function == "bucket":
+        count = cast("Literal", expr.args[2]).value
+        return Domain(low=0, high=cast("int", count) - 1)
+    return BOOLS if expr.dtype is DType.BOOL else ANY
