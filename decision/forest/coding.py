@@ -71,10 +71,10 @@ def _code_counts(trees: Sequence[Tree]) -> dict[int, int]:
 
 def _set_bits(codes: NDArray[np.int64], code_count: int) -> bytes:
     """Whole 32-bit words: a bit per code, then 0 for an unknown code and 1 for a missing one that goes right."""
-    bits = np.zeros((code_count + 2 + 31) // 32 * 32, np.uint8)
-    bits[codes] = 1
-    bits[code_count + 1] = 1
-    return np.packbits(bits, bitorder="little").tobytes()
+    right = np.append(codes, code_count + 1)
+    bits = np.zeros((code_count + 2 + 31) // 32 * 4, np.uint8)
+    np.bitwise_or.at(bits, right >> 3, (1 << (right & 7)).astype(np.uint8))
+    return bits.tobytes()
 
 
 def _keys(values: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -56,10 +57,13 @@ def _codes(
     for value in column:
         if value is not None and not isinstance(value, str | int | float):
             raise ForestInputError(f"{name}: a category cannot be {value!r}")
-        code = codes.get(value) if value is not None else None  # type: ignore[arg-type]
-        if code is None and value is not None and value == value:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            encoded.append(math.nan)
+            continue
+        code = codes.get(value)  # type: ignore[arg-type]
+        if code is None:
             unseen[name, value] = None
-        encoded.append(float("nan") if code is None else float(code))
+        encoded.append(math.nan if code is None else float(code))
     return encoded
 
 
@@ -67,7 +71,9 @@ def _numbers(name: str, column: Sequence[Value]) -> NDArray[np.float32]:
     """Numbers rounded once to float32, as XGBoost does with an int64 or float64 column."""
     kinds = set(map(type, column))
     if not kinds <= _NUMERIC:
-        raise ForestInputError(f"{name}: a number expected, not {sorted(kind.__name__ for kind in kinds - _NUMERIC)}")
+        raise ForestInputError(
+            f"{name}: a number expected, not {sorted(kind.__name__ for kind in kinds - _NUMERIC)}"
+        )
     with np.errstate(over="ignore"):
         if int in kinds:
             return np.array([_number(name, value) for value in column], np.float32)

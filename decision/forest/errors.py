@@ -1,9 +1,9 @@
 """What can go wrong with a forest.
 
-    ForestError
-    ├── ModelFormatError        the bytes are not a sound XGBoost model
-    ├── UnsupportedModelError   sound, but its margins could not be reproduced to the bit
-    └── ForestInputError        rows, values or an iteration range that the model cannot take
+* ForestError
+    * ModelFormatError        the bytes are not a sound XGBoost model
+    * UnsupportedModelError   sound, but its margins could not be reproduced to the bit
+    * ForestInputError        rows, values or an iteration range that the model cannot take
 """
 
 from __future__ import annotations

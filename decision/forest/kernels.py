@@ -21,17 +21,13 @@ its splits look a bit up at `start + code`, and missing and unknown codes have b
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numba import float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
+from numba import boolean, float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
 
 LANES: Final = 8
-
-DEFAULT_LEFT: Final = 1
-CATEGORICAL: Final = 2
-MAX_CATEGORY: Final = 1 << 24
 
 KEY_LEAST: Final = -(2**31)
 KEY_GREATEST: Final = 2**31 - 1
@@ -76,7 +72,7 @@ def _const(dtype: types.Type, ndim: int = 1) -> types.Array:
     error_model="numpy",
     boundscheck=False,
 )
-def key_of(value: float) -> int:
+def key_of(value: float) -> Any:
     """An int32 that orders as the float32 does, both zeros alike; not for NaN."""
     bits = np.float32(value + float32(0)).view(np.int32)
     return bits ^ ((bits >> int32(31)) & int32(KEY_GREATEST))
@@ -124,7 +120,7 @@ def fill_lane(
     error_model="numpy",
     boundscheck=False,
 )
-def goes_right(node: int, keys: NDArray[np.int32], lane: int, bits: NDArray[np.uint32]) -> int:
+def goes_right(node: int, keys: NDArray[np.int32], lane: int, bits: NDArray[np.uint32]) -> Any:
     """One split of any kind, 1 for right; both kinds are computed, since a branch here mispredicts."""
     key = keys[((node >> _HALF) & _SLOT) + lane]
     limit = int32(node)
@@ -142,7 +138,7 @@ def goes_right(node: int, keys: NDArray[np.int32], lane: int, bits: NDArray[np.u
     error_model="numpy",
     boundscheck=False,
 )
-def step(nodes: NDArray[np.uint64], base: int, i: int, keys: NDArray[np.int32], lane: int) -> int:
+def step(nodes: NDArray[np.uint64], base: int, i: int, keys: NDArray[np.int32], lane: int) -> Any:
     """From node `i` of a complete tree to its child, for trees without categorical splits."""
     node = nodes[base + i]
     return (i << _ONE) + uint64(keys[(node >> _HALF) + lane] >= int32(node))
@@ -408,6 +404,126 @@ def transform(margins: NDArray[np.float32], kind: int) -> None:
                     row[k] = math.exp(row[k])
                 elif kind == 3:
                     row[k] = one if row[k] > 0 else float32(0)
+
+
+@njit(
+    [void(float64[::1], int64, float64, boolean)],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def extend(weights: NDArray[np.float64], length: int, share: float, followed: bool) -> None:
+    """Add one feature to a path's permutation weights (TreeSHAP's EXTEND); `length` features are in it."""
+    weights[length] = 0.0
+    for i in range(length - 1, -1, -1):
+        if followed:
+            weights[i + 1] += weights[i] * (i + 1) / (length + 1)
+        weights[i] *= share * (length - i) / (length + 1)
+
+
+@njit(
+    [float64(float64[::1], int64, float64, boolean)],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def unwound_sum(weights: NDArray[np.float64], length: int, share: float, followed: bool) -> float:
+    """Sum of the weights of a path of `length` features without one of them (TreeSHAP's UNWIND)."""
+    total = 0.0
+    last = weights[length]
+    for i in range(length - 1, -1, -1):
+        if followed:
+            part = last * (length + 1) / (i + 1)
+            last = weights[i] - part * share * (length - i) / (length + 1)
+        else:
+            part = weights[i] * (length + 1) / (share * (length - i))
+        total += part
+    return total
+
+
+@njit(
+    [
+        void(
+            _const(float32, 2),
+            _const(int32),
+            int64,
+            int64,
+            _const(uint64),
+            _const(int32),
+            _const(int32),
+            _const(uint8),
+            _const(float64),
+            _const(float32),
+            _const(int32),
+            _const(int64),
+            int64,
+            float64[:, :, ::1],
+        )
+    ],
+    cache=True,
+    nogil=True,
+    fastmath=False,
+    error_model="numpy",
+    boundscheck=False,
+)
+def add_contributions(  # type: ignore[no-untyped-def]
+    rows, table, begin, end, code, feature, parent, side, share, value, leaves, leaf_start, depth, out
+):
+    """Add to `out[n, g, f + 1]` the path-dependent TreeSHAP values of trees `begin` to `end`; the last is the mean.
+
+    Leaf by leaf: a path is the features it splits on, each with its share of cover (if the feature were unknown)
+    and whether the row follows all its splits.
+    """
+    features = int64(table[FEATURES])
+    coded_count = int64(table[CATEGORICAL_FEATURES])
+    coded = table[table[CODED] : table[LEAF]]
+    tree_group = table[table[TREE_GROUP] : table[BASE]]
+    bits = table[table[BITS] : table[END]].view(np.uint32)
+    keys = np.empty(2 * (features + coded_count) * LANES, np.int32)
+    path_feature = np.empty(depth + 1, np.int64)
+    path_share = np.empty(depth + 1, np.float64)
+    path_followed = np.empty(depth + 1, np.bool_)
+    weights = np.empty(depth + 2, np.float64)
+    for i in range(rows.shape[0]):
+        fill_lane(rows, i, 0, features, coded_count, coded, keys)
+        for t in range(begin, end):
+            sums = out[i, tree_group[t]]
+            for leaf in leaves[leaf_start[t] : leaf_start[t + 1]]:
+                length = 0
+                mean = 1.0
+                node = leaf
+                while parent[node] >= 0:
+                    above = parent[node]
+                    follows = goes_right(code[above], keys, uint64(0), bits) == side[node]
+                    mean *= share[node]
+                    k = 0
+                    while k < length and path_feature[k] != feature[above]:
+                        k += 1
+                    if k == length:
+                        path_feature[k] = feature[above]
+                        path_share[k] = share[node]
+                        path_followed[k] = follows
+                        length += 1
+                    else:
+                        path_share[k] *= share[node]
+                        path_followed[k] &= follows
+                    node = above
+                sums[features] += mean * value[leaf]
+                weights[0] = 1.0
+                for k in range(length):
+                    extend(weights, k + 1, path_share[k], path_followed[k])
+                for k in range(length):
+                    if path_followed[k]:
+                        gain = (1.0 - path_share[k]) * unwound_sum(weights, length, path_share[k], True)
+                    elif path_share[k] > 0.0:
+                        gain = -path_share[k] * unwound_sum(weights, length, path_share[k], False)
+                    else:
+                        gain = 0.0
+                    sums[path_feature[k]] += gain * value[leaf]
 
 
 def warm() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from decision.forest import kernels
 from decision.forest.coding import PAD, NodeCoder
 from decision.forest.errors import UnsupportedModelError
+from decision.forest.paths import Paths, find_paths
 from decision.forest.trees import Tree
 
 MAX_TOP: Final = 8
@@ -21,6 +22,7 @@ MAX_TABLE: Final = 2**31 - 1
 
 Int64s = NDArray[np.int64]
 Float32s = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,10 +32,12 @@ class Layout:
     Attributes:
         nodes: uint64, the tops in batches of eight trees, then the pool.
         table: int32, a header (`kernels.HEADER_SIZE`) and the sections it locates; floats are stored as bits.
+        paths: The same trees for attributions.
     """
 
     nodes: NDArray[np.uint64]
     table: NDArray[np.int32]
+    paths: Paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,6 +72,7 @@ def lay_out(
         UnsupportedModelError: More nodes or sets of categories than the arrays can index.
     """
     coder = NodeCoder(trees, feature_count)
+    codes = [coder.encode(tree) for tree in trees]
     batches: list[tuple[int, int, int]] = []
     pieces: list[_Piece] = []
     start = 0
@@ -75,8 +80,11 @@ def lay_out(
         batch = trees[first : first + kernels.LANES]
         depth = min(MAX_TOP, max(tree.depth for tree in batch))
         batches.append((start, depth, _flags(batch, depth)))
-        some = zip(batch, leaves[first : first + kernels.LANES], strict=True)
-        pieces += [_piece(tree, leaf, coder.encode(tree), depth) for tree, leaf in some]
+        some = slice(first, first + kernels.LANES)
+        pieces += [
+            _piece(tree, leaf, code, depth)
+            for tree, leaf, code in zip(batch, leaves[some], codes[some], strict=True)
+        ]
         pieces += [_idle(depth)] * (kernels.LANES - len(batch))
         start += kernels.LANES << depth
     sections = _sections(pieces) | {
@@ -93,7 +101,11 @@ def lay_out(
         kernels.POOL_NODE: start,
     }
     nodes = [piece.nodes for piece in pieces] + [piece.pool_nodes for piece in pieces]
-    return Layout(nodes=_join(nodes, np.uint64), table=_table(counts, sections))
+    return Layout(
+        nodes=_join(nodes, np.uint64),
+        table=_table(counts, sections),
+        paths=find_paths(trees, leaves, codes),
+    )
 
 
 def _flags(batch: Sequence[Tree], depth: int) -> int:
@@ -167,8 +179,8 @@ def _shift(indices: Int64s, start: int) -> Int64s:
     return np.where(indices >= 0, indices + start, -1)
 
 
-def _join(arrays: Sequence[NDArray[np.generic]], dtype: type[np.generic]) -> NDArray[np.generic]:
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+def _join(arrays: Sequence[NDArray[Any]], dtype: type[T]) -> NDArray[T]:
+    return np.concatenate(arrays, dtype=dtype, casting="unsafe") if arrays else np.zeros(0, dtype)
 
 
 def _table(counts: Mapping[int, int], sections: Mapping[int, NDArray[np.generic]]) -> NDArray[np.int32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -213,7 +214,7 @@ def _category_texts(node: Node) -> tuple[str, ...]:
         raise node["offsets"].error(f"rising numbers from 0 to {len(text)} expected")
     bounds = offsets.tolist()
     try:
-        return tuple(text[start:stop].decode() for start, stop in zip(bounds, bounds[1:], strict=False))
+        return tuple(text[start:stop].decode() for start, stop in pairwise(bounds))
     except UnicodeDecodeError:
         raise _mangled(node, "a category is not UTF-8") from None
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.forest.document import Node
-from decision.forest.errors import ModelFormatError, UnsupportedModelError
+from decision.forest.errors import UnsupportedModelError
 
 MAX_DEPTH: Final = 1024
 """Splits on a path; deeper trees are refused so that every walk and attribution has a bound."""
@@ -118,7 +118,8 @@ def _check_values(node: Node, tree: Tree, inner: NDArray[np.int64], feature_coun
     leaves = tree.order[tree.left[tree.order] == _LEAF]
     if not np.all(np.isfinite(tree.value[leaves])):
         raise node["split_conditions"].error("a leaf is not finite")
-    if np.any(np.isnan(tree.value[inner])):
+    numeric = np.setdiff1d(inner, list(tree.categories))
+    if np.any(np.isnan(tree.value[numeric])):
         raise node["split_conditions"].error("a threshold is NaN")
     if np.any((tree.feature[inner] < 0) | (tree.feature[inner] >= feature_count)):
         raise node["split_indices"].error(f"a feature index is not in [0, {feature_count})")
@@ -149,15 +150,3 @@ def _segments(node: Node, codes: NDArray[np.int64]) -> dict[int, NDArray[np.int6
         raise node["categories_segments"].error("a segment is out of range")
     pieces = (codes[start : start + size] for start, size in zip(starts, sizes, strict=True))
     return dict(zip(nodes.tolist(), pieces, strict=True))
-
-
-def check_cover(tree: Tree) -> None:
-    """Attributions divide by cover: refuse what would give NaN.
-
-    Raises:
-        ModelFormatError: A cover that is NaN, infinite or negative, or zero at a split.
-    """
-    inner = tree.order[tree.left[tree.order] != _LEAF]
-    cover = tree.cover[tree.order]
-    if not np.all(np.isfinite(cover)) or np.any(cover < 0) or np.any(tree.cover[inner] <= 0):
-        raise ModelFormatError("sum_hessian: attributions need a positive, finite cover at every split")

@@ -7,9 +7,10 @@ every element of every container occupies at least one byte of it.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decision.forest.errors import ModelFormatError
 
@@ -26,7 +27,7 @@ _SCALARS: Final = {
     ord("D"): struct.Struct(">d"),
 }
 _INTEGERS: Final = frozenset(b"iUIlL")
-_DTYPES: Final = {
+_DTYPES: Final[dict[int, np.dtype[Any]]] = {
     ord("i"): np.dtype(">i1"),
     ord("U"): np.dtype(">u1"),
     ord("I"): np.dtype(">i2"),
@@ -72,7 +73,9 @@ class _Reader:
     def take(self, count: int) -> bytes:
         end = self.at + count
         if count < 0 or end > len(self.data):
-            raise self.error(f"{count} bytes expected, {len(self.data) - self.at} left; is the file cut short?")
+            raise self.error(
+                f"{count} bytes expected, {len(self.data) - self.at} left; is the file cut short?"
+            )
         piece = self.data[self.at : end]
         self.at = end
         return piece
@@ -100,16 +103,20 @@ class _Reader:
             return scalar.unpack(self.take(scalar.size))[0]
         match chr(marker):
             case "{":
-                return self.object(depth + 1)
+                return self.mapping(depth + 1)
             case "[":
                 return self.array(depth + 1)
             case "S":
                 return self.text()
             case "C":
                 return self.take(1).decode("latin-1")
-        if marker in _CONSTANTS:
-            return _CONSTANTS[marker]
-        raise self.error(f"unknown marker {bytes([marker])!r}")
+            case _:
+                return self.constant(marker)
+
+    def constant(self, marker: int) -> object:
+        if marker not in _CONSTANTS:
+            raise self.error(f"unknown marker {bytes([marker])!r}")
+        return _CONSTANTS[marker]
 
     def length(self) -> int:
         marker = self.marker()
@@ -137,13 +144,14 @@ class _Reader:
             items.append(self.value(depth))
         return items
 
-    def typed_array(self) -> np.ndarray:
+    def typed_array(self) -> NDArray[np.generic]:
         dtype = _DTYPES.get(self.marker())
         if dtype is None or not self.skip(b"#"):
             raise self.error("a typed array needs a number type and a count")
-        return np.frombuffer(self.take(self.length() * dtype.itemsize), dtype)
+        items: NDArray[np.generic] = np.frombuffer(self.take(self.length() * dtype.itemsize), dtype)
+        return items
 
-    def object(self, depth: int) -> dict[str, object]:
+    def mapping(self, depth: int) -> dict[str, object]:
         if self.peek() == ord("$"):
             raise self.error("typed objects are not used by XGBoost")
         fields: dict[str, object] = {}
