@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,6 @@ if TYPE_CHECKING:  # a policy without models needs no kernels
 
 _DAY_US: Final = 86_400_000_000
 _SCALARS: Final = frozenset({DType.BOOL, DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP})
-
-
-@runtime_checkable
-class Attributing(Protocol):
-    """A forest that says what each feature added to the margin."""
-
-    def contributions(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Shape (rows, outputs, features + 1), the last being the bias."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +92,14 @@ class ScoringPlan:
     def top_features(self, matrix: NDArray[np.float32], count: int) -> list[list[tuple[str, float]]]:
         """Per row the features that counted most, with their contributions to the margin, largest first.
 
-        Empty lists where the forest has no attributions.
+        Empty lists where the model has nothing to attribute by.
         """
-        forest = self.handle.forest
-        if not isinstance(forest, Attributing):
+        from decision.forest import ForestInputError
+
+        try:
+            contributions = self.handle.forest.contributions(matrix)[:, 0, :-1]
+        except ForestInputError:
             return [[] for _ in matrix]
-        contributions = forest.contributions(matrix)[:, 0, :-1]
         order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :count]
         return [
             [(self.columns[index].name, float(row[index])) for index in best if row[index]]

@@ -254,3 +254,23 @@ def test_eligible_offers_are_ranked_or_accounted_for(bundle: Bundle, values: Fra
     """An eligible offer is in the order, or a tag bound or the minimum score says why not."""
     found = look(bundle, values, seed)
     assert set(found.scores) == {*found.ranking.order, *found.ranking.crowded, *found.ranking.below}
+
+
+@given(bundles(), frames(), seeds)
+def test_order_is_pins_then_shown_then_scored(bundle: Bundle, values: Frame, seed: int) -> None:
+    """Granted pins stand at their positions; around them shown offers by rank, then scored ones by score and name."""
+    (home,) = bundle.policy.placements
+    policy = replace(bundle.policy, placements=(replace(home, explore=Explore()),))
+    found = look(Bundle.build(bundle.catalog, policy, {}, "customer_id"), values, seed)
+    standings, order = found.assessment.standings, found.ranking.order
+    for name, position in found.ranking.pinned.items():
+        assert order.index(name) == position - 1
+        assert position in {
+            act.action.position for act in standings[name].pins if isinstance(act.action, Pin)
+        }
+    rest = [name for name in order if not standings[name].pins]
+    shows = [name for name in rest if standings[name].shows]
+    scored = rest[len(shows) :]
+    assert shows == sorted(shows, key=lambda name: min(act.rank for act in standings[name].shows))
+    assert scored == sorted(scored, key=lambda name: (-found.scores[name], name))
+    assert rest == [*shows, *scored]
