@@ -20,7 +20,7 @@ SYNTAX_ERRORS_MAX: Final = 50
 BUCKETS_MAX: Final = 1_000_000
 CASES_MAX: Final = 64
 """Alternatives that the analysis of one condition follows before it gives up and reports nothing."""
-PAIRS_MAX: Final = 50_000
+PAIRS_MAX: Final = 20_000
 """Pairs of rules about one offer whose actions are compared."""
-PROOFS_MAX: Final = 2_000
+PROOFS_MAX: Final = 1_000
 """Pairs of rules with actions in each other's way whose conditions are compared."""

@@ -102,7 +102,7 @@ class Scope:
                 Code.UNKNOWN_FEATURE, f"there is no view `{view_name}`", span, nearest(view_name, known)
             )
             return None
-        feature = view.feature_by_name.get(name)
+        feature = next((item for item in view.features if item.name == name), None)
         if feature is None:
             hint = self._elsewhere(view, name)
             report.add(Code.UNKNOWN_FEATURE, f"the view `{view_name}` has no feature `{name}`", span, hint)
