@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -255,6 +256,8 @@ class _Compiler:
         rows = self._rows()
         if self.problems:
             raise PlanError(self.view.name, tuple(self.problems))
+        for row in rows:
+            self._column(row.column)
         windows = sorted({row.tiles for row in rows if row.tiles >= 0})
         references = self._references(rows)
         outputs: list[Output] = []
@@ -265,7 +268,8 @@ class _Compiler:
             output, slot, count = self._output(row, offset, references)
             outputs.append(output)
             reads.append((output.read, slot, count, window, output.offset, output.width))
-        layout = (1, self.hop_s, windows, self.columns, self.lanes, self.slots, self.firsts, references)
+        layout = [self.hop_s, windows, self.columns, self.lanes, *self.slots.values(), list(self.firsts)]
+        layout += [astuple(reference) for reference in references]
         return WindowPlan(
             view=self.view.name,
             hop_us=(self.hop_s or 3600) * 1_000_000,
@@ -281,7 +285,7 @@ class _Compiler:
             reads=_table(reads, 6),
             slot_features=tuple(self.blame[False]),
             total_features=tuple(self.blame[True]),
-            fingerprint=hashlib.sha256(repr(layout).encode()).digest()[:4],
+            fingerprint=hashlib.sha256(json.dumps(layout).encode()).digest()[:4],
         )
 
     def _rows(self) -> list[_Row]:
@@ -355,7 +359,6 @@ class _Compiler:
         references: list[Reference] = []
         offset = 0
         for (column, carrier, newest), (size, tiles) in groups.items():
-            self._column(column)
             references.append(
                 Reference(
                     column=column, carrier=carrier, newest=newest, offset=offset, size=size, tiles=tiles

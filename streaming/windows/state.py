@@ -107,13 +107,13 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         raise StateCorrupt(
             f"state of view {plan.view!r} has no head chunk; rebuild it from the event archive"
         )
+    last_us, expired_us, totals, refs = _decode_head(plan, chunks[prefix + b"h"])
     parts = []
     for name, data in chunks.items():
         if name != prefix + b"h":
             bits, number = (int(text) for text in name[len(prefix) :].split(b":"))
             parts.append(_decode_range(plan, data, number << bits))
     parts.sort(key=lambda part: int(part[0][0]))
-    last_us, expired_us, totals, refs = _decode_head(plan, chunks[prefix + b"h"])
     return TileState(
         last_event_us=last_us,
         expired_us=expired_us,

@@ -85,7 +85,7 @@ def _aggregate(function: str, values: list[Scalar | None], dtype: DType) -> Valu
         case "count":
             return len(values)
         case "sum":
-            return sum(int(v) for v in values) if dtype == DType.INT64 else _sum(values)  # type: ignore[arg-type]
+            return _whole_sum(values) if dtype == DType.INT64 else _sum(values)
         case _ if not values:
             return None
         case "mean":
@@ -97,12 +97,22 @@ def _aggregate(function: str, values: list[Scalar | None], dtype: DType) -> Valu
             return _typed(values[0], dtype)
         case "last":
             return _typed(values[-1], dtype)
-    raise AssertionError(function)
+        case _:
+            raise AssertionError(function)
+
+
+def _number(value: Scalar | None) -> float | int:
+    assert isinstance(value, float | int)
+    return value
+
+
+def _whole_sum(values: Iterable[Scalar | None]) -> int:
+    return sum([int(_number(value)) for value in values])
 
 
 def _sum(values: Iterable[Scalar | None]) -> float:
     """Each value rounded half to even to 10⁻⁶ (`round` of a Fraction does that), added exactly."""
-    return float(sum(round(Fraction(v) * SECOND_US) for v in values)) / 1e6  # type: ignore[arg-type]
+    return float(sum([round(Fraction(_number(value)) * SECOND_US) for value in values])) / 1e6
 
 
 def _order(value: Scalar | None) -> tuple[Scalar | None, float]:
@@ -120,4 +130,5 @@ def _typed(value: Scalar | None, dtype: DType) -> Scalar:
             return int(value)
         case DType.BOOL:
             return bool(value)
-    return value
+        case _:
+            return value

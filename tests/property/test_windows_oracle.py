@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,19 +102,23 @@ histories = st.lists(
 History = Sequence[tuple[int, int, str, dict[str, Scalar | None]]]
 
 
+def extension(values: list[Any], dtype: Any) -> Any:
+    return pd.array(values, dtype=dtype)
+
+
 def as_batch(plan: WindowPlan, history: History, nullable: bool = False) -> Batch:
     """Rows as pandas gives them: object strings, floats with NaN, nullable or object integers."""
     frame = pd.DataFrame(
         {
             "event_time": pd.to_datetime([us for _, us, _, _ in history], unit="us", utc=True),
-            "event_id": pd.array([event_id for _, _, event_id, _ in history], dtype=object),
+            "event_id": extension([event_id for _, _, event_id, _ in history], dtype=object),
             "x": np.array([math.nan if r["x"] is None else r["x"] for *_, r in history], dtype=np.float64),
-            "n": pd.array([r["n"] for *_, r in history], dtype="Int64" if nullable else object),
+            "n": extension([r["n"] for *_, r in history], dtype="Int64" if nullable else object),
             "at": pd.to_datetime(
-                pd.array([r["at"] for *_, r in history], dtype="Int64"), unit="us", utc=True
+                extension([r["at"] for *_, r in history], dtype="Int64"), unit="us", utc=True
             ),
-            "s": pd.array([r["s"] for *_, r in history], dtype="string" if nullable else object),
-            "b": pd.array([r["b"] for *_, r in history], dtype="boolean" if nullable else object),
+            "s": extension([r["s"] for *_, r in history], dtype="string" if nullable else object),
+            "b": extension([r["b"] for *_, r in history], dtype="boolean" if nullable else object),
         }
     )
     return Batch.from_frame(frame, np.array([e for e, *_ in history], dtype=np.int64), plan)
@@ -153,7 +158,8 @@ def test_windows_stream_equals_oracle_at_every_prefix(
     """After any micro-batch at any logical time, values, timestamps and due times are the oracle's."""
     plan = WindowPlan.compile(view)
     states = [TileState.empty(plan)] * 3
-    now_us, seen = -4 * HOP_US, []
+    now_us = -4 * HOP_US
+    seen: list[tuple[int, int, str, dict[str, Scalar | None]]] = []
     rest = data.draw(st.permutations(history))
     while True:
         size = data.draw(st.integers(0, max(len(rest), 1)))
