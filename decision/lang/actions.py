@@ -99,9 +99,13 @@ def _weigh(acting: Acting, least: float, most: float, form: str) -> Action | Non
     factor = float(acting.numbers[0].value) if len(acting.numbers) == 1 else 0.0  # type: ignore[arg-type]
     if not least <= factor <= most or factor == 0:
         name = acting.call.name.text
-        acting.fail(f"{name} takes a factor from {least:g} to {most:g}, not 0", f"write {form}")
+        acting.fail(f"{name} takes one factor {_range_text(least, most)}", f"write {form}")
         return None
     return None if selector is None else Boost(selector=selector, factor=factor)
+
+
+def _range_text(least: float, most: float) -> str:
+    return f"from {least:,.0f} to {most:,.0f}" if least > 0 else f"above 0 and at most {most:,.0f}"
 
 
 def _include(acting: Acting) -> Action | None:

@@ -11,7 +11,7 @@ from typing import Final
 from decision.lang.findings import Code, Finding, Severity, finding
 from decision.lang.limits import PAIRS_MAX, PROOFS_MAX
 from decision.lang.logic import can_fail, can_follow, can_hold, implies
-from decision.lang.syntax import And, Case, Compare, Expr, Literal, Or, Span, walk
+from decision.lang.syntax import And, Case, Compare, Expr, Or, walk
 from decision.lang.types import is_null
 from decision.policy import (
     Action,
@@ -37,34 +37,33 @@ def check(policy: Policy) -> Iterator[Finding]:
         yield from run(policy)
 
 
-def conditions(policy: Policy) -> Iterator[tuple[str, Expr, Span]]:
+def conditions(policy: Policy) -> Iterator[tuple[str, Expr]]:
     """Every condition with what it belongs to."""
     for segment in policy.segments:
-        yield f"segment `{segment.name}`", segment.condition, segment.span
+        yield f"segment `{segment.name}`", segment.condition
     for offer in policy.offers:
         if offer.when is not None:
-            yield f"offer `{offer.name}`", offer.when, offer.span
+            yield f"offer `{offer.name}`", offer.when
     for rule in policy.rules:
-        yield f"rule `{rule.name}`", rule.condition, rule.span
+        yield f"rule `{rule.name}`", rule.condition
 
 
 def check_constant(policy: Policy) -> Iterator[Finding]:
     """Conditions, and alternatives in them, that are always or never true."""
-    for owner, condition, span in conditions(policy):
-        whole = _constant(condition, f"the condition of {owner}", span)
+    for owner, condition in conditions(policy):
+        whole = _constant(condition, f"the condition of {owner}")
         if whole is not None:
             yield whole
         elif isinstance(condition, And | Or):
             parts = (part for part in condition.operands if isinstance(part, And | Or))
-            found = (_constant(part, f"this part of {owner}", part.span) for part in parts)
+            found = (_constant(part, f"this part of {owner}") for part in parts)
             yield from filter(None, found)
 
 
-def _constant(condition: Expr, what: str, owner: Span) -> Finding | None:
-    span = owner if isinstance(condition, Literal) else condition.span
+def _constant(condition: Expr, what: str) -> Finding | None:
     if not can_hold(condition):
         hint = "write IS NULL" if _compares_with_null(condition) else "look at its bounds, or remove it"
-        return finding(Code.ALWAYS_FALSE, f"{what} is never true", span, hint)
+        return finding(Code.ALWAYS_FALSE, f"{what} is never true", condition.span, hint)
     if not can_fail(condition):
         return finding(
             Code.ALWAYS_TRUE, f"{what} is always true", span, "remove it, or write what it should test"
@@ -81,7 +80,7 @@ def _compares_with_null(condition: Expr) -> bool:
 
 def check_branches(policy: Policy) -> Iterator[Finding]:
     """Branches of CASE that an earlier one always takes first."""
-    for owner, condition, _ in conditions(policy):
+    for owner, condition in conditions(policy):
         for node in walk(condition):
             if isinstance(node, Case):
                 yield from _dead_branches(node, owner)

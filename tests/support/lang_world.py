@@ -5,7 +5,7 @@ from __future__ import annotations
 from decision.lang.compiler import compile_expression
 from decision.lang.findings import render
 from decision.lang.syntax import Expr
-from decision.schema import Catalog, DType, Feature, JoinKey, ValueType, View
+from decision.schema import Aggregation, Catalog, DType, Feature, JoinKey, ValueType, View
 
 _CUSTOMER = JoinKey(name="customer_id", value_type=ValueType.STRING)
 _CATEGORY = JoinKey(name="product_category", value_type=ValueType.STRING)
@@ -79,6 +79,16 @@ CATALOG = Catalog(
             features=_features(spend_30d=ValueType.DOUBLE, impressions_7d=ValueType.INT64),
         ),
         View(name="offer_stats", join_keys=(_OFFER,), features=_features(shown_7d=ValueType.INT64)),
+        View(
+            name="windows",
+            join_keys=(_CUSTOMER,),
+            features=_features(shown_7d=ValueType.INT64),
+            aggregations=(
+                Aggregation(feature="shown_7d", column="shown", function="count", window_s=604_800),
+            ),
+            hop_s=3600,
+            stream=True,
+        ),
         View(name="weather", join_keys=(), features=_features(raining=ValueType.BOOL)),
         View(
             name="live_margin",
