@@ -65,9 +65,8 @@ def _constant(condition: Expr, what: str) -> Finding | None:
         hint = "write IS NULL" if _compares_with_null(condition) else "look at its bounds, or remove it"
         return finding(Code.ALWAYS_FALSE, f"{what} is never true", condition.span, hint)
     if not can_fail(condition):
-        return finding(
-            Code.ALWAYS_TRUE, f"{what} is always true", span, "remove it, or write what it should test"
-        )
+        hint = "remove it, or write what it should test"
+        return finding(Code.ALWAYS_TRUE, f"{what} is always true", condition.span, hint)
     return None
 
 
@@ -137,13 +136,23 @@ def check_pairs(policy: Policy) -> Iterator[Finding]:
     suspects = (
         suspect for pair in islice(pairs, PAIRS_MAX) if (suspect := _suspect(*pair, tags=tags)) is not None
     )
-    for suspect in islice(suspects, PROOFS_MAX):
-        yield from suspect()
+    proofs = (item for suspect in islice(suspects, PROOFS_MAX) for item in suspect())
+    yield from _once_shadowed(proofs)
     if next(suspects, None) is not None or next(pairs, None) is not None:
         message = "so many rules are about the same offers that not all pairs were compared"
         span = policy.rules[0].span
         code = Code.BOUND_EXCEEDED
         yield Finding(severity=Severity.WARNING, code=code, message=message, suggestion="", span=span)
+
+
+def _once_shadowed(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One rule that shadows another is enough to say so."""
+    seen: set[Span] = set()
+    for item in findings:
+        if item.code != Code.SHADOWED or item.span not in seen:
+            yield item
+        if item.code == Code.SHADOWED:
+            seen.add(item.span)
 
 
 Suspect = Callable[[], Iterator[Finding]]
