@@ -74,7 +74,7 @@ def same(left: object, right: object) -> bool:
     return type(left) is type(right) and left == right
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(typed_values)
 def test_values_encode_to_the_bytes_of_feast(case: tuple[ValueType, object]) -> None:
     """Every value of every type is encoded to exactly the bytes Feast's message serializes to."""
@@ -85,7 +85,7 @@ def test_values_encode_to_the_bytes_of_feast(case: tuple[ValueType, object]) -> 
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(typed_values)
 def test_values_decode_what_feast_wrote(case: tuple[ValueType, object]) -> None:
     """Every value that Feast's message serializes comes back, bit for bit."""
@@ -142,7 +142,7 @@ def verdict(value_type: ValueType, data: bytes) -> tuple[str, Value]:
         return ("other" if "stored value is" in str(error) else "malformed"), None
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from(list(ValueType)), pieces)
 def test_values_read_any_valid_encoding_as_protobuf_does(value_type: ValueType, parts: list[bytes]) -> None:
     """Unknown fields, repeated arms and merged lists are read the way protobuf reads them."""
@@ -162,7 +162,7 @@ def test_values_read_any_valid_encoding_as_protobuf_does(value_type: ValueType, 
     assert same(decoded, value)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(typed_values, st.data())
 def test_values_survive_damaged_bytes(case: tuple[ValueType, object], data: st.DataObject) -> None:
     """Flipped, cut and inserted bytes give protobuf's value or a ValueDecodeError, never another exception."""

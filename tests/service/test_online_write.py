@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_rows_newest_event_time_wins_in_any_order(client: Any) -> None:
         stamp = client.hget(KEY, STAMP)
         assert client.hget(KEY, FIELD) == (b"second" if second >= first else b"first")
         assert stamp == encode_timestamp(max(first, second))
+
+
+def test_rows_of_racing_writers_end_at_the_newest(client: Any, url: str) -> None:
+    """Threads that push rows in different orders leave the value that belongs to the latest event time."""
+
+    def push(seed: int) -> None:
+        times = list(range(1, 301))
+        random.Random(seed).shuffle(times)
+        with connect(url) as own:
+            writer = RowWriter(own)
+            for event_us in times:
+                writer.apply([row(event_us, b"%d" % event_us)])
+
+    workers = [threading.Thread(target=push, args=(seed,)) for seed in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert client.hgetall(KEY) == {FIELD: b"300", STAMP: encode_timestamp(300)}
 
 
 @pytest.mark.parametrize("stored", [b"\x08", b"\x08\xff", b"\x99", b"\x10\x80\x80"])

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import redis
 
-from online.errors import ConnectionStringError
-from online.store import Address, connect, connect_async, feast_connection_string, parse_address
+from online.errors import ConnectionStringError, StoreUnsupportedError
+from online.store import (
+    Address,
+    _check_version,
+    connect,
+    connect_async,
+    feast_connection_string,
+    parse_address,
+)
 
 WORD, COMMA, DIGITS, EQUALS = "secret", "p,w", "12", "a=b"
 
@@ -73,6 +82,14 @@ def test_feast_connection_strings_refuse_what_feast_cannot_parse(url: str) -> No
     """An address that Feast would misread is refused instead of written."""
     with pytest.raises(ConnectionStringError, match="Feast cannot parse"):
         feast_connection_string(url)
+
+
+@pytest.mark.parametrize(("version", "supported"), [("6.2.14", False), ("7.0.15", True), ("8.1.0", True)])
+def test_stores_older_than_redis_seven_are_refused(version: str, supported: bool) -> None:
+    """An old server is refused by name before anything is written to it."""
+    expectation = nullcontext() if supported else pytest.raises(StoreUnsupportedError, match=version)
+    with expectation:
+        _check_version(version)
 
 
 def test_clients_are_bounded_in_connections_and_time() -> None:
