@@ -65,7 +65,7 @@ def decide(
         seed: Unsigned 64-bit seed of exploration.
         degraded: What was already gone without, such as a store that did not answer.
         skip_scoring: Leave the model out because there is no time for it.
-        attributions: Name the features that counted most for each returned offer; costs about a millisecond.
+        attributions: Name the features that counted most for each returned offer; costs about as much again.
 
     Raises:
         RequestError: If the request names something that the placement does not have.

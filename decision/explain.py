@@ -16,6 +16,7 @@ from decision.frame import Frame
 from decision.plan import Act, RulePlan
 from decision.policy import Exclude, Include, Pin, Show
 from decision.record import Decision, RankedOffer, Reason, ReasonKind, Request
+from decision.scoring import Column
 from decision.validate import check_request
 from decision.weigh import Weighing, weigh
 from decision.words import failures
@@ -50,16 +51,17 @@ def feature_reasons(weighing: Weighing, offers: Sequence[str]) -> dict[str, tupl
         return {}
     top = scoring.top_features(np.stack([matrix[offer] for offer in scored]), FEATURES_NAMED)
     return {
-        offer: tuple(_feature(weighing, offer, name, contribution) for name, contribution in features)
+        offer: tuple(_feature(weighing, offer, column, contribution) for column, contribution in features)
         for offer, features in zip(scored, top, strict=True)
     }
 
 
-def _feature(weighing: Weighing, offer: str, name: str, contribution: float) -> Reason:
-    value = weighing.rows.candidate(offer).get(name)
-    shown = "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    detail = f"{shown} {'raises' if contribution > 0 else 'lowers'} the prediction by {abs(contribution):.3g}"
-    return Reason(kind=ReasonKind.FEATURE, name=name, detail=f"{detail} before the model's link")
+def _feature(weighing: Weighing, offer: str, column: Column, contribution: float) -> Reason:
+    value = column.read(weighing.rows.candidate(offer), weighing.now_us)
+    words = "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    words += " days ago" if column.is_timestamp and value is not None else ""
+    detail = f"{words}, moves the model's margin by {contribution:+.3g}"
+    return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
 
 
 def _rules(weighing: Weighing, standing: Standing) -> Iterator[Reason]:

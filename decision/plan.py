@@ -233,6 +233,7 @@ class Planner:
 
     def plan(self, placement: Placement) -> PlacementPlan:
         """The plan of one placement; BundleError where its parts do not fit together."""
+        _check_explore(placement)
         offers = self._offers(placement)
         rules = self._rules(placement, offers)
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
@@ -338,6 +339,14 @@ class Planner:
         if scoring is not None:
             read |= {column.name for column in scoring.columns}
         return tuple(sorted(read))
+
+
+def _check_explore(placement: Placement) -> None:
+    how = placement.explore
+    if how.kind is Exploration.SOFTMAX and not (math.isfinite(how.parameter) and how.parameter > 0):
+        raise BundleError(f"placement {placement.name!r}: a temperature of {how.parameter} must be above 0")
+    if how.kind is Exploration.EPSILON_GREEDY and not 0 <= how.parameter <= 1:
+        raise BundleError(f"placement {placement.name!r}: an epsilon of {how.parameter} must be from 0 to 1")
 
 
 def _is_on(cap: Cap, placement: Placement) -> bool:

@@ -89,7 +89,7 @@ class ScoringPlan:
             return None
         return [float(prediction) for prediction in predictions.reshape(len(matrix))]
 
-    def top_features(self, matrix: NDArray[np.float32], count: int) -> list[list[tuple[str, float]]]:
+    def top_features(self, matrix: NDArray[np.float32], count: int) -> list[list[tuple[Column, float]]]:
         """Per row the features that counted most, with their contributions to the margin, largest first.
 
         Empty lists where the model has nothing to attribute by.
@@ -102,7 +102,7 @@ class ScoringPlan:
             return [[] for _ in matrix]
         order = np.argsort(-np.abs(contributions), axis=1, kind="stable")[:, :count]
         return [
-            [(self.columns[index].name, float(row[index])) for index in best if row[index]]
+            [(self.columns[index], float(row[index])) for index in best if row[index]]
             for row, best in zip(contributions, order, strict=True)
         ]
 

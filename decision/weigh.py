@@ -44,6 +44,7 @@ class Weighing:
     scoring: Scoring
     scores: Mapping[str, float]
     ranking: Ranking
+    now_us: int
 
     @property
     def model_version(self) -> str:
@@ -69,6 +70,7 @@ def weigh(
         scoring=scoring,
         scores=scores,
         ranking=arbitrate([_contender(standing, scores) for standing in eligible], terms),
+        now_us=now_us,
     )
 
 

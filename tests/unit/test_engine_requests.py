@@ -19,7 +19,7 @@ from decision.errors import (
 )
 from decision.frame import Block, Frame
 from decision.plan import key_type, typed_key
-from decision.policy import Boost, Pin, Selector, Show
+from decision.policy import Boost, Exploration, Explore, Pin, Selector, Show
 from decision.schema import Catalog, DType, FeatureRef, JoinKey, Status, ValueType, View
 from decision.validate import check_request
 from tests.support.engine_world import (
@@ -187,6 +187,21 @@ def test_bundle_refuses_what_does_not_fit() -> None:
         world([offer("a")], [rule("r", Boost(selector=ALL, factor=float("inf")))])
     with pytest.raises(BundleError, match="finite"):
         world([offer("a", value=float("nan"))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameter"),
+    [
+        (Exploration.SOFTMAX, 0.0),
+        (Exploration.SOFTMAX, float("nan")),
+        (Exploration.EPSILON_GREEDY, 1.5),
+        (Exploration.EPSILON_GREEDY, -0.1),
+    ],
+)
+def test_bundle_refuses_exploration_out_of_range(kind: Exploration, parameter: float) -> None:
+    """A temperature must be above 0, an epsilon a probability."""
+    with pytest.raises(BundleError, match="must be"):
+        world([offer("a")], explore=Explore(kind=kind, top_k=2, parameter=parameter))
 
 
 def test_bundle_is_immutable() -> None:

@@ -168,6 +168,10 @@ def test_attributions_name_the_features_that_counted_most(booster: xgb.Booster, 
         told = [reason.name for reason in ranked.reasons if reason.kind is ReasonKind.FEATURE]
         best = np.argsort(-np.abs(contributions[ranked.offer]))[:3]
         assert told == [str(FEATURES[index]) for index in best]
+    details = {
+        r.detail.partition(",")[0] for o in decision.offers for r in o.reasons if r.name == "profile.last_at"
+    }
+    assert details == {"1.5 days ago"}
     assert not any(
         reason.kind is ReasonKind.FEATURE
         for ranked in ask(shop(handle), VALUES).offers
