@@ -19,6 +19,7 @@ from decision.policy import (
     Action,
     Boost,
     Cap,
+    Exploration,
     Offer,
     Pin,
     Placement,
