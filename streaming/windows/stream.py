@@ -179,13 +179,13 @@ def _refs(plan: WindowPlan, ranking: Ranking) -> list[tuple[Record | None, ...]]
 def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple[Record | None, ...], ...]:
     if not plan.firsts:
         return ()
-    return tuple(
-        tuple(
-            None if rank < 0 else ranking.record(key, rank)
-            for key, rank in zip(plan.firsts, row, strict=True)
-        )
-        for row in firsts.tolist()
-    )
+    nothing = (None,) * len(plan.firsts)
+    held = [nothing] * len(firsts)
+    # most tiles of a view with a wider window have none
+    for tile in np.flatnonzero((firsts >= 0).any(axis=1)).tolist():
+        ranks = zip(plan.firsts, firsts[tile].tolist(), strict=True)
+        held[tile] = tuple(None if rank < 0 else ranking.record(key, rank) for key, rank in ranks)
+    return tuple(held)
 
 
 def _feature(
