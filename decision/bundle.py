@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from decision.errors import UnknownPlacementError, nearest
-from decision.plan import PlacementPlan, Planner
+from decision.plan import PlacementPlan
+from decision.planner import Planner
 from decision.policy import Policy
 from decision.schema import Catalog
 from decision.scoring import ModelHandle

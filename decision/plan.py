@@ -6,31 +6,15 @@ the view is also keyed by something that offers declare. A request then only loo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from decision.errors import BundleError, InvalidCustomerError
 from decision.lang import names
-from decision.lang.interpreter import prepare
-from decision.lang.syntax import references
-from decision.policy import (
-    Action,
-    Boost,
-    Cap,
-    Exploration,
-    Offer,
-    Pin,
-    Placement,
-    Policy,
-    Rule,
-    Selector,
-    Show,
-    TagDecision,
-)
-from decision.schema import Catalog, DType, FeatureRef, Value, ValueType, View
-from decision.scoring import ModelHandle, ScoringPlan, plan_scoring
+from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
+from decision.schema import Catalog, DType, FeatureRef, Value, ValueType
+from decision.scoring import ScoringPlan
 
 Evaluate = Callable[[Mapping[str, Value], int], Value]
 """A prepared expression: (values by canonical name, now in µs) → value."""
@@ -135,10 +119,6 @@ class PlacementPlan:
     def context(self) -> Mapping[str, DType]:
         return self.placement.context
 
-    @property
-    def model_absent(self) -> bool:
-        return self.placement.model is not None and self.scoring is None
-
     @cached_property
     def offer_names(self) -> tuple[str, ...]:
         """Names of `offers`."""
@@ -221,181 +201,3 @@ def key_type(catalog: Catalog, customer_key: str) -> ValueType:
             f"the customer key {customer_key!r} must be a string or integer, not {value_type.name}"
         )
     return value_type
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planner:
-    """Builds the plans of one bundle's placements."""
-
-    catalog: Catalog
-    policy: Policy
-    models: Mapping[str, ModelHandle]
-    customer_key: str
-
-    def plan(self, placement: Placement) -> PlacementPlan:
-        """The plan of one placement; BundleError where its parts do not fit together."""
-        _check_explore(placement)
-        offers = self._offers(placement)
-        rules = self._rules(placement, offers)
-        caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
-        scoring = self._scoring(placement)
-        read = self._names_read(rules, offers, caps, scoring)
-        refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
-        return PlacementPlan(
-            placement=placement,
-            offers=offers,
-            offer_plans={offer.name: _offer_plan(offer, placement) for offer in offers},
-            rules=rules,
-            caps=caps,
-            customer_refs=tuple(ref for ref in refs if self._view(ref).name in self._customer_views),
-            candidate_refs=tuple(ref for ref in refs if ref.view not in self._customer_views),
-            memberships=tuple((segment, name) for name, segment in self._memberships.items()),
-            customer_key=self.customer_key,
-            customer_key_type=key_type(self.catalog, self.customer_key),
-            customer_keyed_views=self._keyed_views,
-            scoring=scoring,
-        )
-
-    @cached_property
-    def _customer_views(self) -> frozenset[str]:
-        return frozenset(
-            view.name for view in self.catalog.views if set(view.key_names) <= {self.customer_key}
-        )
-
-    @cached_property
-    def _keyed_views(self) -> frozenset[str]:
-        return frozenset(view.name for view in self.catalog.views if view.key_names == (self.customer_key,))
-
-    @cached_property
-    def _memberships(self) -> dict[str, str]:
-        return {
-            f"{segment.view}.{segment.name}": segment.name
-            for segment in self.policy.segments
-            if segment.view in self._customer_views
-        }
-
-    def _view(self, ref: FeatureRef) -> View:
-        view = self.catalog.view_by_name.get(ref.view)
-        if view is None or ref.feature not in view.feature_by_name:
-            raise BundleError(f"the policy reads {ref}, which is no feature of the catalog")
-        if view.on_demand:
-            raise BundleError(f"{ref} is computed on demand; rules and models may not read it")
-        return view
-
-    def _offers(self, placement: Placement) -> tuple[Offer, ...]:
-        rules = [rule for rule in self.policy.rules if rule.placement == placement.name]
-        added = {
-            action.offer for rule in rules for action in _actions(rule) if isinstance(action, Show | Pin)
-        }
-        here = added | set(placement.fallback)
-        return tuple(
-            offer for offer in self.policy.offers if offer.name in here or _is_listed(offer, placement)
-        )
-
-    def _rules(self, placement: Placement, offers: tuple[Offer, ...]) -> tuple[RulePlan, ...]:
-        return tuple(
-            self._rule(rule, order, offers)
-            for order, rule in enumerate(self.policy.rules)
-            if rule.placement == placement.name
-        )
-
-    def _rule(self, rule: Rule, order: int, offers: tuple[Offer, ...]) -> RulePlan:
-        read = references(rule.condition)
-        segments = tuple(segment for name, segment in self._memberships.items() if name in read)
-        acts = tuple(
-            Act(
-                rule=rule,
-                action=action,
-                rank=(-rule.priority, order, place),
-                targets=_acted_on(action, offers),
-                segments=segments,
-            )
-            for place, action in enumerate((*rule.actions, *rule.otherwise))
-        )
-        split = len(rule.actions)
-        return RulePlan(rule=rule, holds=prepare(rule.condition), then=acts[:split], otherwise=acts[split:])
-
-    def _cap(self, cap: Cap, offers: tuple[Offer, ...]) -> CapPlan:
-        return CapPlan(
-            cap=cap,
-            targets=_targets(cap.selector or Selector(), offers),
-            counter=str(cap.counter),
-            per_candidate=self._view(cap.counter).name not in self._customer_views,
-        )
-
-    def _scoring(self, placement: Placement) -> ScoringPlan | None:
-        handle = self.models.get(placement.model) if placement.model else None
-        return plan_scoring(handle, self.catalog, self._customer_views) if handle else None
-
-    def _names_read(
-        self,
-        rules: tuple[RulePlan, ...],
-        offers: tuple[Offer, ...],
-        caps: tuple[CapPlan, ...],
-        scoring: ScoringPlan | None,
-    ) -> tuple[str, ...]:
-        read = set(self._memberships) | {cap.counter for cap in caps}
-        for condition in (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers)):
-            read |= references(condition) if condition is not None else frozenset()
-        if scoring is not None:
-            read |= {column.name for column in scoring.columns}
-        return tuple(sorted(read))
-
-
-def _check_explore(placement: Placement) -> None:
-    how = placement.explore
-    if how.kind is Exploration.SOFTMAX and not (math.isfinite(how.parameter) and how.parameter > 0):
-        raise BundleError(f"placement {placement.name!r}: a temperature of {how.parameter} must be above 0")
-    if how.kind is Exploration.EPSILON_GREEDY and not 0 <= how.parameter <= 1:
-        raise BundleError(f"placement {placement.name!r}: an epsilon of {how.parameter} must be from 0 to 1")
-
-
-def _is_on(cap: Cap, placement: Placement) -> bool:
-    return cap.placement is None or cap.placement == placement.name
-
-
-def _is_listed(offer: Offer, placement: Placement) -> bool:
-    return any(_selects(selector, offer) for selector in placement.candidates)
-
-
-def _selects(selector: Selector, offer: Offer) -> bool:
-    """A selector without offer and tag is about every offer."""
-    named = selector.offer is None or selector.offer == offer.name
-    return named and (selector.tag is None or selector.tag in offer.tags)
-
-
-def _targets(selector: Selector, offers: Iterable[Offer]) -> frozenset[str]:
-    return frozenset(offer.name for offer in offers if _selects(selector, offer))
-
-
-def _actions(rule: Rule) -> tuple[Action, ...]:
-    return (*rule.actions, *rule.otherwise)
-
-
-def _acted_on(action: Action, offers: Iterable[Offer]) -> frozenset[str]:
-    match action:
-        case TagDecision():
-            return frozenset()
-        case Show(offer=name) | Pin(offer=name):
-            return frozenset({name})
-        case Boost(factor=factor) if not (math.isfinite(factor) and factor >= 0):
-            raise BundleError(f"a boost by {factor} must be finite and not negative")
-        case _:
-            return _targets(action.selector, offers)
-
-
-def _offer_plan(offer: Offer, placement: Placement) -> OfferPlan:
-    if not math.isfinite(offer.value):
-        raise BundleError(f"the value of offer {offer.name!r} must be finite, not {offer.value}")
-    constants = {f"{OFFER}.{name}": value for name, value in offer.attributes.items()}
-    return OfferPlan(
-        offer=offer,
-        listed=_is_listed(offer, placement),
-        constants={**constants, f"{OFFER}.tags": offer.tags},
-        eligible=prepare(offer.when) if offer.when is not None else None,
-    )
-
-
-def _ref(name: str) -> FeatureRef:
-    view, _, feature = name.partition(".")
-    return FeatureRef(view=view, feature=feature)
