@@ -91,4 +91,4 @@ class Mailer(ShopUser):
     @task(1)
     def look_up(self) -> None:
         """Read a customer's features."""
-        self.features.GetOnlineFeatures(self.shopper().is_read("home_hero_v1"), timeout=DEADLINE_S)
+        self.features.GetOnlineFeatures(self.shopper().is_looked_up(), timeout=DEADLINE_S)

@@ -29,6 +29,14 @@ CATEGORIES = (
     "COLD CEREAL",
 )
 
+LOOKED_UP = (
+    "purchase_history:last_month_total",
+    "purchase_history:orders_90d",
+    "session:last_browsed_category",
+    "session:views_30m",
+    "segments:cart_abandoner",
+)
+
 Properties = dict[str, str | float | bool]
 
 
@@ -69,14 +77,14 @@ class Shopper:
     def asks(self, placement: str) -> decision_pb2.DecideRequest:
         """Ask what to show at a placement."""
         return decision_pb2.DecideRequest(
-            placement=placement, customer_id=self.customer_id, limit=5, context=self._context(placement)
+            placement=placement, customer_id=self.customer_id, context=self._context(placement)
         )
 
-    def is_read(self, feature_service: str) -> features_pb2.GetOnlineFeaturesRequest:
+    def is_looked_up(self) -> features_pb2.GetOnlineFeaturesRequest:
         """Read the customer's features, as a dashboard would."""
-        keys = {"customer_id": features_pb2.Value(int64_value=int(self.customer_id))}
+        keys = {"customer_id": features_pb2.Value(string_value=self.customer_id)}
         return features_pb2.GetOnlineFeaturesRequest(
-            feature_service=feature_service, entities=[features_pb2.EntityRow(keys=keys)]
+            features=LOOKED_UP, entities=[features_pb2.EntityRow(keys=keys)]
         )
 
     def _context(self, placement: str) -> dict[str, features_pb2.Value]:
