@@ -179,7 +179,7 @@ def _refs(plan: WindowPlan, ranking: Ranking) -> list[tuple[Record | None, ...]]
 def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple[Record | None, ...], ...]:
     if not plan.firsts:
         return ()
-    nothing = (None,) * len(plan.firsts)
+    nothing: tuple[Record | None, ...] = (None,) * len(plan.firsts)
     held = [nothing] * len(firsts)
     # most tiles of a view with a wider window have none
     for tile in np.flatnonzero((firsts >= 0).any(axis=1)).tolist():
