@@ -14,14 +14,12 @@ from decision.forest.trees import Tree
 
 MAX_SET_BITS: Final = 1 << 29
 
-PAD: Final = np.uint64(kernels.KEY_GREATEST)
-"""A split of no tree, on slot 0; it fills a top up where both its sides hold the same leaf."""
-
 
 class NodeCoder:
     """Encodes the splits of one forest; equal sets of categories are stored once.
 
     Attributes:
+        pad: A split that always goes left: no key of feature 0 with missing as the least reaches its limit.
         coded: int64, for every feature with a categorical split: the feature and its number of codes.
     """
 
@@ -31,6 +29,7 @@ class NodeCoder:
         self._place = {feature: place for place, feature in enumerate(self._code_count)}
         self._start: dict[tuple[int, bytes], int] = {}
         self._bits = 0
+        self.pad = np.uint64((feature_count * kernels.LANES << 32) | kernels.KEY_GREATEST)
         self.coded = np.array(list(self._code_count.items()), np.int64).ravel()
 
     def encode(self, tree: Tree) -> NDArray[np.uint64]:

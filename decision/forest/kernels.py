@@ -7,8 +7,8 @@ are added in the model's order, in float32.
 
 **Trees.** The top of a tree, at most `layout.MAX_TOP` splits deep, is stored complete: node `i` has children `2 i`
 and `2 i + 1`, short branches are padded, so a walk is a fixed number of steps without branches. Eight walks run
-side by side to hide the latency of loads: eight rows through one tree, or one row through eight trees. What lies
-deeper is a plain linked tree, the pool.
+side by side to hide the latency of loads: eight rows through one tree, or one row through eight trees. Batches with
+deeper trees go on in the pool, where a node names its left child and the right one is next to it.
 
 **Keys.** A float32 becomes an int32 of the same order, and a split one integer comparison, `key >= threshold` goes
 right. Every feature has two slots, with missing as the greatest key (goes right) and as the least (goes left); a
@@ -44,7 +44,7 @@ TREE_GROUP: Final = 4
 BASE: Final = 5
 CODED: Final = 6  # per categorical feature: feature, number of codes
 LEAF: Final = 7
-NEXT: Final = 8  # where a top's leaf goes on in the pool, or -1; empty if no tree is deep
+NEXT: Final = 8  # by place of a leaf, where a deep batch's walk goes on in the pool
 POOL_LEFT: Final = 9
 POOL_VALUE: Final = 10
 BITS: Final = 11
@@ -121,13 +121,13 @@ def fill_lane(
     boundscheck=False,
 )
 def goes_right(node: int, keys: NDArray[np.int32], lane: int, bits: NDArray[np.uint32]) -> Any:
-    """One split of any kind, 1 for right; both kinds are computed, since a branch here mispredicts."""
+    """One split of any kind, 1 for right; computes both kinds, since a branch here would mispredict."""
     key = keys[((node >> _HALF) & _SLOT) + lane]
     limit = int32(node)
     categorical = node >> _FLAG
     at = uint64(int64(key) + int64(limit)) * categorical
-    bit = uint64(bits[at >> _WORD] >> uint32(at & _BIT)) & _ONE
-    return bit if categorical else uint64(key >= limit)
+    bit = uint64(bits[at >> _WORD] >> uint32(at & _BIT))
+    return (bit & categorical) | (uint64(key >= limit) & (categorical ^ _ONE))
 
 
 @njit(
@@ -145,36 +145,48 @@ def step(nodes: NDArray[np.uint64], base: int, i: int, keys: NDArray[np.int32], 
 
 
 @njit(
-    [
-        float32(
-            uint64,
-            _const(int32),
-            uint64,
-            _const(uint64),
-            _const(float32),
-            _const(int32),
-            _const(int32),
-            _const(float32),
-            _const(uint32),
-            uint64,
-        )
-    ],
+    [void(uint64[::1], uint64, _const(int32), _const(uint64), uint64, _const(int32), _const(uint32))],
     cache=True,
     nogil=True,
     fastmath=False,
     error_model="numpy",
     boundscheck=False,
 )
-def finish(  # type: ignore[no-untyped-def]
-    at, keys, lane, nodes, leaf, next_, pool_left, pool_value, bits, pool_node
-):
-    """The value behind leaf `at` of a top, walking on through the pool."""
-    if next_.shape[0] == 0 or next_[at] < 0:
-        return leaf[at]
-    node = uint64(next_[at])
-    while pool_left[node] >= 0:
-        node = uint64(pool_left[node]) + goes_right(nodes[pool_node + node], keys, lane, bits)
-    return pool_value[node]
+def walk_pool(at, stride, keys, nodes, pool_node, pool_left, bits):  # type: ignore[no-untyped-def]
+    """Take eight walks through the pool to their leaves, in place; walk `r` reads lane `r * stride`.
+
+    A leaf is its own left child and its split always goes left, so walks that have arrived wait for the rest.
+    """
+    i0 = at[0]
+    i1 = at[1]
+    i2 = at[2]
+    i3 = at[3]
+    i4 = at[4]
+    i5 = at[5]
+    i6 = at[6]
+    i7 = at[7]
+    moved = True
+    while moved:
+        n0 = uint64(pool_left[i0]) + goes_right(nodes[pool_node + i0], keys, uint64(0), bits)
+        n1 = uint64(pool_left[i1]) + goes_right(nodes[pool_node + i1], keys, uint64(1) * stride, bits)
+        n2 = uint64(pool_left[i2]) + goes_right(nodes[pool_node + i2], keys, uint64(2) * stride, bits)
+        n3 = uint64(pool_left[i3]) + goes_right(nodes[pool_node + i3], keys, uint64(3) * stride, bits)
+        n4 = uint64(pool_left[i4]) + goes_right(nodes[pool_node + i4], keys, uint64(4) * stride, bits)
+        n5 = uint64(pool_left[i5]) + goes_right(nodes[pool_node + i5], keys, uint64(5) * stride, bits)
+        n6 = uint64(pool_left[i6]) + goes_right(nodes[pool_node + i6], keys, uint64(6) * stride, bits)
+        n7 = uint64(pool_left[i7]) + goes_right(nodes[pool_node + i7], keys, uint64(7) * stride, bits)
+        moved = (
+            (n0 ^ i0) | (n1 ^ i1) | (n2 ^ i2) | (n3 ^ i3) | (n4 ^ i4) | (n5 ^ i5) | (n6 ^ i6) | (n7 ^ i7)
+        ) != 0
+        i0, i1, i2, i3, i4, i5, i6, i7 = n0, n1, n2, n3, n4, n5, n6, n7
+    at[0] = i0
+    at[1] = i1
+    at[2] = i2
+    at[3] = i3
+    at[4] = i4
+    at[5] = i5
+    at[6] = i6
+    at[7] = i7
 
 
 @njit(
@@ -195,33 +207,17 @@ def add_eight_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-unt
     pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
     bits = table[table[BITS] : table[END]].view(np.uint32)
     pool_node = uint64(table[POOL_NODE])
+    at = np.empty(LANES, np.uint64)
     for t in range(begin, end):
         batch = 3 * (t >> 3)
         depth = batches[batch + 1]
+        flags = batches[batch + 2]
         width = _ONE << uint64(depth)
         base = uint64(batches[batch]) + uint64(t & 7) * width
         leaves = base - width
-        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
         into = int64(tree_group[t]) * LANES
-        if batches[batch + 2] == 0:
-            for _ in range(depth):
-                i0 = step(nodes, base, i0, keys, uint64(0))
-                i1 = step(nodes, base, i1, keys, uint64(1))
-                i2 = step(nodes, base, i2, keys, uint64(2))
-                i3 = step(nodes, base, i3, keys, uint64(3))
-                i4 = step(nodes, base, i4, keys, uint64(4))
-                i5 = step(nodes, base, i5, keys, uint64(5))
-                i6 = step(nodes, base, i6, keys, uint64(6))
-                i7 = step(nodes, base, i7, keys, uint64(7))
-            sums[into] += leaf[leaves + i0]
-            sums[into + 1] += leaf[leaves + i1]
-            sums[into + 2] += leaf[leaves + i2]
-            sums[into + 3] += leaf[leaves + i3]
-            sums[into + 4] += leaf[leaves + i4]
-            sums[into + 5] += leaf[leaves + i5]
-            sums[into + 6] += leaf[leaves + i6]
-            sums[into + 7] += leaf[leaves + i7]
-        else:
+        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
+        if flags & BATCH_CATEGORICAL:
             for _ in range(depth):
                 i0 = (i0 << _ONE) + goes_right(nodes[base + i0], keys, uint64(0), bits)
                 i1 = (i1 << _ONE) + goes_right(nodes[base + i1], keys, uint64(1), bits)
@@ -231,12 +227,37 @@ def add_eight_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-unt
                 i5 = (i5 << _ONE) + goes_right(nodes[base + i5], keys, uint64(5), bits)
                 i6 = (i6 << _ONE) + goes_right(nodes[base + i6], keys, uint64(6), bits)
                 i7 = (i7 << _ONE) + goes_right(nodes[base + i7], keys, uint64(7), bits)
-            ends = (i0, i1, i2, i3, i4, i5, i6, i7)
+        else:
+            for _ in range(depth):
+                i0 = step(nodes, base, i0, keys, uint64(0))
+                i1 = step(nodes, base, i1, keys, uint64(1))
+                i2 = step(nodes, base, i2, keys, uint64(2))
+                i3 = step(nodes, base, i3, keys, uint64(3))
+                i4 = step(nodes, base, i4, keys, uint64(4))
+                i5 = step(nodes, base, i5, keys, uint64(5))
+                i6 = step(nodes, base, i6, keys, uint64(6))
+                i7 = step(nodes, base, i7, keys, uint64(7))
+        if flags & BATCH_DEEP:
+            at[0] = next_[leaves + i0]
+            at[1] = next_[leaves + i1]
+            at[2] = next_[leaves + i2]
+            at[3] = next_[leaves + i3]
+            at[4] = next_[leaves + i4]
+            at[5] = next_[leaves + i5]
+            at[6] = next_[leaves + i6]
+            at[7] = next_[leaves + i7]
+            walk_pool(at, _ONE, keys, nodes, pool_node, pool_left, bits)
             for lane in range(LANES):
-                at = leaves + ends[lane]
-                sums[into + lane] += finish(
-                    at, keys, uint64(lane), nodes, leaf, next_, pool_left, pool_value, bits, pool_node
-                )
+                sums[into + lane] += pool_value[at[lane]]
+        else:
+            sums[into] += leaf[leaves + i0]
+            sums[into + 1] += leaf[leaves + i1]
+            sums[into + 2] += leaf[leaves + i2]
+            sums[into + 3] += leaf[leaves + i3]
+            sums[into + 4] += leaf[leaves + i4]
+            sums[into + 5] += leaf[leaves + i5]
+            sums[into + 6] += leaf[leaves + i6]
+            sums[into + 7] += leaf[leaves + i7]
 
 
 @njit(
@@ -257,9 +278,11 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
     pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
     bits = table[table[BITS] : table[END]].view(np.uint32)
     pool_node = uint64(table[POOL_NODE])
+    at = np.empty(LANES, np.uint64)
     lane = uint64(0)
     for b in range(begin >> 3, (end + 7) >> 3):
         depth = batches[3 * b + 1]
+        flags = batches[3 * b + 2]
         width = _ONE << uint64(depth)
         b0 = uint64(batches[3 * b])
         b1 = b0 + width
@@ -270,18 +293,7 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
         b6 = b5 + width
         b7 = b6 + width
         i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
-        plain = batches[3 * b + 2] == 0
-        if plain:
-            for _ in range(depth):
-                i0 = step(nodes, b0, i0, keys, lane)
-                i1 = step(nodes, b1, i1, keys, lane)
-                i2 = step(nodes, b2, i2, keys, lane)
-                i3 = step(nodes, b3, i3, keys, lane)
-                i4 = step(nodes, b4, i4, keys, lane)
-                i5 = step(nodes, b5, i5, keys, lane)
-                i6 = step(nodes, b6, i6, keys, lane)
-                i7 = step(nodes, b7, i7, keys, lane)
-        else:
+        if flags & BATCH_CATEGORICAL:
             for _ in range(depth):
                 i0 = (i0 << _ONE) + goes_right(nodes[b0 + i0], keys, lane, bits)
                 i1 = (i1 << _ONE) + goes_right(nodes[b1 + i1], keys, lane, bits)
@@ -291,15 +303,34 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
                 i5 = (i5 << _ONE) + goes_right(nodes[b5 + i5], keys, lane, bits)
                 i6 = (i6 << _ONE) + goes_right(nodes[b6 + i6], keys, lane, bits)
                 i7 = (i7 << _ONE) + goes_right(nodes[b7 + i7], keys, lane, bits)
-        ends = (b0 - width + i0, b0 + i1, b1 + i2, b2 + i3, b3 + i4, b4 + i5, b5 + i6, b6 + i7)
-        for t in range(max(begin, b << 3), min(end, (b << 3) + 8)):
-            at = ends[t & 7]
-            if plain:
-                sums[tree_group[t]] += leaf[at]
-            else:
-                sums[tree_group[t]] += finish(
-                    at, keys, lane, nodes, leaf, next_, pool_left, pool_value, bits, pool_node
-                )
+        else:
+            for _ in range(depth):
+                i0 = step(nodes, b0, i0, keys, lane)
+                i1 = step(nodes, b1, i1, keys, lane)
+                i2 = step(nodes, b2, i2, keys, lane)
+                i3 = step(nodes, b3, i3, keys, lane)
+                i4 = step(nodes, b4, i4, keys, lane)
+                i5 = step(nodes, b5, i5, keys, lane)
+                i6 = step(nodes, b6, i6, keys, lane)
+                i7 = step(nodes, b7, i7, keys, lane)
+        at[0] = b0 - width + i0
+        at[1] = b0 + i1
+        at[2] = b1 + i2
+        at[3] = b2 + i3
+        at[4] = b3 + i4
+        at[5] = b4 + i5
+        at[6] = b5 + i6
+        at[7] = b6 + i7
+        first = b << 3
+        if flags & BATCH_DEEP:
+            for r in range(LANES):
+                at[r] = next_[at[r]]
+            walk_pool(at, lane, keys, nodes, pool_node, pool_left, bits)
+            for t in range(max(begin, first), min(end, first + LANES)):
+                sums[tree_group[t]] += pool_value[at[t - first]]
+        else:
+            for t in range(max(begin, first), min(end, first + LANES)):
+                sums[tree_group[t]] += leaf[at[t - first]]
 
 
 @njit(

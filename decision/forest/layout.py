@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.forest import kernels
-from decision.forest.coding import PAD, NodeCoder
+from decision.forest.coding import NodeCoder
 from decision.forest.errors import UnsupportedModelError
 from decision.forest.paths import Paths, find_paths
 from decision.forest.trees import Tree
@@ -42,7 +42,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Piece:
-    """One tree's part of the arrays; `pool_left` and `next` count from the start of this tree's pool."""
+    """One tree's part of the arrays; `pool_left` and `next` count from the start of its own pool."""
 
     nodes: NDArray[np.uint64]
     leaf: Float32s
@@ -79,13 +79,15 @@ def lay_out(
     for first in range(0, len(trees), kernels.LANES):
         batch = trees[first : first + kernels.LANES]
         depth = min(MAX_TOP, max(tree.depth for tree in batch))
-        batches.append((start, depth, _flags(batch, depth)))
+        flags = _flags(batch, depth)
+        deep = bool(flags & kernels.BATCH_DEEP)
+        batches.append((start, depth, flags))
         some = slice(first, first + kernels.LANES)
         pieces += [
-            _piece(tree, leaf, code, depth)
+            _piece(tree, leaf, _padded(tree, code, coder.pad), depth, deep=deep)
             for tree, leaf, code in zip(batch, leaves[some], codes[some], strict=True)
         ]
-        pieces += [_idle(depth)] * (kernels.LANES - len(batch))
+        pieces += [_idle(coder.pad, depth, deep=deep)] * (kernels.LANES - len(batch))
         start += kernels.LANES << depth
     sections = _sections(pieces) | {
         kernels.BATCHES: np.array(batches, np.int64).ravel(),
@@ -114,28 +116,33 @@ def _flags(batch: Sequence[Tree], depth: int) -> int:
     return (kernels.BATCH_CATEGORICAL if categorical else 0) | (kernels.BATCH_DEEP if deep else 0)
 
 
-def _piece(tree: Tree, leaf: Float32s, codes: NDArray[np.uint64], depth: int) -> _Piece:
-    nodes = np.full(1 << depth, PAD)
+def _padded(tree: Tree, codes: NDArray[np.uint64], pad: np.uint64) -> NDArray[np.uint64]:
+    """Leaves as splits that always go left, to themselves."""
+    return np.where(tree.left >= 0, codes, pad)
+
+
+def _piece(tree: Tree, leaf: Float32s, codes: NDArray[np.uint64], depth: int, *, deep: bool) -> _Piece:
+    nodes = np.zeros(1 << depth, np.uint64)
     at = np.zeros(1, np.int64)
     for level in range(depth):
+        nodes[1 << level : 2 << level] = codes[at]
         inner = tree.left[at] >= 0
-        nodes[1 << level : 2 << level] = np.where(inner, codes[at], PAD)
         left = np.where(inner, tree.left[at], at)
         at = np.column_stack((left, left + inner)).ravel()
-    pool, place = _pool_order(tree, at)
+    pool, place = _pool_order(tree, at if deep else at[:0])
     return _Piece(
         nodes=nodes,
         leaf=leaf[at],
         next=place[at],
         pool_nodes=codes[pool],
-        pool_left=np.where(tree.left[pool] >= 0, place[tree.left[pool]], -1),
+        pool_left=np.where(tree.left[pool] >= 0, place[tree.left[pool]], place[pool]),
         pool_value=leaf[pool],
     )
 
 
 def _pool_order(tree: Tree, at: Int64s) -> tuple[Int64s, Int64s]:
-    """The splits among `at` with all below them, siblings side by side, and each node's place (-1 for none)."""
-    levels = [at[tree.left[at] >= 0]]
+    """Nodes `at` and all below them, siblings side by side; and each node's place, -1 for none."""
+    levels = [np.unique(at)]
     while len(levels[-1]):
         parents = levels[-1][tree.left[levels[-1]] >= 0]
         levels.append(np.column_stack((tree.left[parents], tree.left[parents] + 1)).ravel())
@@ -145,17 +152,17 @@ def _pool_order(tree: Tree, at: Int64s) -> tuple[Int64s, Int64s]:
     return pool, place
 
 
-def _idle(depth: int) -> _Piece:
+def _idle(pad: np.uint64, depth: int, *, deep: bool) -> _Piece:
     """A tree that fills a batch up and is never added."""
     size = 1 << depth
-    none = np.zeros(0, np.int64)
+    pool = int(deep)
     return _Piece(
-        nodes=np.full(size, PAD),
+        nodes=np.full(size, pad),
         leaf=np.zeros(size, np.float32),
-        next=np.full(size, -1, np.int64),
-        pool_nodes=np.zeros(0, np.uint64),
-        pool_left=none,
-        pool_value=np.zeros(0, np.float32),
+        next=np.zeros(size, np.int64),
+        pool_nodes=np.full(pool, pad),
+        pool_left=np.zeros(pool, np.int64),
+        pool_value=np.zeros(pool, np.float32),
     )
 
 
@@ -163,20 +170,13 @@ def _sections(pieces: Sequence[_Piece]) -> dict[int, NDArray[np.generic]]:
     """Leaves and pool of all trees, with the pool's indices counted from its common start."""
     sizes = [len(piece.pool_left) for piece in pieces]
     starts = np.cumsum([0, *sizes])[:-1].tolist()
-    shifted = [
-        (_shift(piece.next, start), _shift(piece.pool_left, start))
-        for piece, start in zip(pieces, starts, strict=True)
-    ]
+    placed = list(zip(pieces, starts, strict=True))
     return {
         kernels.LEAF: _join([piece.leaf for piece in pieces], np.float32),
-        kernels.NEXT: _join([next_ for next_, _ in shifted] if any(sizes) else [], np.int64),
-        kernels.POOL_LEFT: _join([left for _, left in shifted], np.int64),
+        kernels.NEXT: _join([piece.next + start for piece, start in placed if any(sizes)], np.int64),
+        kernels.POOL_LEFT: _join([piece.pool_left + start for piece, start in placed], np.int64),
         kernels.POOL_VALUE: _join([piece.pool_value for piece in pieces], np.float32),
     }
-
-
-def _shift(indices: Int64s, start: int) -> Int64s:
-    return np.where(indices >= 0, indices + start, -1)
 
 
 def _join(arrays: Sequence[NDArray[Any]], dtype: type[T]) -> NDArray[T]:

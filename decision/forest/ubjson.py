@@ -97,21 +97,24 @@ class _Reader:
         return self.value_of(self.marker(), depth)
 
     def value_of(self, marker: int, depth: int) -> object:
-        if depth > MAX_DEPTH:
-            raise self.error(f"nested deeper than {MAX_DEPTH}")
         if (scalar := _SCALARS.get(marker)) is not None:
             return scalar.unpack(self.take(scalar.size))[0]
         match chr(marker):
             case "{":
-                return self.mapping(depth + 1)
+                return self.mapping(self.deeper(depth))
             case "[":
-                return self.array(depth + 1)
+                return self.array(self.deeper(depth))
             case "S":
                 return self.text()
             case "C":
                 return self.take(1).decode("latin-1")
             case _:
                 return self.constant(marker)
+
+    def deeper(self, depth: int) -> int:
+        if depth >= MAX_DEPTH:
+            raise self.error(f"nested deeper than {MAX_DEPTH}")
+        return depth + 1
 
     def constant(self, marker: int) -> object:
         if marker not in _CONSTANTS:

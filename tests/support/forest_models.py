@@ -117,16 +117,16 @@ def _labels(
     rng: np.random.Generator, objective: str, params: dict[str, Any], rows: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """Labels that follow the rows, so that trees grow."""
-    signal = np.nan_to_num(rows, nan=0.7, posinf=3, neginf=-3) % 5
+    signal = np.nan_to_num(rows, nan=0.7, posinf=3, neginf=-3).astype(np.float64) % 5
     score = signal @ rng.normal(size=rows.shape[1]) + rng.normal(size=len(rows))
-    rank = score.argsort().argsort() / len(score)
-    if objective in MULTI:
-        return np.floor(rank * params["num_class"])
-    if objective in BINARY or objective == "rank:map":
-        return np.floor(rank * 2)
-    if objective in RANKING or objective in ("count:poisson", "survival:cox"):
-        return np.floor(rank * 4) + (objective == "survival:cox")
-    return 0.98 * rank + 0.01 if objective != "reg:squarederror" else score
+    rank = score.argsort().argsort() / np.float64(len(score))
+    kinds = {"multi": params.get("num_class", 0), "binary": 2, "rank": 2 if objective == "rank:map" else 4}
+    kind, _, _ = objective.partition(":")
+    if kind in kinds:
+        return np.asarray(np.floor(rank * kinds[kind]), np.float64)
+    if objective in {"count:poisson", "survival:cox"}:
+        return np.floor(rank * 4) + np.float64(objective == "survival:cox")
+    return score if objective == "reg:squarederror" else 0.98 * rank + 0.01
 
 
 def columns_of(values: NDArray[np.float32], row_count: int) -> NDArray[np.float32]:
