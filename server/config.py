@@ -16,8 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from server.errors import ServerError
 
 PREFIX = "WAYPOST_"
-CLIENT_VARIABLES = frozenset({"WAYPOST_TARGET"})
-"""Variables that clients read and the server ignores."""
+OTHER_VARIABLES = frozenset({"WAYPOST_TARGET", "WAYPOST_REDIS"})
+"""Variables that clients and feature repos read and the server ignores."""
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
@@ -137,7 +137,7 @@ def load_settings(**options: Any) -> Settings:
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """`WAYPOST_` variables that name no setting."""
-    known = CLIENT_VARIABLES | {PREFIX + name.upper() for name in _flat_names()}
+    known = OTHER_VARIABLES | {PREFIX + name.upper() for name in _flat_names()}
     known |= {PREFIX + name.upper() for name in Settings.model_fields}
     return sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
 

@@ -50,7 +50,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return handler
         call = _Call(method, handler, self._settings, self._metrics)
         self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=None, response_serializer=handler.response_serializer
+            call.answer, request_deserializer=None, response_serializer=handler.response_serializer
         )
         return self._wrapped[method]
 
@@ -65,7 +65,8 @@ class _Call:
         self._settings = settings
         self._metrics = metrics
 
-    async def __call__(self, data: bytes, context: Any) -> Any:
+    async def answer(self, data: bytes, context: Any) -> Any:
+        """Answer a request, or end the call with a status."""
         started = time.perf_counter()
         CURRENT.set(Budget.start(context.time_remaining(), self._settings.deadlines))
         try:

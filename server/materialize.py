@@ -14,6 +14,7 @@ from decision.policy import Policy
 from online.errors import StoreUnavailableError
 from online.store import connect
 from online.write import EntityWriter
+from server.bundles import repo_policy
 from server.config import ClockKind, Settings
 from server.repo import Repo, load_repo
 from streaming.keys import PartitionKeys
@@ -109,7 +110,12 @@ def _run_partition(
 
 
 def _keep_running(
-    settings: Settings, repo: Repo, plan: StreamPlan, redis_url: str, partition: int, stopping: threading.Event
+    settings: Settings,
+    repo: Repo,
+    plan: StreamPlan,
+    redis_url: str,
+    partition: int,
+    stopping: threading.Event,
 ) -> None:
     while not stopping.is_set():
         client = connect(redis_url)

@@ -39,14 +39,15 @@ def _failure(error: Any, target: str) -> typer.Exit:
 
 
 def details_of(status: Any) -> list[str]:
-    """The details of a `google.rpc.Status` as lines for people."""
+    """The details of a `google.rpc.Status` that its message does not say, as lines for people."""
     lines = []
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if detail.Unpack(info):
             lines.append(f"  reason: {info.reason}")
         elif detail.Unpack(bad):
-            lines += [f"  {item.field}: {item.description}" for item in bad.field_violations]
+            texts = [f"{item.field}: {item.description}" for item in bad.field_violations]
+            lines += [f"  {text}" for text in texts if text not in status.message]
     return lines
 
 

@@ -21,7 +21,7 @@ def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")])
 
     Example: `waypost init my_repo && waypost up --repo my_repo`
     """
-    from server.templates import write_repo
+    from server.scaffold import write_repo
 
     for path in write_repo(folder):
         say(f"wrote {path}")

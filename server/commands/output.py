@@ -35,7 +35,9 @@ def say_json(value: object) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for people."""
-    grid = Table(*columns, title=title, title_justify="left")
+    grid = Table(title=title, title_justify="left")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
     for row in rows:
         grid.add_row(*(cell.replace("[", r"\[") for cell in row))
     console.print(grid)

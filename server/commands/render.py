@@ -79,6 +79,6 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
         ("records lost", str(response.decision_records_lost)),
     ]
     for part in response.partitions:
-        current = part.watermark.ToJsonString()
+        current = part.watermark.ToJsonString() if part.watermark.ByteSize() else "nothing yet"
         rows.append((f"partition {part.partition}", f"{part.lag} records behind, features as of {current}"))
     return rows

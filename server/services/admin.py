@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import redis.exceptions
 
 from server.bundles import BundleKeeper
 from server.clock import Clock, VirtualClock
 from server.decision_log import DecisionLog
-from server.errors import ConditionError, PolicyRejectedError, RepoError
+from server.errors import ConditionError, ServerError, StoreUnavailableError
 from server.services.decision import DecisionService
 from server.values import micros, timestamp
 from streaming.log import EventLog
@@ -31,6 +33,8 @@ class PartitionLag:
     watermark_us: int
 
 
+RETRY_AFTER_S = 1.0
+Answer = TypeVar("Answer")
 Partitions = Callable[[], Awaitable[Sequence[PartitionLag]]]
 
 
@@ -76,7 +80,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 admin_pb2.PartitionStatus(
                     partition=p.partition, lag=p.lag, watermark=timestamp(p.watermark_us)
                 )
-                for p in await self._partitions()
+                for p in await _stored(self._partitions())
             ],
             decision_count=self._decisions.count,
             decision_records_lost=self._decision_log.lost_count,
@@ -94,7 +98,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         before_us = self._clock.now_us()
         now_us = self._clock.advance(micros(request.now))
         if now_us > before_us:
-            await self._log.tick(now_us)
+            await _stored(self._log.tick(now_us))
         return admin_pb2.AdvanceClockResponse(now=timestamp(now_us))
 
     async def Reload(  # noqa: N802 - the name in the proto
@@ -105,7 +109,15 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """Compile policy and models anew and swap them in; a bad one is refused and the old one goes on."""
         try:
             serving = await asyncio.to_thread(self._bundles.reload)
-        except (PolicyRejectedError, RepoError) as error:
+        except ServerError as error:
             message = f"the new policy is refused, the old one goes on deciding:\n{error}"
             raise ConditionError("RELOAD_REFUSED", message, {"findings": str(error)}) from error
         return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)
+
+
+async def _stored(work: Awaitable[Answer]) -> Answer:
+    """What the store answers; StoreUnavailableError where it does not."""
+    try:
+        return await work
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise StoreUnavailableError("the store does not answer: is it running?", RETRY_AFTER_S) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server.errors import ServerError
 
-FOLDER = Path(__file__).parent / "repo"
+FOLDER = Path(__file__).parent / "templates" / "repo"
 SUFFIX = ".tmpl"
 _HIDDEN = {"feastignore": ".feastignore", "gitignore": ".gitignore"}
 

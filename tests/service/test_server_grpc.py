@@ -1,0 +1,470 @@
+"""The services over a real store: answers, refusals, degradations, reloads, and decisions that replay."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from server.bundles import kept_bundle
+from server.decision_codec import record_bytes
+from server.decision_files import find
+from server.errors import RequestError
+from server.grpc_server import SERVICE_NAMES
+from server.replay import replay
+from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
+from tests.support.valkey import Valkey, run_valkey
+from waypost.admin.v1 import admin_pb2
+from waypost.decision.v1 import decision_pb2
+from waypost.events.v1 import events_pb2
+from waypost.features.v1 import features_pb2
+
+DAY_US = 86_400_000_000
+NOW_US = 1_767_225_600_000_000
+Call = Callable[[Clinic], Any]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A store for this module."""
+    with run_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def clinic(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    """A server of the clinic on a virtual clock, with one patient in the store."""
+    with run_clinic(tmp_path_factory.mktemp("clinic"), store.url, clock="virtual") as running:
+        running.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(NOW_US)), timeout=TIMEOUT_S)
+        running.put("visits", {"patient_id": 7}, {"visit_count_30d": 3, "fees_90d": 12.5}, NOW_US - DAY_US)
+        running.put("groups", {"patient_id": 7}, {"regular": True}, NOW_US - DAY_US)
+        profile = {"age_years": 41, "insurer": None, "reminders_wanted": True}
+        running.put("profile", {"patient_id": 7}, profile, NOW_US - 400 * DAY_US)
+        yield running
+
+
+def stamp(micros: int) -> Timestamp:
+    """An instant."""
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
+
+
+def event(event_id: str = "e", **changes: Any) -> events_pb2.Event:
+    """A valid visit, with changes."""
+    properties = Struct()
+    properties.update({"department": "general", "fee": 20.0} | changes.pop("properties", {}))
+    fields: dict[str, Any] = {
+        "event_type": "visit",
+        "customer_id": "7",
+        "event_time": stamp(NOW_US - 5_000_000),
+    } | changes
+    return events_pb2.Event(event_id=event_id, properties=properties, **fields)
+
+
+def decide(clinic: Clinic, **fields: Any) -> decision_pb2.DecideResponse:
+    """A decision at the portal for patient 7, with changes."""
+    request = {"placement": "portal_banner", "customer_id": "7"} | fields
+    return clinic.decisions.Decide(decision_pb2.DecideRequest(**request), timeout=TIMEOUT_S)
+
+
+def read(clinic: Clinic, **fields: Any) -> features_pb2.GetOnlineFeaturesResponse:
+    """Features of an entity."""
+    return clinic.features.GetOnlineFeatures(
+        features_pb2.GetOnlineFeaturesRequest(**fields), timeout=TIMEOUT_S
+    )
+
+
+def row(**keys: Any) -> features_pb2.EntityRow:
+    """An entity row; numbers and texts become values."""
+    return features_pb2.EntityRow(
+        keys={name: whole(value) if isinstance(value, int) else text(value) for name, value in keys.items()}
+    )
+
+
+def publish(clinic: Clinic, *events: events_pb2.Event) -> events_pb2.PublishEventsResponse:
+    """Publish events."""
+    return clinic.events.PublishEvents(events_pb2.PublishEventsRequest(events=events), timeout=TIMEOUT_S)
+
+
+def wait_for_record(clinic: Clinic, decision_id: str) -> decision_pb2.DecisionRecord:
+    """The record of a decision, once the log has flushed it."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        record = find(clinic.settings.decisions_dir, decision_id)
+        if record is not None:
+            return record
+    raise AssertionError(f"{decision_id} was not logged")
+
+
+def test_a_rule_fires_on_stored_features_and_context(clinic: Clinic) -> None:
+    """Stored features and request context decide together, and the answer says why."""
+    response = decide(clinic, context={"reason": text("pain")})
+    assert response.offers[0].offer == "priority_slot"
+    assert response.offers[0].content["title"] == "We kept a slot for you"
+    assert any(reason.name == "slot_for_regulars" for reason in response.offers[0].reasons)
+    assert (list(response.tags), list(response.segments)) == (["regulars"], ["regular"])
+    ages = {age.view: age.age.ToMicroseconds() for age in response.feature_ages if age.HasField("age")}
+    assert ages["visits"] == DAY_US
+    assert response.decided_at == stamp(NOW_US)
+
+
+def test_an_unknown_customer_gets_a_decision(clinic: Clinic) -> None:
+    """A customer never seen before is answered from defaults and rules, and marked as such."""
+    response = decide(clinic, customer_id="999")
+    assert [offer.offer for offer in response.offers] == ["flu_shot", "skin_check"]
+    assert decision_pb2.DEGRADATION_KIND_UNKNOWN_CUSTOMER in {item.kind for item in response.degraded}
+
+
+def test_decision_ids_sort_by_time_and_differ(clinic: Clinic) -> None:
+    """Ids are unique though the clock stands still, and begin with the decision's time."""
+    found = {decide(clinic).decision_id for _ in range(20)}
+    assert len(found) == 20
+    assert {int(item.replace("-", "")[:12], 16) for item in found} == {NOW_US // 1_000}
+
+
+def test_a_logged_decision_replays_to_the_same_bytes(clinic: Clinic) -> None:
+    """Record, kept bundle and engine give the same bytes again."""
+    asked_at = features_pb2.Value(timestamp_value=stamp(NOW_US - 1))
+    context = {"reason": text("pain"), "asked_at": asked_at, "party_size": whole(2)}
+    response = decide(clinic, context=context, limit=2)
+    record = wait_for_record(clinic, response.decision_id)
+    assert record.response == response
+    bundle = kept_bundle(
+        clinic.settings.bundles_dir, clinic.settings.models_dir, record.bundle_version, record.model_version
+    )
+    assert record_bytes(replay(record, bundle)) == record_bytes(record)
+
+
+def test_a_given_seed_is_logged(clinic: Clinic) -> None:
+    """The seed of a request is the seed of its record."""
+    response = decide(clinic, seed=2**64 - 1)
+    assert wait_for_record(clinic, response.decision_id).seed == 2**64 - 1
+
+
+def test_features_come_in_the_order_asked_for(clinic: Clinic) -> None:
+    """One column per feature in request order, with values, statuses and event times per entity."""
+    response = read(
+        clinic,
+        features=["profile:age_years", "visits:visit_count_30d", "visits:last_visit_at", "profile:insurer"],
+        entities=[row(patient_id=7), row(patient_id="8")],
+    )
+    age, count, last, insurer = response.columns
+    assert [column.name for column in response.columns[:2]] == ["profile:age_years", "visits:visit_count_30d"]
+    assert [value.int64_value for value in count.values] == [3, 0]
+    assert list(count.statuses) == [features_pb2.FIELD_STATUS_PRESENT, features_pb2.FIELD_STATUS_NOT_FOUND]
+    assert count.event_timestamps[0] == stamp(NOW_US - DAY_US)
+    assert count.event_timestamps[1] == Timestamp()
+    assert (age.statuses[0], age.values[0].int64_value) == (features_pb2.FIELD_STATUS_STALE, 41)
+    assert insurer.statuses[0] == features_pb2.FIELD_STATUS_NULL
+    assert last.statuses[0] == features_pb2.FIELD_STATUS_NOT_FOUND
+
+
+def test_a_feature_service_gives_its_features(clinic: Clinic) -> None:
+    """A feature service is a list of features in its own order."""
+    response = read(clinic, feature_service="portal_v1", entities=[row(patient_id=7)])
+    assert [column.name for column in response.columns][:2] == ["visits:visit_count_30d", "profile:age_years"]
+
+
+def test_one_bad_event_does_not_hold_up_the_others(clinic: Clinic) -> None:
+    """The refused event says why and stays out of the log; the others are in it."""
+    before = clinic.log_length()
+    response = publish(clinic, event("a"), event("b", properties={"fee": -1.0}), event("c"))
+    assert [result.accepted for result in response.results] == [True, False, True]
+    assert (response.accepted_count, clinic.log_length()) == (2, before + 2)
+    refused = refusal(response.results[1].error)
+    assert (refused.info.reason, refused.fields) == ("OUT_OF_RANGE", ["events[1].properties.fee"])
+
+
+BAD_EVENTS = [
+    ("INVALID_ID", "event_id", {"event_id": ""}),
+    ("INVALID_ID", "customer_id", {"customer_id": "seven"}),
+    ("UNKNOWN_EVENT_TYPE", "event_type", {"event_type": "visti"}),
+    ("UNKNOWN_PROPERTY", "properties.colour", {"properties": {"colour": "red"}}),
+    ("EVENT_TIME_MISSING", "event_time", {"event_time": None}),
+    ("EVENT_TIME_INVALID", "event_time", {"event_time": Timestamp(seconds=-1)}),
+    ("EVENT_TIME_IN_FUTURE", "event_time", {"event_time": stamp(NOW_US + DAY_US)}),
+    ("REQUIRED_PROPERTY_MISSING", "properties.fee", {"properties": {"fee": None}}),
+    ("WRONG_TYPE", "properties.fee", {"properties": {"fee": "much"}}),
+    ("TOO_LONG", "properties.department", {"properties": {"department": "x" * 65}}),
+    ("NOT_ALLOWED", "properties.urgency", {"properties": {"urgency": "whenever"}}),
+    ("OUT_OF_RANGE", "properties.fee", {"properties": {"fee": -0.01}}),
+]
+
+
+@pytest.mark.parametrize(("reason", "field", "changes"), BAD_EVENTS)
+def test_a_malformed_event_names_field_and_reason(
+    clinic: Clinic, reason: str, field: str, changes: dict[str, Any]
+) -> None:
+    """Every way in which an event can be wrong has its reason and its field."""
+    result = publish(clinic, event(**changes)).results[0]
+    refused = refusal(result.error)
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert refused.fields == [f"events[0].{field}"]
+
+
+def _raw(method: str, data: bytes) -> Call:
+    def call(clinic: Clinic) -> Any:
+        stub: Any = clinic.channel.unary_unary(method)
+        return stub(data, timeout=TIMEOUT_S)
+
+    return call
+
+
+INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+BAD_CALLS: list[tuple[str, grpc.StatusCode, list[str], Call]] = [
+    ("UNKNOWN_PLACEMENT", NOT_FOUND, [], lambda c: decide(c, placement="portal_baner")),
+    ("REQUIRED_FIELD_MISSING", INVALID, ["placement"], lambda c: decide(c, placement="")),
+    ("REQUIRED_FIELD_MISSING", INVALID, ["customer_id"], lambda c: decide(c, customer_id="")),
+    ("FIELD_TYPE_MISMATCH", INVALID, ["customer_id"], lambda c: decide(c, customer_id="seven")),
+    ("UNKNOWN_CONTEXT_FIELD", INVALID, ["context.reson"], lambda c: decide(c, context={"reson": text("x")})),
+    ("FIELD_TYPE_MISMATCH", INVALID, ["context.urgent"], lambda c: decide(c, context={"urgent": text("x")})),
+    (
+        "FIELD_TYPE_MISMATCH",
+        INVALID,
+        ["context.asked_at"],
+        lambda c: decide(c, context={"asked_at": whole(3)}),
+    ),
+    ("UNKNOWN_CANDIDATE", INVALID, ["candidates[1]"], lambda c: decide(c, candidates=["flu_shot", "flu"])),
+    ("FIELD_OUT_OF_RANGE", INVALID, ["limit"], lambda c: decide(c, limit=-1)),
+    ("FIELD_OUT_OF_RANGE", INVALID, ["candidates"], lambda c: decide(c, candidates=["flu_shot"] * 1_001)),
+    (
+        "FIELD_OUT_OF_RANGE",
+        INVALID,
+        ["context.reason"],
+        lambda c: decide(c, context={"reason": text("x" * 5_000)}),
+    ),
+    (
+        "UNKNOWN_FEATURE_SERVICE",
+        NOT_FOUND,
+        [],
+        lambda c: read(c, feature_service="portal", entities=[row(patient_id=1)]),
+    ),
+    (
+        "UNKNOWN_FEATURE",
+        NOT_FOUND,
+        [],
+        lambda c: read(c, features=["visit:fees_90d"], entities=[row(patient_id=1)]),
+    ),
+    (
+        "UNKNOWN_FEATURE",
+        NOT_FOUND,
+        [],
+        lambda c: read(c, features=["visits:fees"], entities=[row(patient_id=1)]),
+    ),
+    ("FIELD_TYPE_MISMATCH", INVALID, ["features[0]"], lambda c: read(c, features=["fees_90d"])),
+    ("REQUIRED_FIELD_MISSING", INVALID, ["feature_service"], lambda c: read(c, entities=[row(patient_id=1)])),
+    (
+        "FIELDS_EXCLUSIVE",
+        INVALID,
+        ["feature_service"],
+        lambda c: read(c, feature_service="portal_v1", features=["visits:fees_90d"]),
+    ),
+    (
+        "UNKNOWN_ENTITY_KEY",
+        INVALID,
+        ["entities[0].keys.patient"],
+        lambda c: read(c, features=["visits:fees_90d"], entities=[row(patient=1)]),
+    ),
+    (
+        "REQUIRED_FIELD_MISSING",
+        INVALID,
+        ["entities[1].keys.patient_id"],
+        lambda c: read(c, features=["visits:fees_90d"], entities=[row(patient_id=1), row()]),
+    ),
+    (
+        "FIELD_TYPE_MISMATCH",
+        INVALID,
+        ["entities[0].keys.patient_id"],
+        lambda c: read(c, features=["visits:fees_90d"], entities=[row(patient_id="seven")]),
+    ),
+    (
+        "FIELD_OUT_OF_RANGE",
+        INVALID,
+        ["entities"],
+        lambda c: read(c, features=["visits:fees_90d"], entities=[row(patient_id=1)] * 1_001),
+    ),
+    (
+        "FEATURE_NOT_READABLE",
+        INVALID,
+        ["features[0]"],
+        lambda c: read(c, features=["waiting:minutes"], entities=[row(patient_id=1)]),
+    ),
+    ("BATCH_TOO_LARGE", INVALID, ["events"], lambda c: publish(c, *[events_pb2.Event()] * 1_001)),
+    (
+        "MESSAGE_TOO_LARGE",
+        INVALID,
+        ["request"],
+        lambda c: publish(c, event(properties={"department": "x" * (5 << 20)})),
+    ),
+    (
+        "MESSAGE_MALFORMED",
+        INVALID,
+        ["request"],
+        _raw("/waypost.decision.v1.DecisionService/Decide", b"\xff\xff"),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "fields", "call"),
+    BAD_CALLS,
+    ids=[f"{case[0]}-{i}" for i, case in enumerate(BAD_CALLS)],
+)
+def test_a_bad_request_names_field_and_reason(
+    clinic: Clinic, reason: str, code: grpc.StatusCode, fields: list[str], call: Call
+) -> None:
+    """Every refusal has its code, one ErrorInfo with its reason, and the field or resource at fault."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(clinic)
+    refused = refusal(caught.value)
+    assert (refused.code, refused.info.reason, refused.fields) == (code, reason, fields)
+    if code is NOT_FOUND:
+        assert refused.details[error_details_pb2.ResourceInfo].resource_name
+
+
+def test_every_reason_is_reached_by_a_test() -> None:
+    """The cases of this module cover every reason that a request may be refused for."""
+    elsewhere = {
+        "LOG_FULL",
+        "BUDGET_SPENT",
+        "STORE_UNAVAILABLE",
+        "CLOCK_NOT_VIRTUAL",
+        "RELOAD_REFUSED",
+    }
+    known = set().union(*(kind.reasons for kind in RequestError.__subclasses__()))
+    assert {case[0] for case in BAD_CALLS} | {case[0] for case in BAD_EVENTS} | elsewhere == known
+
+
+def test_suggestions_name_the_nearest(clinic: Clinic) -> None:
+    """A misspelt name is answered with the one that was probably meant."""
+    with pytest.raises(grpc.RpcError) as caught:
+        decide(clinic, placement="portal_baner")
+    assert "'portal_banner'" in refusal(caught.value).message
+
+
+def test_reload_swaps_a_new_policy_in(store: Valkey, tmp_path: Path) -> None:
+    """An edited policy decides after a reload; a broken one is refused with its findings and changes nothing."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        before = decide(clinic).bundle_version
+        policy = clinic.settings.repo / "policy" / "portal.policy"
+        policy.write_text(policy.read_text().replace("Call us", "Ring us"))
+        after = clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S).bundle_version
+        assert before != after == decide(clinic).bundle_version
+        policy.write_text(
+            policy.read_text().replace("visits.visit_count_30d >= 2 AND", "visits.vist_count_30d >= 2 AND")
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RELOAD_REFUSED")
+        assert "policy/portal.policy:" in refused.message
+        assert "^" in refused.message
+        assert decide(clinic).bundle_version == after
+
+
+def test_the_systems_clock_cannot_be_advanced(store: Valkey, tmp_path: Path) -> None:
+    """Only a virtual clock moves on request."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(NOW_US)), timeout=TIMEOUT_S)
+        assert refusal(caught.value).info.reason == "CLOCK_NOT_VIRTUAL"
+
+
+def test_the_virtual_clock_never_runs_backwards(clinic: Clinic) -> None:
+    """An earlier time has no effect; a later one also ticks the log."""
+    early = clinic.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(1)), timeout=TIMEOUT_S)
+    assert early.now == stamp(NOW_US)
+
+
+def test_status_says_what_serves(clinic: Clinic) -> None:
+    """Project, bundle, time, partitions and counts."""
+    decide(clinic)
+    status = clinic.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
+    assert (status.project, status.now) == ("clinic", stamp(NOW_US))
+    assert status.bundle_version == decide(clinic).bundle_version
+    assert (len(status.partitions), status.decision_records_lost) == (clinic.settings.partitions, 0)
+    assert status.decision_count > 0
+
+
+def test_health_reflection_and_metrics_answer(clinic: Clinic) -> None:
+    """Every service is SERVING, is listed by reflection, and is measured."""
+    for name in ("", *SERVICE_NAMES):
+        answer = health_pb2_grpc.HealthStub(clinic.channel).Check(
+            health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S
+        )
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    stub = reflection_pb2_grpc.ServerReflectionStub(clinic.channel)
+    (listed,) = stub.ServerReflectionInfo(iter([request]), timeout=TIMEOUT_S)
+    assert set(SERVICE_NAMES) <= {service.name for service in listed.list_services_response.service}
+    decide(clinic)
+    with urllib.request.urlopen(f"http://{clinic.addresses.http}/metrics", timeout=TIMEOUT_S) as page:
+        assert 'waypost_rpc_seconds_bucket{code="OK",le="5e-05",method="Decide"}' in page.read().decode()
+    with urllib.request.urlopen(f"http://{clinic.addresses.http}/health", timeout=TIMEOUT_S) as page:
+        assert page.read() == b"SERVING\n"
+
+
+def test_a_full_log_refuses_with_a_time_to_retry(store: Valkey, tmp_path: Path) -> None:
+    """Beyond the bound nothing is accepted, and the client learns when to come back."""
+    with run_clinic(tmp_path, store.url, partitions=1, log_max_records=1, clock="virtual") as clinic:
+        clinic.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(NOW_US)), timeout=TIMEOUT_S)
+        publish(clinic, event("first"))
+        with pytest.raises(grpc.RpcError) as caught:
+            publish(clinic, event("second"))
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LOG_FULL")
+        assert refused.details[error_details_pb2.RetryInfo].retry_delay.ToMilliseconds() > 0
+
+
+def test_a_silent_store_leaves_a_degraded_answer_in_time(tmp_path: Path) -> None:
+    """With the store frozen, decisions and features still come, marked; publishing fails with the budget spent."""
+    deadlines = {"store_ms": 50, "cap_ms": 300}
+    with (
+        run_valkey(tmp_path / "valkey") as store,
+        run_clinic(tmp_path, store.url, deadlines=deadlines) as clinic,
+    ):
+        decide(clinic)
+        store.pause()
+        response = decide(clinic)
+        assert [item.kind for item in response.degraded] == [decision_pb2.DEGRADATION_KIND_STORE_TIMEOUT]
+        assert response.offers
+        columns = read(clinic, features=["visits:fees_90d"], entities=[row(patient_id=7)]).columns
+        assert list(columns[0].statuses) == [features_pb2.FIELD_STATUS_TIMEOUT]
+        with pytest.raises(grpc.RpcError) as caught:
+            publish(clinic, event(event_time=stamp(time.time_ns() // 1_000)))
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "BUDGET_SPENT")
+        store.resume()
+        kinds = {item.kind for item in decide(clinic).degraded}
+        assert kinds == {decision_pb2.DEGRADATION_KIND_UNKNOWN_CUSTOMER}
+
+
+def test_a_dead_store_is_named(tmp_path: Path) -> None:
+    """With the store gone, decisions say so, and publishing asks to send the events again."""
+    with run_valkey(tmp_path / "valkey") as store, run_clinic(tmp_path, store.url) as clinic:
+        store.kill()
+        kinds = {item.kind for item in decide(clinic).degraded}
+        assert decision_pb2.DEGRADATION_KIND_STORE_UNAVAILABLE in kinds
+        with pytest.raises(grpc.RpcError) as caught:
+            publish(clinic, event(event_time=stamp(time.time_ns() // 1_000)))
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
+        assert refusal(caught.value).info.reason == "STORE_UNAVAILABLE"
+
+
+def test_stopping_flushes_the_decision_log(store: Valkey, tmp_path: Path) -> None:
+    """What was decided just before the end is in the log afterwards."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        decision_id = decide(clinic).decision_id
+    assert find(clinic.settings.decisions_dir, decision_id) is not None
