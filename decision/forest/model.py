@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from decision.forest.reader import Category, ModelDocument, read_model
 from decision.schema import Value
 
 Float32s = NDArray[np.float32]
+
+_FLOAT32: Final = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,14 +141,16 @@ class Forest:
         return encode_columns(self.feature_names, self._codes, columns)
 
     def _checked(self, rows: Float32s) -> Float32s:
-        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != len(self.feature_names):
+        if rows.dtype != _FLOAT32 or rows.ndim != 2 or rows.shape[1] != len(self.feature_names):
             raise ForestInputError(
                 f"rows must be float32[n, {len(self.feature_names)}], not {rows.dtype}{list(rows.shape)}"
             )
-        return np.require(rows, requirements=["C", "A"])
+        return rows if rows.flags.carray else np.require(rows, requirements=["C", "A"])
 
     def _trees_between(self, iteration_range: tuple[int, int] | None) -> tuple[int, int]:
-        begin, end = iteration_range or (0, 0)
+        if iteration_range is None:
+            return 0, self._iteration_start[-1]
+        begin, end = iteration_range
         end = end or self.iteration_count
         if not 0 <= begin <= end <= self.iteration_count or (self._dart and begin == end):
             raise ForestInputError(
