@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import zoneinfo
 from bisect import bisect_right
-from datetime import UTC as UTC_INFO
 from datetime import datetime, tzinfo
 from typing import Final
 
@@ -75,7 +74,7 @@ def _first_change_s(info: tzinfo, low_s: int, high_s: int, offset_s: int) -> int
 
 
 def _offset_s(info: tzinfo, at_s: int) -> int:
-    offset = datetime.fromtimestamp(at_s, UTC_INFO).astimezone(info).utcoffset()
+    offset = datetime.fromtimestamp(at_s, info).utcoffset()
     return int(offset.total_seconds()) if offset is not None else 0
 
 

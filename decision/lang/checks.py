@@ -11,7 +11,7 @@ from typing import Final
 from decision.lang.findings import Code, Finding, Severity, finding
 from decision.lang.limits import PAIRS_MAX, PROOFS_MAX
 from decision.lang.logic import can_fail, can_follow, can_hold, implies
-from decision.lang.syntax import And, Case, Compare, Expr, Or, walk
+from decision.lang.syntax import And, Case, Compare, Expr, Or, Span, walk
 from decision.lang.types import is_null
 from decision.policy import (
     Action,
