@@ -1,0 +1,129 @@
+"""What surrounds a call: incidents without text, budgets, clocks, and the docs of all names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from decision.schema import Catalog
+from server.budget import Budget
+from server.catalog_json import catalog_from_json, catalog_to_json
+from server.clock import SystemClock, VirtualClock
+from server.config import Deadlines, Settings, describe
+from server.errors import RequestError
+from server.interceptors import CallInterceptor
+from server.metrics import Metrics
+from server.repo import load_repo
+from tests.support.clinic import CLINIC, refusal
+from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+class Broken(admin_pb2_grpc.AdminServiceServicer):
+    """A servicer with a bug."""
+
+    async def GetStatus(self, request: Any, context: Any) -> admin_pb2.GetStatusResponse:  # noqa: N802, ARG002
+        """Fail as code fails that nobody thought of."""
+        raise KeyError("the customer's secret")
+
+    async def AdvanceClock(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Not called."""
+        raise NotImplementedError
+
+    async def Reload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Not called."""
+        raise NotImplementedError
+
+
+async def call(method: Callable[[admin_pb2_grpc.AdminServiceAsyncStub], Awaitable[Any]]) -> Any:
+    """Call a server of `Broken`."""
+    server = grpc.aio.server(interceptors=[CallInterceptor(Settings(), Metrics())])
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(Broken(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+            return await method(stub)
+    finally:
+        await server.stop(None)
+
+
+async def test_a_bug_becomes_an_incident_without_its_text() -> None:
+    """A client learns an id to quote, and nothing of the exception."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(lambda stub: stub.GetStatus(admin_pb2.GetStatusRequest()))
+    refused = refusal(caught.value)
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+    assert refused.info.metadata["incident"] in refused.message
+    assert "secret" not in str(refused.details) + refused.message
+
+
+def test_a_client_without_a_deadline_gets_the_default() -> None:
+    """The budget is the default, the client's own, or the cap, whichever applies."""
+    deadlines = Deadlines(default_ms=200, cap_ms=500)
+    assert Budget.start(None, deadlines).total_s == 0.2
+    assert Budget.start(0.1, deadlines).total_s == 0.1
+    assert Budget.start(9.0, deadlines).total_s == 0.5
+    assert Budget.start(-1.0, deadlines).left_s() == 0.0
+
+
+def test_the_store_gets_no_more_than_its_share() -> None:
+    """The reserve is kept back, and the store's own bound holds."""
+    deadlines = Deadlines(default_ms=1_000, cap_ms=1_000, store_ms=250, reserve_ms=5)
+    assert Budget.start(None, deadlines).for_store_s() == 0.25
+    assert Budget.start(0.1, deadlines).for_store_s() < 0.0951
+    assert Budget.start(0.004, deadlines).for_store_s() == 0.0
+
+
+def test_clocks_never_run_backwards() -> None:
+    """The virtual clock stands still until advanced; the system's is monotonic."""
+    clock = VirtualClock(10)
+    assert (clock.advance(5), clock.advance(20), clock.now_us()) == (10, 20, 20)
+    system = SystemClock()
+    assert system.now_us() <= system.now_us()
+
+
+def test_a_catalog_survives_json() -> None:
+    """A kept bundle's catalog is equal to the one that was compiled, hash included."""
+    catalog = load_repo(CLINIC).catalog
+    again = catalog_from_json(catalog_to_json(catalog))
+    assert again == catalog
+    assert again.content_hash == catalog.content_hash
+    assert catalog_from_json(catalog_to_json(Catalog(project="p", views=()))) == Catalog(
+        project="p", views=()
+    )
+
+
+def documented(section: str) -> set[str]:
+    """Names in code marks at the start of the rows of a section's table."""
+    text = OPERATIONS.read_text(encoding="utf-8")
+    body = text.split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
+    return set(re.findall(r"^\| `([^`]+)`", body, flags=re.MULTILINE))
+
+
+def test_every_reason_is_documented() -> None:
+    """The page of errors lists exactly the reasons that the server can give."""
+    reasons = set().union(*(kind.reasons for kind in RequestError.__subclasses__()))
+    assert documented("Errors") == reasons | {"INTERNAL"}
+
+
+def test_every_metric_is_documented() -> None:
+    """The page of metrics lists exactly the registry's."""
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in Metrics().registry.collect()
+    }
+    assert documented("Metrics") == names
+
+
+def test_every_setting_is_documented() -> None:
+    """The page of settings lists exactly what can be set."""
+    assert documented("Settings") == {"WAYPOST_" + row.name.upper() for row in describe(Settings())}
