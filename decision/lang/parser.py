@@ -127,7 +127,8 @@ def _unexpected(error: UnexpectedInput, text: str) -> Failure:
     if not isinstance(error, UnexpectedToken):
         return Failure(Code.SYNTAX, "this does not parse", "", (0, 1))
     expected = sorted(map(_readable, error.accepts or error.expected))
-    hint = _spelling(error.token, expected) or "expected " + _listed(expected)
+    listed = _listed(expected)
+    hint = _spelling(error.token, expected) or (f"expected {listed}" if listed else "")
     if error.token.type == "$END":
         end = len(text.rstrip())
         return Failure(Code.SYNTAX, "the declaration ends too early", hint, (max(0, end - 1), max(end, 1)))
@@ -177,9 +178,8 @@ def _listed(expected: list[str]) -> str:
     """The expected in words; where a name fits, keywords that may serve as names are not listed."""
     if "a name" in expected:
         expected = [word for word in expected if word not in SOFT and word != READABLE["UNIT"]]
-    if not ARITHMETIC.issuperset(expected):
-        expected = [word for word in expected if word not in ARITHMETIC]
-    return expected[0] if len(expected) == 1 else ", ".join(expected[:-1]) + " or " + expected[-1]
+    telling = [word for word in expected if word not in ARITHMETIC] or expected
+    return " or ".join(filter(None, [", ".join(telling[:-1]), *telling[-1:]]))
 
 
 def _at(token: Token) -> At:
