@@ -27,7 +27,7 @@ if name := os.environ.get("LOAD_SHAPE"):
 def add_gate_options(parser: LocustArgumentParser) -> None:
     """Add the gate's bound to Locust's options."""
     parser.add_argument(
-        "--max-p99-ms", type=float, default=250.0, help="fail the run if Decide's p99 is higher"
+        "--max-p99-ms", type=float, default=500.0, help="fail the run if Decide's p99 is higher"
     )
 
 
@@ -35,7 +35,7 @@ def add_gate_options(parser: LocustArgumentParser) -> None:
 def judge(environment: Environment, **_: Any) -> None:
     """Set the exit code."""
     options = environment.parsed_options
-    problems = verdict(environment.stats, max_p99_ms=options.max_p99_ms if options else 250.0)
+    problems = verdict(environment.stats, max_p99_ms=options.max_p99_ms if options else 500.0)
     for problem in problems:
         print(f"load test failed: {problem}")
     environment.process_exit_code = 1 if problems else 0
