@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 BIN := .venv/bin
+# Measurements are the modules of loadtest/bench that can be run.
+BENCHES = $(basename $(notdir $(shell grep -l '^def run(' loadtest/bench/*.py)))
 
 .PHONY: help setup demo up test lint bench load soak gen lock clean
 
@@ -25,8 +27,8 @@ soak: setup ## Run the long tests: crashes and restarts under load
 lint: setup ## Run every static check
 	@scripts/lint.sh
 
-bench: setup ## Measure, each rival in the same run
-	@$(BIN)/python -m loadtest.bench $(ARGS)
+bench: setup ## Measure, each rival in the same run (NAME=forest measures one)
+	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/waypost bench $$name || exit 1; done
 
 load: setup ## Put a short load on a server of its own (or on WAYPOST_TARGET); the report goes to reports/
 	@$(BIN)/python -m loadtest $(ARGS)
