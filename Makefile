@@ -2,7 +2,7 @@
 SHELL := bash
 BIN := .venv/bin
 # Measurements are the modules of loadtest/bench that can be run.
-BENCHES = $(basename $(notdir $(shell grep -l '^def run(' loadtest/bench/*.py)))
+BENCHES = $(basename $(notdir $(shell grep -lw '^def run' loadtest/bench/*.py)))
 
 .PHONY: help setup demo up test lint bench load soak gen lock clean
 
