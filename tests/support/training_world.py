@@ -110,20 +110,27 @@ def event_frame(customers: Sequence[str], kinds: Sequence[str], times_us: np.nda
     )
 
 
+def times_us(purchases: pd.DataFrame) -> list[int]:
+    """Event times in microseconds."""
+    times: list[int] = pd.DatetimeIndex(purchases["event_time"]).as_unit("us").asi8.tolist()
+    return times
+
+
 def write_logs(world: Catalog, purchases: pd.DataFrame) -> None:
     """The value logs of all views: a row at every purchase, computed by walking the events one by one."""
     counts: dict[str, int] = {}
     pairs: dict[tuple[str, str], int] = {}
     buyers, both = [], []
-    for row in purchases.sort_values("event_time", kind="stable").itertuples():
-        time_us = row.event_time.value // 1000
-        counts[row.customer] = counts.get(row.customer, 0) + 1
-        pairs[row.customer, row.kind] = pairs.get((row.customer, row.kind), 0) + 1
-        mean = counts[row.customer] / (1 + (time_us - START_US) / DAY_US)
-        buyers.append({"customer": row.customer, "orders": counts[row.customer], "mean": mean, "at": time_us})
-        key = {"customer": row.customer, "kind": row.kind}
+    for time_us, customer, kind in sorted(
+        zip(times_us(purchases), purchases["customer"], purchases["kind"], strict=True)
+    ):
+        counts[customer] = counts.get(customer, 0) + 1
+        pairs[customer, kind] = pairs.get((customer, kind), 0) + 1
+        mean = counts[customer] / (1 + (time_us - START_US) / DAY_US)
+        buyers.append({"customer": customer, "orders": counts[customer], "mean": mean, "at": time_us})
+        key = {"customer": customer, "kind": kind}
         last_us = time_us // 1_000_000 * 1_000_000
-        both.append({**key, "orders": pairs[row.customer, row.kind], "last_at": last_us, "at": time_us})
+        both.append({**key, "orders": pairs[customer, kind], "last_at": last_us, "at": time_us})
     crm = [
         {
             "customer": customer,

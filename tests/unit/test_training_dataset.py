@@ -9,7 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tests.support.training_world import CANDIDATES, DAY_US, START_US, catalog, definition, events, write_logs
+from tests.support.training_world import (
+    CANDIDATES,
+    DAY_US,
+    START_US,
+    catalog,
+    definition,
+    events,
+    times_us,
+    write_logs,
+)
 from training.dataset import Dataset, build_dataset
 from training.definition import SPLITS
 from training.errors import DatasetError
@@ -28,7 +37,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def before(dataset: Dataset, time_us: int, *, without: tuple[str, ...] = ("row_number",)) -> pd.DataFrame:
-    frame = dataset.table.drop_columns(list(without)).to_pandas()
+    frame: pd.DataFrame = dataset.table.drop_columns(list(without)).to_pandas()
     return frame.loc[frame[TIME] < time_us].reset_index(drop=True)
 
 
@@ -37,8 +46,8 @@ def test_dataset_ignores_shifted_future_purchase(dataset: Dataset, tmp_path: Pat
     purchases = events()
     after = np.flatnonzero(purchases["event_time"] >= pd.Timestamp("2024-02-18", tz="UTC"))
     moved = int(after[0])
-    old_us = purchases["event_time"][moved].value // 1000
-    purchases.loc[moved, "event_time"] += pd.Timedelta(days=20)
+    old_us = times_us(purchases)[moved]
+    purchases.loc[[moved], "event_time"] = purchases["event_time"].loc[[moved]] + pd.Timedelta(days=20)
     shifted = build(tmp_path, purchases)
 
     blind = ("row_number", LABEL)
@@ -60,10 +69,7 @@ def test_dataset_labels_equal_plain_search(dataset: Dataset) -> None:
     """A label is true exactly where a purchase with the row's keys lies in (t, t + horizon]."""
     purchases = events()
     horizon_us = definition().label.horizon_us
-    times = {
-        key: group["event_time"].astype("int64").to_numpy()
-        for key, group in purchases.groupby(["customer", "kind"])
-    }
+    times = {key: np.array(times_us(group)) for key, group in purchases.groupby(["customer", "kind"])}
     for row in dataset.table.to_pylist()[::7]:
         bought = times.get((row["customer"], row["kind"]), np.empty(0))
         expected = bool(((bought > row[TIME]) & (bought <= row[TIME] + horizon_us)).any())
