@@ -37,5 +37,6 @@ class StreamStats:
         }
         if self.freshness_us:
             p50, p99 = np.percentile(np.fromiter(self.freshness_us, dtype=np.float64), [50, 99])
-            figures |= {"freshness_ms_p50": round(p50 / 1000, 3), "freshness_ms_p99": round(p99 / 1000, 3)}
+            figures |= {"freshness_ms_p50": round(float(p50) / 1000, 3), "freshness_ms_p99": round(float(p99) / 1000, 3)}
+            figures["freshness_samples"] = len(self.freshness_us)
         return figures

@@ -1,0 +1,203 @@
+"""The road from raw data to a serving stack: backfill, train, verify. Each stage reuses what an earlier run left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from demo.data import HELD_OUT_START, LIVE_END, history_frame, live_events, write_demographics
+from online.store import connect, feast_connection_string
+from online.write import EntityWriter, RowWriter
+from server.bundles import repo_policy
+from server.config import ClockKind, Settings
+from server.materialize import stream_plan
+from server.models import parse_definitions
+from server.repo import Repo, load_repo
+from server.supervisor import Stack
+from server.training_run import candidate_keys
+from streaming.backfill import BackfillReport, backfill
+from streaming.batch_views import batch_views, load_batch_view
+from training import registry
+from training.pipeline import TrainedModel, train_model
+from training.verify import Verification, verify_against_feast
+
+REPO: Final = Path("feature_repo")
+DATA_DIR: Final = Path("data/demo")
+MODEL: Final = "category_affinity"
+CODE_FOLDERS: Final = ("decision", "online", "streaming", "training", "feature_repo")
+BACKFILLED: Final = "backfilled"
+STAMP: Final = "stamp"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """Where the demo's things are.
+
+    Attributes:
+        repo: The loaded example repo.
+        settings: One partition, virtual clock, free ports.
+        offline: Folder of the repo's offline parts.
+        stamp: Hash of everything that the backfill and the training depend on.
+    """
+
+    repo: Repo
+    settings: Settings
+    offline: Path
+    stamp: str
+
+
+def lay(redis_url: str | None) -> Road:
+    """Load the example repo and settle where everything goes."""
+    repo = load_repo(REPO)
+    settings = Settings(
+        repo=REPO.resolve(),
+        data_dir=DATA_DIR.resolve(),
+        redis_url=redis_url,
+        clock=ClockKind.VIRTUAL,
+        partitions=1,
+        grpc_port=0,
+        http_port=0,
+    )
+    offline = REPO.resolve() / "data" / "offline"
+    return Road(repo=repo, settings=settings, offline=offline, stamp=_stamp())
+
+
+def micros(moment: datetime) -> int:
+    """Microseconds since the epoch."""
+    return int(moment.timestamp()) * 1_000_000
+
+
+def reusable(road: Road) -> bool:
+    """Whether an earlier run left a backfill and a model made from the same code, repo and data."""
+    stamp = road.settings.data_dir / BACKFILLED / STAMP
+    return road.settings.redis_url is None and stamp.is_file() and stamp.read_text() == road.stamp
+
+
+def clear(road: Road, *, keep_backfill: bool) -> None:
+    """Remove what an earlier run left: its live part, or everything."""
+    for folder in ("valkey", "decisions", "logs"):
+        shutil.rmtree(road.settings.data_dir / folder, ignore_errors=True)
+    if not keep_backfill:
+        shutil.rmtree(road.offline, ignore_errors=True)
+        shutil.rmtree(road.settings.data_dir / BACKFILLED, ignore_errors=True)
+    for part in road.offline.glob("*/live-*.parquet"):
+        part.unlink()
+
+
+def restore(road: Road) -> None:
+    """Put the store's file as it was after the backfill."""
+    kept = road.settings.data_dir / BACKFILLED / "valkey"
+    shutil.copytree(kept, road.settings.data_dir / "valkey")
+
+
+def keep(road: Road, stack: Stack) -> None:
+    """Keep the store's file as it is now, for the next run; the embedded store restarts around the copy."""
+    if stack.store is None:
+        return
+    stack.store.stop()
+    kept = road.settings.data_dir / BACKFILLED
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(stack.store.data_dir, kept / "valkey")
+    (kept / STAMP).write_text(road.stamp)
+    stack.start_store()
+
+
+def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) -> BackfillReport:
+    """Bring the history into both stores."""
+    plan = stream_plan(road.repo, repo_policy(road.repo))
+    until_us = micros(HELD_OUT_START)
+    catalog = road.repo.catalog
+    write_demographics(road.offline / "demographics")
+    with connect(redis_url) as client:
+        for view in batch_views(catalog):
+            load_batch_view(RowWriter(client), catalog, view, until_us, progress)
+        return backfill(
+            client=client,
+            writer=EntityWriter(client),
+            plan=plan,
+            schema=road.repo.events,
+            events=history,
+            until_us=until_us,
+            partition_count=road.settings.partitions,
+            progress=progress,
+        )
+
+
+def train(road: Road, history: pd.DataFrame, progress: Callable[[str], None]) -> TrainedModel:
+    """Train the shop's model on everything before the held-out weeks."""
+    definition = parse_definitions(road.repo.model_definitions)[MODEL]
+    return train_model(
+        definition=definition,
+        catalog=road.repo.catalog,
+        events=history,
+        candidates=candidate_keys(repo_policy(road.repo), definition.candidates),
+        models_dir=road.settings.models_dir,
+        now_us=micros(HELD_OUT_START),
+        progress=progress,
+    )
+
+
+def kept_model(road: Road) -> registry.Manifest:
+    """Manifest of the model that an earlier run left in use."""
+    folder = registry.latest(road.settings.models_dir, MODEL)
+    assert folder is not None, "a stamped run always has a model"
+    return registry.read_manifest(folder)
+
+
+def verify(road: Road, redis_url: str, trained: TrainedModel, row_count: int) -> Verification:
+    """Compare sampled training rows with Feast's own `get_historical_features`."""
+    apply(road, redis_url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Feast and Ibis warn about each other
+        from feast import FeatureStore
+
+        store = FeatureStore(repo_path=str(road.settings.repo))
+        return verify_against_feast(store, trained.manifest.feature_service, trained.dataset, row_count)
+
+
+def apply(road: Road, redis_url: str) -> None:
+    """Run `feast apply` on the repo, as any Feast user would.
+
+    Raises:
+        RuntimeError: With what Feast said, if it refuses.
+    """
+    os.environ["WAYPOST_REDIS"] = feast_connection_string(redis_url)
+    feast = Path(sys.executable).parent / "feast"
+    done = subprocess.run(
+        [str(feast), "apply"], cwd=road.settings.repo, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"feast apply failed:\n{done.stdout}{done.stderr}")
+
+
+def history() -> pd.DataFrame:
+    """Events before the held-out weeks."""
+    return history_frame(HELD_OUT_START)
+
+
+def held_out() -> pd.DataFrame:
+    """Events of the held-out weeks, browsing derived."""
+    return live_events(HELD_OUT_START, LIVE_END)
+
+
+def _stamp() -> str:
+    digest = hashlib.sha256()
+    for folder in CODE_FOLDERS:
+        for path in sorted(Path(folder).rglob("*")):
+            if path.suffix in {".py", ".yaml", ".policy", ".lark"} and "data" not in path.parts:
+                digest.update(f"{path}\0".encode() + path.read_bytes())
+    digest.update(Path("demo/data.py").read_bytes())
+    return digest.hexdigest()
