@@ -30,7 +30,7 @@ lint: setup ## Run every static check
 bench: setup ## Measure, each rival in the same run (NAME=forest measures one)
 	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/waypost bench $$name || exit 1; done
 
-load: setup ## Put a short load on a server of its own (or on WAYPOST_TARGET); the report goes to reports/
+load: setup ## Put a short load on a server of its own (ARGS="--target HOST:PORT" loads another)
 	@$(BIN)/python -m loadtest $(ARGS)
 
 gen: setup ## Generate the client package waypost/ from protos/
