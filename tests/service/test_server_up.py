@@ -1,0 +1,162 @@
+"""The road of docs/your-own-repo.md: init, up, publish with buf curl, decide, explain, replay, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+READY_S = 200.0
+ENV = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+}
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def waypost(*arguments: str) -> str:
+    """Run a command to its end; returns what it printed."""
+    command = [sys.executable, "-m", "server.cli", *arguments]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=READY_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def buf_curl(target: str, method: str, request: object) -> dict[str, object]:
+    """Call a method as the page says."""
+    command = [str(BIN / "buf"), "curl", "--protocol", "grpc", "--http2-prior-knowledge"]
+    command += ["-d", json.dumps(request), f"http://{target}/{method}"]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=READY_S)
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+class Up:
+    """A running `waypost up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repo, self.data_dir, self._output = folder / "library", folder / "data", folder / "up.log"
+        waypost("init", str(self.repo))
+        command = [
+            sys.executable,
+            "-m",
+            "server.cli",
+            "up",
+            "--repo",
+            str(self.repo),
+            "--data-dir",
+            str(self.data_dir),
+        ]
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*command, "--grpc-port", "0", "--http-port", "0"], env=ENV, stdout=output, stderr=output
+            )
+
+    def target(self) -> str:
+        """Wait until it serves; returns where."""
+        deadline = time.monotonic() + READY_S
+        while "serving;" not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+        found = re.search(r"gRPC\s+(\S+)", self.said())
+        assert found is not None
+        return found[1]
+
+    def said(self) -> str:
+        """What it printed so far."""
+        return self._output.read_text(errors="replace")
+
+    def end(self) -> int:
+        """Press Ctrl-C."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """A library's repo, being served."""
+    running = Up(tmp_path)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.end()
+
+
+def loan(number: int) -> dict[str, object]:
+    """An event as the page has it."""
+    return {
+        "event_id": f"loan-{number}",
+        "event_type": "borrowed",
+        "customer_id": "ann",
+        "event_time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "properties": {"isbn": f"978-{number}", "genre": "crime"},
+    }
+
+
+def test_a_fresh_repo_serves_events_and_decisions(up: Up) -> None:
+    """Two loans published over gRPC make the rule fire; the decision explains itself and replays; Ctrl-C ends all."""
+    target = up.target()
+    events = {"events": [loan(1), loan(2), {"event_id": "x", "event_type": "borowed"}]}
+    published = buf_curl(target, "waypost.events.v1.EventService/PublishEvents", events)
+    assert published["acceptedCount"] == 2
+    wait_for_loans(target, 2)
+    request = {
+        "placement": "app_home",
+        "customer_id": "ann",
+        "context": {"browsing_genre": {"string_value": "crime"}},
+    }
+    decision = buf_curl(target, "waypost.decision.v1.DecisionService/Decide", request)
+    offers = decision["offers"]
+    assert isinstance(offers, list)
+    assert offers[0]["offer"] == "crime_night"
+    assert offers[0]["reasons"][0]["name"] == "crime_for_regulars"
+    assert "degraded" not in decision
+    decision_id = str(decision["decisionId"])
+    assert up.end() == 0, up.said()
+    assert left_behind(up.data_dir) == []
+    assert decision_id in waypost("explain", decision_id, "--data-dir", str(up.data_dir))
+    assert "the same" in waypost("replay", decision_id, "--data-dir", str(up.data_dir))
+
+
+def wait_for_loans(target: str, count: int) -> None:
+    """Wait until the materializer has counted the loans."""
+    request = {
+        "features": ["borrowing:loan_count_7d"],
+        "entities": [{"keys": {"reader_id": {"string_value": "ann"}}}],
+    }
+    deadline = time.monotonic() + READY_S
+    answer = {}
+    while time.monotonic() < deadline:
+        answer = buf_curl(target, "waypost.features.v1.FeatureService/GetOnlineFeatures", request)
+        if f"'{count}'" in str(answer):
+            return
+    raise AssertionError(answer)
+
+
+def left_behind(data_dir: Path) -> list[str]:
+    """Processes that still name a data folder, in their command line or environment."""
+    return [entry.name for entry in Path("/proc").glob("[0-9]*") if str(data_dir).encode() in _words(entry)]
+
+
+def _words(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+    except OSError:
+        return b""
