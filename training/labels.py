@@ -7,6 +7,8 @@ lies in (t, t + horizon]. What happened at t itself is history, readable by feat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import duckdb
 import pandas as pd
@@ -21,6 +23,7 @@ LABEL = "label"
 SPLIT = "split"
 TIME = "label_time_us"
 ROW = "row_number"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def create_labels(
@@ -140,5 +143,5 @@ def _refuse_empty_splits(connection: duckdb.DuckDBPyConnection, definition: Trai
         )
 
 
-def _us(moment: object) -> int:
-    return int(pd.Timestamp(moment).value // 1000)  # type: ignore[arg-type]
+def _us(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)

@@ -127,10 +127,10 @@ def _compare(ours: pd.DataFrame, feasts: pd.DataFrame) -> Verification:
 def _cells(column: pd.Series) -> np.ndarray:
     """Numbers as float64, timestamps as µs in float64 (exact up to 2^53), the rest as objects."""
     if pd.api.types.is_datetime64_any_dtype(column):
-        return _micros(column).where(column.notna()).to_numpy(np.float64)
-    if pd.api.types.is_numeric_dtype(column):
-        return column.astype("float64").to_numpy()
-    return column.to_numpy(object)
+        column = _micros(column).where(column.notna())
+    kind: type = float if pd.api.types.is_numeric_dtype(column) else object
+    cells: np.ndarray = column.to_numpy(kind, na_value=np.nan) if kind is float else column.to_numpy(kind)
+    return cells
 
 
 def _micros(times: pd.Series) -> pd.Series:
