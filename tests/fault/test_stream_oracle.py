@@ -1,0 +1,185 @@
+"""What the stream leaves in the store, compared with values worked out from the events themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+from tests.support.stream_world import (
+    CATEGORY,
+    CUSTOMER,
+    MINUTE_US,
+    PROJECT,
+    SCHEMA,
+    START_US,
+    World,
+    drain,
+    publish,
+    random_events,
+    tick,
+)
+from tests.support.valkey import start_valkey
+
+from decision.schema import Value
+from online.keys import EntityKeys, feature_field
+from online.values import decode_value
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
+
+SECOND_US = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World.create()
+
+
+@pytest.fixture
+def client(url: str) -> redis.Redis:
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    return client
+
+
+def _accepted(arrivals: list[tuple[int, EventRecord]]) -> list[EventRecord]:
+    """Each event once, unless it came later than the bound."""
+    seen: dict[str, EventRecord] = {}
+    now_us = 0
+    for at_us, event in arrivals:
+        now_us = max(now_us, at_us)
+        if event.event_us >= now_us - SCHEMA.lateness_us:
+            seen.setdefault(event.event_id, event)
+    return list(seen.values())
+
+
+def _within(events: list[EventRecord], now_us: int, minutes: int) -> list[EventRecord]:
+    start_us = now_us // MINUTE_US * MINUTE_US - minutes * MINUTE_US
+    return [event for event in events if event.event_us >= start_us]
+
+
+def _expected_spending(events: list[EventRecord], now_us: int) -> dict[str, Value]:
+    half_hour = [float(e.properties["amount"]) for e in _within(events, now_us, 30)]  # type: ignore[arg-type]
+    last = max(events, key=lambda e: (e.event_us, e.event_id))
+    return {
+        "total_30m": round(sum(half_hour), 6),
+        "count_5m": len(_within(events, now_us, 5)),
+        "largest_30m": max(half_hour, default=None),
+        "last_category": last.properties["category"],
+        "last_buy_at": last.event_us // SECOND_US * SECOND_US,
+    }
+
+
+def _stored(client: redis.Redis, world: World, view: str, keys: EntityKeys, row: dict[str, Value]) -> dict[str, Value]:
+    defined = next(p.view for kind in world.plan.kinds for p in (*kind.views, kind.segments_view) if p and p.view.name == view)
+    key = keys.encode(row)
+    return {
+        feature.name: decode_value(feature.value_type, client.hget(key, feature_field(view, feature.name)) or b"")  # type: ignore[arg-type]
+        for feature in defined.features
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stream_leaves_what_the_events_say(client: redis.Redis, url: str, world: World, seed: int) -> None:
+    """Late events count within the bound, repeated ones once, and time alone empties the windows."""
+    arrivals = random_events(seed + 100, 150)
+    publish(url, arrivals)
+    materializer = world.materializer(client, batch_records=11)
+    keys = EntityKeys(PROJECT, (CUSTOMER,))
+    newest_us = max(at_us for at_us, _ in arrivals)
+    for wait_us in (0, 7 * MINUTE_US, 40 * MINUTE_US):
+        tick(url, newest_us + wait_us)
+        drain(materializer)
+        now_us = materializer.now_us
+        for customer in ("ada", "bob", "cyd"):
+            buys = [e for e in _accepted(arrivals) if e.customer_id == customer and e.event_type == "buy"]
+            expected = _expected_spending(buys, now_us)
+            assert _stored(client, world, "spending", keys, {"customer_id": customer}) == expected
+            members = _stored(client, world, "segments", keys, {"customer_id": customer})
+            quiet = expected["last_buy_at"] < now_us - 10 * MINUTE_US  # type: ignore[operator]
+            assert members == {"spender": expected["total_30m"] > 50, "quiet": quiet}  # type: ignore[operator]
+
+
+def test_segment_flips_when_nothing_but_time_has_passed(client: redis.Redis, url: str, world: World) -> None:
+    """Quiet for ten minutes is noticed ten minutes later, once, with no event."""
+    buy = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 99.0})
+    publish(url, [(START_US, buy)])
+    materializer = world.materializer(client)
+    drain(materializer)
+    for minutes in (9, 11, 12, 50):
+        tick(url, START_US + minutes * MINUTE_US)
+        drain(materializer)
+    entries = client.xrange(PartitionKeys(PROJECT, 0).changes)
+    changes = [(f[b"segment"], f[b"entered"], (int(f[b"at_us"]) - START_US) // MINUTE_US) for _, f in entries]  # type: ignore[union-attr]
+    assert changes == [(b"spender", b"1", 0), (b"quiet", b"1", 11), (b"spender", b"0", 50)]
+
+
+def test_partitions_that_share_an_entity_lose_nothing(client: redis.Redis, url: str, world: World) -> None:
+    """Two partitions feed the same categories in turns: each refused write is computed again on what the other wrote."""
+    arrivals = [(at_us, event) for at_us, event in random_events(7, 120) if event.event_type == "buy"]
+    publish(url, arrivals, partition_count=2)
+    first, second = (world.materializer(client, partition=number, batch_records=3) for number in (0, 1))
+    while first.step() + second.step():
+        pass
+    tick(url, max(at_us for at_us, _ in arrivals), partition_count=2)
+    drain(first)
+    drain(second)
+    accepted = _accepted(arrivals)
+    keys = EntityKeys(PROJECT, (CATEGORY,))
+    for category in ("tea", "jam", "öl"):
+        count = sum(event.properties["category"] == category for event in accepted)
+        assert _stored(client, world, "demand", keys, {"category": category})["count_total"] == count
+    assert first.stats.refused_writes + second.stats.refused_writes > 0
+
+
+def test_event_that_cannot_be_aggregated_is_put_aside_alone(client: redis.Redis, url: str, world: World) -> None:
+    """A sum beyond int64 goes to the dead letters with its bytes; the events around it count."""
+    amounts = [19.99, 9.2e12, 9.2e12, 0.01]
+    publish(
+        url,
+        [
+            (START_US + n, EventRecord(f"e{n}", "buy", "ada", START_US + n, {"category": "tea", "amount": amount}))
+            for n, amount in enumerate(amounts)
+        ],
+    )
+    materializer = world.materializer(client)
+    drain(materializer)
+    ((_, letter),) = client.xrange(PartitionKeys(PROJECT, 0).dead_letters)  # type: ignore[misc]
+    assert letter[b"reason"] == b"VALUE_REFUSED"
+    assert EventRecord.from_bytes(letter[b"event"]).event_id == "e2"
+    found = _stored(client, world, "spending", EntityKeys(PROJECT, (CUSTOMER,)), {"customer_id": "ada"})
+    assert found["count_5m"] == 3
+    assert materializer.stats.dead == 1
+
+
+def test_late_event_is_put_aside_and_counted(client: redis.Redis, url: str, world: World) -> None:
+    """What comes after the lateness bound changes no feature and is not lost silently."""
+    late = EventRecord("e2", "buy", "ada", START_US - SCHEMA.lateness_us - 1, {"category": "tea", "amount": 1.0})
+    publish(url, [(START_US, late)])
+    materializer = world.materializer(client)
+    drain(materializer)
+    assert materializer.stats.late == 1
+    assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 1
+
+
+def test_state_stays_bounded_when_events_keep_coming(client: redis.Redis, url: str, world: World) -> None:
+    """Tiles and event ids behind the bounds are dropped, so that an entity's state does not grow with its history."""
+    arrivals = [
+        (at_us, EventRecord(f"e{at_us}", "buy", "ada", at_us, {"category": "tea", "amount": 1.0}))
+        for at_us in range(START_US, START_US + 600 * MINUTE_US, MINUTE_US)
+    ]
+    publish(url, arrivals)
+    materializer = world.materializer(client, batch_records=20)
+    sizes = []
+    while materializer.step():
+        materializer.checkpoint()
+        key = next(client.scan_iter(match="{*}wp:*", count=1000))
+        sizes.append(client.memory_usage(key) or 0)
+    half = len(sizes) // 2
+    assert max(sizes[half:]) <= max(sizes[:half]) * 1.1
