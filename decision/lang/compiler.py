@@ -145,8 +145,7 @@ def _build(world: World, text_hash: str) -> Policy:
     gather_contexts(world)
     segments = SegmentBinder(world)
     world.segment_view = segments.view
-    for segment in world.segments.values():
-        segments.build(segment)
+    segments.build_all()
     offers = tuple(build_offer(world, offer) for offer in world.offers.values())
     placements = tuple(build_placement(world, placement) for placement in world.placements.values())
     rules = (build_rule(world, rule) for rule in world.rules.values())

@@ -148,7 +148,7 @@ def _element(element: DType, value: Expr) -> Expr | None:
 
 
 def _in_segment(call: Binding) -> Expr | None:
-    name = _name(call.args[0]) if len(call.args) == 1 else None
+    name = segment_name(call.args[0]) if len(call.args) == 1 else None
     if name is None:
         return call.fail(
             Code.BAD_ARGUMENT, "in_segment takes a segment's name", "write in_segment(big_spender)"
@@ -202,8 +202,8 @@ def _text(node: Node) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _name(node: Node) -> str | None:
-    """A segment's name, with or without quotes."""
+def segment_name(node: Node) -> str | None:
+    """The segment's name that `in_segment` is given, with or without quotes, or None."""
     if isinstance(node, Path) and len(node.parts) == 1:
         return node.parts[0]
     return _text(node)

@@ -9,6 +9,9 @@ SOURCE_CHARS_MAX: Final = 4 * 1024 * 1024
 SOURCES_MAX: Final = 1_000
 DECLARATIONS_MAX: Final = 20_000
 DECLARATION_TOKENS_MAX: Final = 25_000
+NAME_CHARS_MAX: Final = 200
+STRING_CHARS_MAX: Final = 10_000
+JSON_CHARS_MAX: Final = 100_000
 NESTING_MAX: Final = 64
 """Open parentheses, and levels of the expression tree."""
 IN_ITEMS_MAX: Final = 10_000

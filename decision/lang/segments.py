@@ -3,57 +3,96 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
 
 from decision.lang.binder import Binder
 from decision.lang.findings import Code, nearest
 from decision.lang.fold import simplify
+from decision.lang.functions import segment_name
 from decision.lang.names import Scope
 from decision.lang.syntax import Expr, Span, references
-from decision.lang.tree import SegmentDecl
+from decision.lang.tree import Invoke, Node, SegmentDecl, operands
 from decision.lang.world import Located, World, segment_views
 from decision.policy import Segment
 from decision.schema import DType, View
+
+CHAIN_NAMES_MAX: Final = 8
+"""Names that the finding about a cycle lists."""
 
 
 @dataclass
 class SegmentBinder:
     """Binds segments in the order of their references, so that each knows where the ones it reads are stored.
 
-    `built` ends up in that order too: what a segment reads comes before it.
+    `built` ends up in that order too: what a segment reads comes before it. Nothing here recurses over segments: a
+    chain of thousands is no deeper than one.
     """
 
     world: World
     built: dict[str, Segment] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)
-    _open: list[str] = field(default_factory=list)
+    _current: str = ""
+
+    def build_all(self) -> None:
+        """Bind every segment once."""
+        for name in self._ordered():
+            self._current = name
+            segment = self._build(self.world.segments[name])
+            if segment is None:
+                self._failed.add(name)
+            else:
+                self.built[name] = segment
+
+    @cached_property
+    def _reads(self) -> dict[str, list[str]]:
+        """Declared segments that each one reads."""
+        segments = self.world.segments
+        return {
+            name: [read for read in segment_names(located.decl.condition) if read in segments]
+            for name, located in segments.items()
+        }
+
+    def _ordered(self) -> list[str]:
+        """Names with what they read before them, else in file order; in a cycle something comes too early."""
+        order: dict[str, None] = {}
+        seen: set[str] = set()
+        for start in self._reads:
+            pending = [start]
+            while pending:
+                name = pending[-1]
+                unseen = [] if name in seen else [read for read in self._reads[name] if read not in seen]
+                seen.add(name)
+                if unseen:
+                    pending += reversed(unseen)
+                else:
+                    order.setdefault(pending.pop())
+        return list(order)
 
     def view(self, name: str, span: Span) -> str | None:
-        """The view that stores a segment; None, reported once, where there is none."""
-        declared = self.world.segments.get(name)
-        if declared is None:
+        """The view that stores a segment; None where there is none, which is reported once."""
+        report = self.world.report
+        if name in self.built:
+            return self.built[name].view
+        if name not in self.world.segments:
             message = f"there is no segment `{name}`"
-            self.world.report.add(Code.UNKNOWN_SEGMENT, message, span, nearest(name, self.world.segments))
-            return None
-        if name in self._open:
-            chain = " → ".join([*self._open[self._open.index(name) :], name])
-            self.world.report.add(Code.CYCLIC_SEGMENT, f"a segment is defined by itself: {chain}", span)
-            return None
-        segment = self.build(declared)
-        return None if segment is None else segment.view
+            report.add(Code.UNKNOWN_SEGMENT, message, span, nearest(name, self.world.segments))
+        elif name not in self._failed:
+            report.add(Code.CYCLIC_SEGMENT, f"a segment is defined by itself: {self._cycle(name)}", span)
+        return None
 
-    def build(self, located: Located[SegmentDecl]) -> Segment | None:
-        """The segment, bound once."""
-        name = located.name
-        if name in self.built or name in self._failed:
-            return self.built.get(name)
-        self._open.append(name)
-        segment = self._build(located)
-        self._open.pop()
-        if segment is None:
-            self._failed.add(name)
-        else:
-            self.built[name] = segment
-        return segment
+    def _cycle(self, name: str) -> str:
+        """The shortest way from a segment by what it reads to the current one, and back to it."""
+        ways: dict[str, tuple[str, ...]] = {name: (name,)}
+        pending = [name]
+        for at in pending:
+            for read in self._reads[at]:
+                if read not in ways:
+                    ways[read] = (*ways[at][:CHAIN_NAMES_MAX], read)
+                    pending.append(read)
+        chain = [self._current, *ways.get(self._current, (name,))]
+        shown = chain if len(chain) <= CHAIN_NAMES_MAX else [*chain[:CHAIN_NAMES_MAX], "…", self._current]
+        return " → ".join(shown)
 
     def _build(self, located: Located[SegmentDecl]) -> Segment | None:
         scope = Scope(catalog=self.world.catalog, views_of=self.world.views_of, segment_view=self.view)
@@ -103,6 +142,18 @@ class SegmentBinder:
             hint = f'add a stream view keyed so, with the tag "waypost.role": "segments" and {field_text}'
         self.world.report.add(Code.MISSING_SEGMENT_FIELD, message, located.span, hint)
         return None
+
+
+def segment_names(node: Node) -> list[str]:
+    """Names that `in_segment` is asked about anywhere in a condition."""
+    names: list[str] = []
+    pending = [node]
+    while pending:
+        at = pending.pop()
+        if isinstance(at, Invoke) and at.name.text.lower() == "in_segment" and len(at.args) == 1:
+            names += filter(None, [segment_name(at.args[0])])
+        pending.extend(reversed(operands(at)))
+    return names
 
 
 def _entity_text(view: View) -> str:

@@ -9,7 +9,14 @@ from typing import Final
 
 from lark import Token
 
-from decision.lang.limits import DECLARATION_TOKENS_MAX, JSON_NESTING_MAX, NESTING_MAX
+from decision.lang.limits import (
+    DECLARATION_TOKENS_MAX,
+    JSON_CHARS_MAX,
+    JSON_NESTING_MAX,
+    NAME_CHARS_MAX,
+    NESTING_MAX,
+    STRING_CHARS_MAX,
+)
 
 RESERVED: Final = frozenset(
     "AND OR NOT IN IS NULL BETWEEN LIKE CASE WHEN THEN ELSE END IF TRUE FALSE".split()
@@ -96,11 +103,17 @@ def tokenize(text: str) -> Iterator[Token]:
         yield token
 
 
+CHARS_MAX: Final = {"STRING": STRING_CHARS_MAX, "JSON": JSON_CHARS_MAX}
+
+
 def _check_bounds(token: Token, count: int, depth: int) -> None:
     start, end = token.start_pos or 0, token.end_pos or 0
     if count > DECLARATION_TOKENS_MAX:
         message = f"a declaration has at most {DECLARATION_TOKENS_MAX} words and signs"
         raise TokenError(message, start, end, "split it", bound=True)
+    chars = CHARS_MAX.get(token.type, NAME_CHARS_MAX)
+    if end - start > chars:
+        raise TokenError(f"this is longer than {chars} characters", start, start + NAME_CHARS_MAX, bound=True)
     if depth > NESTING_MAX:
         raise TokenError(f"parentheses nest at most {NESTING_MAX} deep", start, end, bound=True)
 

@@ -1,0 +1,103 @@
+"""Hostile and hopeless input is answered with findings, within bounds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decision.lang.compiler import compile_policy
+from decision.lang.findings import Code, Finding, Severity, finding, render
+from decision.lang.interpreter import evaluate
+from decision.lang.limits import FINDINGS_MAX, SOURCE_CHARS_MAX
+from decision.lang.syntax import Span
+from tests.support.lang_world import CATALOG, SHOP, expression
+
+MEGABYTE = 1_000_000
+NOISE = "".join(random.Random(7).choices("abc (){}[]\"'`=<>%.,:#-\n\t0123é\0", k=MEGABYTE))
+
+HOSTILE = {
+    "noise": NOISE,
+    "parentheses": "(" * 10_000,
+    "nested condition": "segment a: " + "(" * 10_000 + "1" + ")" * 10_000,
+    "nested case": "segment a: " + "CASE WHEN " * 5_000,
+    "signs": "segment a: " + "- " * 12_000 + "1 > 2",
+    "long IN": f"segment a: orders_30d IN ({'1, ' * 100_000}1)",
+    "long sum": "segment a: " + "1 + " * 5_000 + "1 > 2",
+    "long OR": "segment a: " + " OR ".join(["orders_30d > 1"] * 5_000),
+    "half declarations": "rule x\n" * 140_000,
+    "repeated declarations": "segment a: x > 1\n" * 60_000,
+    "huge number": "segment a: orders_30d > " + "9" * 500_000,
+    "huge interval": "segment a: now() - " + "9" * 500_000 + " days > epoch()",
+    "huge name": "segment " + "a" * MEGABYTE + ": orders_30d > 1",
+    "open string": 'segment a: device = "' + "x" * MEGABYTE,
+    "deep JSON": "offer a: content " + '{"a":' * 100_000,
+    "deep array": "offer a: content {" + '"a":' + "[" * 100_000,
+    "surrogate": 'offer a: content {"a": "\\ud800"}',
+    "lone surrogate": "segment a: orders_30d = '\ud800'",
+    "patterns": "segment a: device LIKE '" + "%a" * 10_000 + "'",
+    "cycles": "\n".join(f"segment s{n}: in_segment(s{(n + 1) % 300})" for n in range(300)),
+    "chain": "\n".join(f"segment s{n}: in_segment(s{n + 1})" for n in range(3_000)),
+    "too long": " " * (SOURCE_CHARS_MAX + 1),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.timeout(20)
+def test_hostile_text_is_refused(name: str) -> None:
+    """A clear error, at once, whatever the text; printing it stays short too."""
+    sources = {"bad.policy": HOSTILE[name]}
+    compiled = compile_policy(sources, CATALOG)
+    assert compiled.policy is None
+    assert 1 <= len(compiled.findings) <= FINDINGS_MAX + 1
+    assert len(render(compiled.findings, sources)) < 100_000
+
+
+def test_pattern_of_many_wildcards_matches_in_linear_time() -> None:
+    """LIKE does not search backwards."""
+    condition = expression("s LIKE '" + "%a" * 1_000 + "'")
+    assert evaluate(condition, {"v.s": "a" * 20_000 + "b"}, 0) is False
+
+
+def test_findings_beyond_the_bound_are_counted() -> None:
+    """A hundred are kept, one more says how many there are."""
+    text = "".join(f"rule r{n} on nowhere: IF x{n} > 1 THEN show(o{n})\n" for n in range(200))
+    findings = compile_policy({"a.policy": text}, CATALOG).findings
+    assert len(findings) == FINDINGS_MAX + 1
+    assert "300 more findings" in findings[-1].message
+
+
+PIECES = [*SHOP.split(), *'rule IF THEN ( ) segment cap counted by at most now() "'.split(), "\n"]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map(" ".join))
+def test_shuffled_policy_is_answered(text: str) -> None:
+    """Any arrangement of a policy's words compiles or is refused, and nothing raises."""
+    compiled = compile_policy({"a.policy": text}, CATALOG)
+    errors = [item for item in compiled.findings if item.severity is Severity.ERROR]
+    assert (compiled.policy is None) == bool(errors)
+    render(compiled.findings, {"a.policy": text})
+
+
+def test_rendering_puts_the_caret_under_the_text() -> None:
+    """Tabs and positions in long lines keep the caret in its place."""
+    item = finding(Code.SYNTAX, "wrong", Span("a.policy", 2, 2, 2, 5), "mend it")
+    assert render([item], {"a.policy": "one\n\ttwo three\r\n"}) == (
+        "a.policy:2:2: error[syntax]: wrong\n    2 | \ttwo three\n      | \t^^^\n  help: mend it\n"
+    )
+    far = Finding(
+        severity=Severity.WARNING, code="x", message="m", suggestion="", span=Span("a", 1, 901, 1, 903)
+    )
+    line = "y" * 900 + "ab" + "z" * 900
+    _, shown, carets = render([far], {"a": line}).splitlines()
+    assert shown[carets.index("^") :].startswith("abz")
+    assert carets.count("^") == 2
+    assert len(shown) < 200
+
+
+def test_rendering_without_the_source_still_says_where() -> None:
+    """A finding about a file that is not at hand has no excerpt."""
+    item = finding(Code.SYNTAX, "wrong", Span("gone.policy", 9, 1, 9, 2))
+    assert render([item], {}) == "gone.policy:9:1: error[syntax]: wrong\n"
