@@ -56,7 +56,7 @@ def literal(name: str, value: Value) -> str:
     """A typed SQL constant."""
     if value is None:
         return f"NULL::{TYPES.get(name, 'BOOLEAN')}"
-    return f"'{value}'::{TYPES.get(name, 'BOOLEAN')}"
+    return f"'{value!s}'::{TYPES.get(name, 'BOOLEAN')}"
 
 
 def test_interpreter_agrees_with_duckdb() -> None:

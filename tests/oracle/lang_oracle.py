@@ -65,8 +65,9 @@ def oracle(expr: tree.Expr, row: Mapping[str, Value], now_us: int) -> Any:
             return of([*chosen, expr.default][0])
         case tree.Call():
             return _call(expr, [of(arg) for arg in expr.args])
-    values = [of(part) for part in tree.children(expr)]
-    return None if None in values else _strict(expr, *values)
+        case _:
+            values = [of(part) for part in tree.children(expr)]
+            return None if None in values else _strict(expr, *values)
 
 
 def _nan_is_null(value: Any) -> Any:
@@ -95,7 +96,8 @@ def _strict(expr: tree.Expr, *values: Any) -> Any:
             return re.fullmatch(pattern, values[0]) is not None
         case tree.DatePart():
             return _part(expr, values[0])
-    raise AssertionError(expr)
+        case _:
+            raise AssertionError(expr)
 
 
 def _int(op: str, left: int, right: int) -> int | None:
@@ -116,7 +118,8 @@ def _float(op: str, left: float, right: float) -> float | None:
         return None
     functions = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "%": np.fmod}
     with np.errstate(all="ignore"):
-        return _nan_is_null(float(functions[op](np.float64(left), np.float64(right))))
+        result = float(functions[op](np.float64(left), np.float64(right)))
+    return None if math.isnan(result) else result
 
 
 def _part(expr: tree.DatePart, at_us: int) -> int:
@@ -138,8 +141,11 @@ def _call(expr: tree.Call, args: list[Any]) -> Any:
             return sorted(present)[0 if expr.function == "least" else -1] if present else None
         case "contains":
             return None if args[0] is None else _any_equal(args[1], list(args[0]))
-    if len(present) < len(args):
-        return None
+        case _:
+            return _strict_call(expr, args) if len(present) == len(args) else None
+
+
+def _strict_call(expr: tree.Call, args: list[Any]) -> Any:
     match expr.function:
         case "bucket":
             digest = hashlib.sha256(b"\x00".join([args[1].encode(), str(args[0]).encode()])).hexdigest()

@@ -20,7 +20,7 @@ from decision.policy import (
     Show,
     TagDecision,
 )
-from decision.schema import Catalog, DType, FeatureRef
+from decision.schema import Catalog, DType, FeatureRef, Value
 from tests.support.lang_world import CATALOG, SHOP
 
 SEGMENTS = """\
@@ -59,7 +59,10 @@ def test_brief_rule_parses_as_it_stands() -> None:
     assert (rule.name, rule.placement, rule.priority) == ("premium_for_spenders", "home_hero", 80)
     assert rule.actions == (Show(offer="premium_electronics"),)
     assert not rule.per_candidate
-    row = {"purchase_history.last_month_total": 600.0, "context.browsing_category": "electronics"}
+    row: dict[str, Value] = {
+        "purchase_history.last_month_total": 600.0,
+        "context.browsing_category": "electronics",
+    }
     assert evaluate(rule.condition, row, 0) is True
     assert evaluate(rule.condition, {**row, "purchase_history.last_month_total": 500.0}, 0) is False
 
