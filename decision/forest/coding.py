@@ -12,7 +12,8 @@ from decision.forest import kernels
 from decision.forest.errors import UnsupportedModelError
 from decision.forest.trees import Tree
 
-MAX_SET_BITS: Final = 1 << 29
+MAX_SET_BITS: Final = 1 << 28
+"""Codes of a feature times its distinct sets, summed: 32 MB."""
 
 
 class NodeCoder:

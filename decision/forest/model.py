@@ -121,7 +121,8 @@ class Forest:
             paths.depth,
             out,
         )
-        return out.astype(np.float32)
+        with np.errstate(over="ignore"):
+            return out.astype(np.float32)
 
     def encode(self, columns: Sequence[Sequence[Value]]) -> Encoded:
         """Turn Python values into rows.
@@ -169,7 +170,13 @@ def load_forest(data: bytes) -> Forest:
         ModelFormatError: Malformed, cut short or contradictory.
         UnsupportedModelError: Margins could not be reproduced to the bit.
     """
-    document = read_model(data)
+    with np.errstate(
+        all="ignore"
+    ):  # what overflows or is NaN is refused or ignored by name, not by a warning
+        return _forest_of(read_model(data), hashlib.sha256(data).hexdigest())
+
+
+def _forest_of(document: ModelDocument, content_hash: str) -> Forest:
     base = _base_margins(document)
     leaves = _leaf_margins(document, base)
     return Forest(
@@ -180,7 +187,7 @@ def load_forest(data: bytes) -> Forest:
         iteration_count=len(document.iteration_start) - 1,
         best_iteration=document.best_iteration,
         categories=document.categories,
-        content_hash=hashlib.sha256(data).hexdigest(),
+        content_hash=content_hash,
         _codes={
             name: {value: code for code, value in enumerate(values)}
             for name, values in document.categories.items()
@@ -202,8 +209,7 @@ def _leaf_margins(document: ModelDocument, base: Float32s) -> list[Float32s]:
     if not document.dart:
         return [tree.value for tree in document.trees]
     start = base[document.tree_group]
-    with np.errstate(over="ignore", invalid="ignore"):
-        return [
-            ((start[t] + tree.value) - start[t]) * document.tree_weight[t]
-            for t, tree in enumerate(document.trees)
-        ]
+    return [
+        ((start[t] + tree.value) - start[t]) * document.tree_weight[t]
+        for t, tree in enumerate(document.trees)
+    ]

@@ -80,8 +80,7 @@ def _sides(tree: Tree) -> NDArray[np.int64]:
 
 def _shares(tree: Tree, parent: NDArray[np.int64]) -> NDArray[np.float64]:
     cover = tree.cover[tree.order].astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.concatenate(([1.0], cover[1:] / cover[parent[1:]]))
+    return np.concatenate(([1.0], cover[1:] / cover[parent[1:]]))
 
 
 def _is_sound(tree: Tree) -> bool:

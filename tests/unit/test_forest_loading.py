@@ -13,7 +13,13 @@ import pyarrow as pa
 import pytest
 import xgboost
 
-from decision.forest import ForestError, ModelFormatError, UnsupportedModelError, load_forest
+from decision.forest import (
+    ForestError,
+    ForestInputError,
+    ModelFormatError,
+    UnsupportedModelError,
+    load_forest,
+)
 from decision.forest.document import float32_of_text
 from decision.forest.ubjson import MAX_DEPTH, decode_ubjson
 from tests.support.forest_models import columns_of, same_bits
@@ -230,10 +236,10 @@ def test_forest_cut_short_is_refused_at_every_length(booster: xgboost.Booster) -
 )
 def test_forest_garbage_is_refused_within_a_second(data: bytes) -> None:
     """Garbage, nesting without end and absurd lengths are refused at once, without the memory they ask for."""
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(ForestError):
         load_forest(data)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_ubjson_reads_every_kind() -> None:
@@ -256,13 +262,26 @@ def test_forest_bounds_its_sets_of_categories(document: str) -> None:
         model["iteration_indptr"] = list(range(101))
 
     data = _edited(document, edit)
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(UnsupportedModelError, match="sets of categories"):
         load_forest(data)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def _with_set(tree: dict[str, Any], number: int) -> dict[str, Any]:
     split_type = [1, *tree["split_type"][1:]]
     segment = {"categories_nodes": [0], "categories_segments": [0], "categories_sizes": [2]}
     return tree | segment | {"split_type": split_type, "categories": [number, 2**24 - 1]}
+
+
+def test_forest_without_sound_cover_scores_but_does_not_attribute(booster: xgboost.Booster) -> None:
+    """Cover is read for attributions alone: a signalling NaN there leaves margins alone and refuses attributions."""
+    data = bytes(booster.save_raw())
+    tree = _tree(json.loads(booster.save_raw("json")))
+    cover = np.float32(tree["sum_hessian"][0])
+    broken = data.replace(cover.astype(">f4").tobytes(), b"\x7f\xa0\x00\x00", 1)
+    assert broken != data
+    forest = load_forest(broken)
+    assert same_bits(forest.margins(ROWS), load_forest(data).margins(ROWS))
+    with pytest.raises(ForestInputError, match="sum_hessian"):
+        forest.contributions(ROWS)
