@@ -18,6 +18,7 @@ from decision.lang.findings import Finding, Severity, render
 from decision.plan import key_type
 from decision.policy import Policy
 from decision.schema import Catalog, ValueType
+from online.errors import OnlineStoreError
 from online.read import ReadPlan
 from server.catalog_json import catalog_from_json, catalog_to_json
 from server.decision_codec import contents_of
@@ -172,7 +173,7 @@ def _prepared(
 ) -> Serving:
     try:
         return Serving.prepare(Bundle.build(catalog, policy, models, customer_key))
-    except BundleError as error:
+    except (BundleError, OnlineStoreError) as error:
         raise PolicyRejectedError(str(error)) from error
 
 

@@ -23,7 +23,9 @@ from server.errors import (
 )
 
 DOMAIN = "waypost"
-MAX_MESSAGE_LENGTH = 4_096
+MAX_MESSAGE_BYTES = 1_200
+MAX_DETAIL_BYTES = 300
+"""A status travels in the trailers, twice and encoded, and gRPC takes 8 KB of those."""
 
 
 def to_status(error: RequestError) -> Status:
@@ -34,8 +36,8 @@ def to_status(error: RequestError) -> Status:
         case UnknownResourceError():
             info = error_details_pb2.ResourceInfo(
                 resource_type=error.resource_type,
-                resource_name=error.resource_name,
-                description=error.message,
+                resource_name=shortened(error.resource_name),
+                description=shortened(error.message),
             )
             return _status(code_pb2.NOT_FOUND, error, info)
         case TooManyRequestsError():
@@ -76,27 +78,39 @@ _ENGINE_REASONS: Mapping[type[decision_errors.RequestError], str] = {
 }
 
 
+def shortened(text: str, limit: int = MAX_DETAIL_BYTES) -> str:
+    """The text, cut to at most `limit` bytes of UTF-8 with an ellipsis at the cut."""
+    data = text.encode(errors="replace")
+    if len(data) <= limit:
+        return text
+    return data[: limit - 3].decode(errors="ignore") + "…"
+
+
 def _status(code: int, error: RequestError, *details: Message) -> Status:
     info = _error_info(error.reason, error.metadata)
-    return Status(code=code, message=error.message[:MAX_MESSAGE_LENGTH], details=_packed([info, *details]))
+    return Status(
+        code=code, message=shortened(error.message, MAX_MESSAGE_BYTES), details=_packed([info, *details])
+    )
 
 
 def _error_info(reason: str, metadata: Mapping[str, str]) -> error_details_pb2.ErrorInfo:
-    bounded = {key: value[:MAX_MESSAGE_LENGTH] for key, value in metadata.items()}
+    bounded = {key: shortened(value) for key, value in metadata.items()}
     return error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=bounded)
 
 
 def _bad_request(violations: Iterable[Violation]) -> error_details_pb2.BadRequest:
     found = [
-        error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-        for v in violations
+        error_details_pb2.BadRequest.FieldViolation(
+            field=shortened(item.field), description=shortened(item.description)
+        )
+        for item in violations
     ]
     return error_details_pb2.BadRequest(field_violations=found)
 
 
 def _precondition(error: RequestError) -> error_details_pb2.PreconditionFailure:
     violation = error_details_pb2.PreconditionFailure.Violation(
-        type=error.reason, subject=DOMAIN, description=error.message[:MAX_MESSAGE_LENGTH]
+        type=error.reason, subject=DOMAIN, description=shortened(error.message)
     )
     return error_details_pb2.PreconditionFailure(violations=[violation])
 

@@ -111,7 +111,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             serving = await asyncio.to_thread(self._bundles.reload)
         except ServerError as error:
             message = f"the new policy is refused, the old one goes on deciding:\n{error}"
-            raise ConditionError("RELOAD_REFUSED", message, {"findings": str(error)}) from error
+            raise ConditionError("RELOAD_REFUSED", message) from error
         return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)
 
 

@@ -16,6 +16,7 @@ from decision.record import Degradation, DegradationKind, Request
 from decision.validate import check_request
 from online.read import Columns, OnlineReader
 from server import ids
+from server.bounds import NAME_SHOWN, check_count, check_names, check_size
 from server.budget import CURRENT, Budget
 from server.bundles import BundleKeeper, Serving
 from server.clock import Clock
@@ -145,17 +146,15 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         for field in ("placement", "customer_id"):
             if not getattr(request, field):
                 raise InvalidRequestError.of("REQUIRED_FIELD_MISSING", field, "is required: send a value")
-        if len(request.placement) > self._limits.max_text_bytes:
-            raise _too_many("placement", len(request.placement), self._limits.max_text_bytes, "characters")
-        if len(request.candidates) > self._limits.max_candidates:
-            raise _too_many("candidates", len(request.candidates), self._limits.max_candidates, "offers")
-        if len(request.context) > self._limits.max_context_fields:
-            raise _too_many("context", len(request.context), self._limits.max_context_fields, "fields")
+        limits = self._limits
+        check_count("candidates", len(request.candidates), limits.max_candidates)
+        check_count("context", len(request.context), limits.max_context_fields)
+        for field in ("placement", "customer_id"):
+            check_size(field, len(getattr(request, field)), limits.max_text_bytes)
+        check_names("candidates", request.candidates, limits.max_text_bytes)
         for name, value in request.context.items():
-            if value.ByteSize() > self._limits.max_text_bytes:
-                raise _too_many(
-                    f"context.{name[:100]}", value.ByteSize(), self._limits.max_text_bytes, "bytes"
-                )
+            size = max(len(name), value.ByteSize())
+            check_size(f"context.{name[:NAME_SHOWN]}", size, limits.max_text_bytes)
 
     def _observe(self, decided: Decided) -> None:
         self.count += 1
@@ -189,13 +188,3 @@ def _store_degradation(error: str | None, *, timed_out: bool) -> tuple[Degradati
     kind = DegradationKind.STORE_TIMEOUT if timed_out else DegradationKind.STORE_UNAVAILABLE
     detail = "no answer in time" if timed_out else "cannot be reached"
     return (Degradation(kind=kind, name=STORE, detail=detail),)
-
-
-def _too_many(field: str, count: int, limit: int, unit: str) -> InvalidRequestError:
-    return InvalidRequestError.of(
-        "FIELD_OUT_OF_RANGE",
-        field,
-        f"has {count} {unit}, send at most {limit}",
-        count=str(count),
-        limit=str(limit),
-    )

@@ -9,7 +9,9 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import Catalog, FeatureRef, JoinKey, Status, Value
+from online.errors import PlanError, ReadTooLargeError
 from online.read import Columns, OnlineReader, ReadPlan
+from server.bounds import NAME_SHOWN, check_count, check_names, check_size
 from server.budget import CURRENT
 from server.bundles import BundleKeeper
 from server.clock import Clock
@@ -44,15 +46,17 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         context: Any,  # noqa: ARG002 - gRPC's signature
     ) -> features_pb2.GetOnlineFeaturesResponse:
         """Read the features of a service or list, for every entity row; columns are in the order of the request."""
-        self._check_size("features", len(request.features), self._limits.max_features)
-        self._check_size("entities", len(request.entities), self._limits.max_entities)
+        self._check(request)
         catalog = self._bundles.current.bundle.catalog
         refs = requested_refs(request, catalog)
         keys = join_keys(refs, catalog)
         rows = [entity_row(row.keys, keys, f"entities[{i}]") for i, row in enumerate(request.entities)]
         plan = self._plan(catalog, refs)
         timeout_s = CURRENT.get().for_store_s()
-        (columns,) = await self._reader.fetch([(plan, rows)], self._clock.now_us(), timeout_s)
+        try:
+            (columns,) = await self._reader.fetch([(plan, rows)], self._clock.now_us(), timeout_s)
+        except ReadTooLargeError as error:
+            raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "entities", str(error)) from error
         return features_pb2.GetOnlineFeaturesResponse(columns=list(_columns(columns, catalog)))
 
     def _plan(self, catalog: Catalog, refs: tuple[FeatureRef, ...]) -> ReadPlan:
@@ -61,15 +65,24 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         if key not in self._plans:
             if len(self._plans) >= MAX_PLANS:
                 del self._plans[next(iter(self._plans))]
-            self._plans[key] = ReadPlan.compile(catalog, refs)
+            self._plans[key] = _compiled(catalog, refs)
         return self._plans[key]
 
-    def _check_size(self, field: str, count: int, limit: int) -> None:
-        if count > limit:
-            description = f"has {count} items, send at most {limit}"
-            raise InvalidRequestError.of(
-                "FIELD_OUT_OF_RANGE", field, description, count=str(count), limit=str(limit)
-            )
+    def _check(self, request: features_pb2.GetOnlineFeaturesRequest) -> None:
+        limits = self._limits
+        check_count("features", len(request.features), limits.max_features)
+        check_count("entities", len(request.entities), limits.max_entities)
+        check_size("feature_service", len(request.feature_service), limits.max_text_bytes)
+        check_names("features", request.features, limits.max_text_bytes)
+        for index, row in enumerate(request.entities):
+            check_size(f"entities[{index}]", row.ByteSize(), limits.max_text_bytes)
+
+
+def _compiled(catalog: Catalog, refs: tuple[FeatureRef, ...]) -> ReadPlan:
+    try:
+        return ReadPlan.compile(catalog, refs)
+    except PlanError as error:
+        raise InvalidRequestError.of("FEATURE_NOT_READABLE", "features", str(error)) from error
 
 
 def requested_refs(
@@ -151,7 +164,9 @@ def entity_row(
             description = (
                 f"the features asked for have no such join key{_hint(name, keys)}; they need {sorted(keys)}"
             )
-            raise InvalidRequestError.of("UNKNOWN_ENTITY_KEY", f"{field}.keys.{name}", description)
+            raise InvalidRequestError.of(
+                "UNKNOWN_ENTITY_KEY", f"{field}.keys.{name[:NAME_SHOWN]}", description
+            )
     for name in keys:
         if name not in sent:
             raise InvalidRequestError.of(
