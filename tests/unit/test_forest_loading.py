@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -278,8 +279,8 @@ def test_forest_without_sound_cover_scores_but_does_not_attribute(booster: xgboo
     """Cover is read for attributions alone: a signalling NaN there leaves margins alone and refuses attributions."""
     data = bytes(booster.save_raw())
     tree = _tree(json.loads(booster.save_raw("json")))
-    cover = np.float32(tree["sum_hessian"][0])
-    broken = data.replace(cover.astype(">f4").tobytes(), b"\x7f\xa0\x00\x00", 1)
+    cover = struct.pack(">f", tree["sum_hessian"][0])
+    broken = data.replace(cover, b"\x7f\xa0\x00\x00", 1)
     assert broken != data
     forest = load_forest(broken)
     assert same_bits(forest.margins(ROWS), load_forest(data).margins(ROWS))
