@@ -91,11 +91,13 @@ def drop_neutral(expr: Expr) -> Expr:
 
 
 PASSES: Final[tuple[Pass, ...]] = (
-    bottom_up(fold_constants),
-    bottom_up(drop_neutral),
+    bottom_up(lambda expr: drop_neutral(fold_constants(expr))),
     bottom_up(flatten),
 )
-"""In this order; each is complete by itself, so a shorter tuple is a valid compiler too."""
+"""In this order; each is complete by itself, so a shorter tuple is a valid compiler too.
+
+Folding and dropping are one pass, as each makes work for the other further up.
+"""
 
 
 def simplify(expr: Expr, passes: tuple[Pass, ...] = PASSES) -> Expr:
