@@ -147,6 +147,8 @@ class Cap:
 
 
 class Exploration(enum.StrEnum):
+    """How a placement tries other than its best offers."""
+
     NONE = "none"
     EPSILON_GREEDY = "epsilon_greedy"
     SOFTMAX = "softmax"

@@ -211,6 +211,9 @@ class Catalog:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over the canonical JSON of the catalog, in hex."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), default=str)
+        """SHA-256 over the canonical JSON of the catalog, in hex; where the offline files lie is no part of it."""
+        definitions = asdict(self)
+        for view in definitions["views"]:
+            del view["offline_path"]
+        text = json.dumps(definitions, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -57,7 +57,9 @@ def main(
     way = road.lay(redis_url)
     views = way.repo.catalog.views
     aggregations = sum(len(view.aggregations) for view in views)
-    console.print(f"{len(views)} feature views, {aggregations} windowed features, {len(way.repo.policy_sources)} policy files")
+    console.print(
+        f"{len(views)} feature views, {aggregations} windowed features, {len(way.repo.policy_sources)} policy files"
+    )
     reuse = road.reusable(way) and not fresh
     road.clear(way, keep_backfill=reuse)
     if reuse:
@@ -69,7 +71,9 @@ def main(
         prepare_from_kept(way) if reuse else prepare_from_data(way, stack, history)
         console.rule("[bold]4 Serve")
         stack.start_services()
-        console.print(f"gRPC on {stack.target}, metrics on http://{way.settings.host}:{stack.http_port}/metrics")
+        console.print(
+            f"gRPC on {stack.target}, metrics on http://{way.settings.host}:{stack.http_port}/metrics"
+        )
         with Client(stack.target) as client:
             outcome = live(way, client, history, decisions)
             show(way, stack, client, outcome)
@@ -94,7 +98,9 @@ def prepare_from_data(way: Road, stack: Stack, history: pd.DataFrame) -> None:
         trained = road.train(way, history, lambda stage: status.update(f"training: {stage}"))
     for table in (splits_table(trained), metrics_table(trained), calibration_table(trained)):
         console.print(table)
-    console.print("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in trained.seconds.items()))
+    console.print(
+        "seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in trained.seconds.items())
+    )
     with console.status("comparing the training set with Feast's get_historical_features"):
         verified = road.verify(way, stack.redis_url, trained, VERIFIED_ROWS)
     console.print(
@@ -110,7 +116,9 @@ def live(way: Road, client: Client, history: pd.DataFrame, decisions: int) -> Ou
     """Replay the held-out weeks."""
     events = road.held_out()
     derived = int(events["derived"].fillna(False).sum())
-    console.rule(f"[bold]5 Live: {len(events):,} events of the held-out weeks, {derived:,} of them derived browsing")
+    console.rule(
+        f"[bold]5 Live: {len(events):,} events of the held-out weeks, {derived:,} of them derived browsing"
+    )
     offers = repo_policy(way.repo).offers
     categories = {o.name: str(o.attributes["category"]) for o in offers if "category" in o.tags}
     until = pd.Timestamp(HELD_OUT_START)
@@ -142,8 +150,8 @@ def show(way: Road, stack: Stack, client: Client, outcome: Outcome) -> None:
     project, partitions = way.repo.catalog.project, way.settings.partitions
     with connect(stack.redis_url) as store:
         console.print(report.changes_table(count_segment_changes(store, project, partitions)))
-        stats = {k.decode(): float(v) for k, v in store.hgetall(PartitionKeys(project, 0).stats).items()}  # type: ignore[union-attr]
-    console.print(report.latency_table(client.decide_ms, stats))
+        stats: Any = store.hgetall(PartitionKeys(project, 0).stats)
+    console.print(report.latency_table(client.decide_ms, {k.decode(): float(v) for k, v in stats.items()}))
     console.print(report.hits_table(outcome.hits))
 
 
@@ -166,7 +174,13 @@ class Rate(ProgressColumn):
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
     """Progress bars by stage, with rate and time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}
 

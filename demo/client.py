@@ -70,7 +70,9 @@ class Client:
         seed: int | None = None,
     ) -> decision_pb2.DecideResponse:
         """Ask for a decision and note how long it took."""
-        request = decision_pb2.DecideRequest(placement=placement, customer_id=customer_id, limit=limit, seed=seed)
+        request = decision_pb2.DecideRequest(
+            placement=placement, customer_id=customer_id, limit=limit, seed=seed
+        )
         for name, value in (context or {}).items():
             request.context[name].string_value = value
         started = time.perf_counter()
@@ -78,7 +80,9 @@ class Client:
         self.decide_ms.append((time.perf_counter() - started) * 1000)
         return answer
 
-    def features(self, names: Iterable[str], keys: Mapping[str, str]) -> features_pb2.GetOnlineFeaturesResponse:
+    def features(
+        self, names: Iterable[str], keys: Mapping[str, str]
+    ) -> features_pb2.GetOnlineFeaturesResponse:
         """Read features of one entity."""
         row = features_pb2.EntityRow()
         for name, value in keys.items():
@@ -102,4 +106,6 @@ class Client:
             if all(p.lag == 0 and p.watermark.ToMicroseconds() >= until_us for p in partitions):
                 return
             time.sleep(_POLL_S)
-        raise TimeoutError(f"features are not current after {CATCH_UP_TIMEOUT_S:.0f} s: is the materializer alive?")
+        raise TimeoutError(
+            f"features are not current after {CATCH_UP_TIMEOUT_S:.0f} s: is the materializer alive?"
+        )

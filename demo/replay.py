@@ -70,7 +70,9 @@ class Outcome:
     event_count: int = 0
     impression_count: int = 0
     decision_count: int = 0
-    hits: dict[str, Hits] = field(default_factory=lambda: {n: Hits() for n in ("decision", "popularity", "recency")})
+    hits: dict[str, Hits] = field(
+        default_factory=lambda: {n: Hits() for n in ("decision", "popularity", "recency")}
+    )
     story: Story | None = None
     top_spender: str = ""
 
@@ -78,7 +80,9 @@ class Outcome:
 class Replay:
     """Drives one server through the held-out weeks."""
 
-    def __init__(self, client: Client, categories: Mapping[str, str], baselines: Baselines, decisions: int) -> None:
+    def __init__(
+        self, client: Client, categories: Mapping[str, str], baselines: Baselines, decisions: int
+    ) -> None:
         """Prepare a replay.
 
         Args:
@@ -109,7 +113,7 @@ class Replay:
 
     def _take(self, step: Step, decided: set[str]) -> None:
         self._client.advance(step.starts_us)
-        # In life 15 minutes pass here; without the wait the backlog of a replay at full speed would look like staleness.
+        # In life 15 minutes pass here: without the wait, the backlog of a fast replay would look like staleness.
         self._client.wait_until_applied(step.starts_us)
         wanted = [visit for visit in step.visits if visit.basket_id in decided]
         self._watch(step.starts_us)
@@ -151,9 +155,7 @@ class Replay:
             )
 
 
-def impressions(
-    answer: decision_pb2.DecideResponse, customer_id: str, now_us: int
-) -> list[events_pb2.Event]:
+def impressions(answer: decision_pb2.DecideResponse, customer_id: str, now_us: int) -> list[events_pb2.Event]:
     """One event for each offer that a decision shows."""
     events = []
     for position, offer in enumerate(answer.offers, start=1):
@@ -173,7 +175,9 @@ def impressions(
     return events
 
 
-def count_segment_changes(client: redis.Redis, project: str, partition_count: int) -> dict[tuple[str, bool], int]:
+def count_segment_changes(
+    client: redis.Redis, project: str, partition_count: int
+) -> dict[tuple[str, bool], int]:
     """Entries and exits in the change log, by segment."""
     counts: dict[tuple[str, bool], int] = {}
     for partition in range(partition_count):

@@ -15,7 +15,9 @@ from training.registry import Manifest
 from waypost.decision.v1 import decision_pb2
 from waypost.features.v1 import features_pb2
 
-_REASON_KINDS = {number: name.removeprefix("REASON_KIND_").lower() for name, number in decision_pb2.ReasonKind.items()}
+_REASON_KINDS = {
+    number: name.removeprefix("REASON_KIND_").lower() for name, number in decision_pb2.ReasonKind.items()
+}
 
 
 def backfill_table(report: BackfillReport) -> Table:
@@ -51,7 +53,9 @@ def story_table(story: Story) -> Table:
     for place, name in enumerate(WATCHED):
         cells = [_cell(moment.features, place) for moment in story.moments]
         before = [None, *cells[:-1]]
-        table.add_row(name, *(f"[bold]{c}[/]" if b not in (None, c) else c for b, c in zip(before, cells, strict=True)))
+        table.add_row(
+            name, *(f"[bold]{c}[/]" if b not in (None, c) else c for b, c in zip(before, cells, strict=True))
+        )
     return table
 
 
@@ -86,7 +90,9 @@ def changes_table(changes: Mapping[tuple[str, bool], int]) -> Table:
     for heading in ("segment", "entered", "left"):
         table.add_column(heading, justify="left" if heading == "segment" else "right")
     for segment in sorted({name for name, _ in changes}):
-        table.add_row(segment, f"{changes.get((segment, True), 0):,}", f"{changes.get((segment, False), 0):,}")
+        table.add_row(
+            segment, f"{changes.get((segment, True), 0):,}", f"{changes.get((segment, False), 0):,}"
+        )
     return table
 
 
@@ -115,7 +121,9 @@ def hits_table(hits: Mapping[str, Hits]) -> Table:
     for name, counts in hits.items():
         rates = counts.rates()
         table.add_row(
-            {"decision": "[bold]Waypost's decision[/]", "popularity": "popularity", "recency": "own recency"}[name],
+            {"decision": "[bold]Waypost's decision[/]", "popularity": "popularity", "recency": "own recency"}[
+                name
+            ],
             f"{rates['first']:.1%}",
             f"{rates['any_of_top']:.1%}",
             f"{rates['precision']:.1%}",
@@ -125,7 +133,9 @@ def hits_table(hits: Mapping[str, Hits]) -> Table:
 
 
 def _why(offer: decision_pb2.RankedOffer) -> str:
-    return "\n".join(f"{_REASON_KINDS[reason.kind]} [bold]{reason.name}[/]: {reason.detail}" for reason in offer.reasons)
+    return "\n".join(
+        f"{_REASON_KINDS[reason.kind]} [bold]{reason.name}[/]: {reason.detail}" for reason in offer.reasons
+    )
 
 
 def _cell(features: features_pb2.GetOnlineFeaturesResponse, place: int) -> str:

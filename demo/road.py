@@ -33,6 +33,7 @@ from training.pipeline import TrainedModel, train_model
 from training.verify import Verification, verify_against_feast
 
 REPO: Final = Path("feature_repo")
+OFFLINE: Final = REPO / "data" / "offline"
 DATA_DIR: Final = Path("data/demo")
 MODEL: Final = "category_affinity"
 CODE_FOLDERS: Final = ("decision", "online", "streaming", "training", "feature_repo")
@@ -59,20 +60,20 @@ class Road:
     stamp: str
 
 
-def lay(redis_url: str | None) -> Road:
+def lay(
+    redis_url: str | None, *, repo: Path = REPO, data_dir: Path = DATA_DIR, offline: Path = OFFLINE
+) -> Road:
     """Load the example repo and settle where everything goes."""
-    repo = load_repo(REPO)
     settings = Settings(
-        repo=REPO.resolve(),
-        data_dir=DATA_DIR.resolve(),
+        repo=repo.resolve(),
+        data_dir=data_dir.resolve(),
         redis_url=redis_url,
         clock=ClockKind.VIRTUAL,
         partitions=1,
         grpc_port=0,
         http_port=0,
     )
-    offline = REPO.resolve() / "data" / "offline"
-    return Road(repo=repo, settings=settings, offline=offline, stamp=_stamp())
+    return Road(repo=load_repo(repo), settings=settings, offline=offline.resolve(), stamp=_stamp())
 
 
 def micros(moment: datetime) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -79,7 +79,9 @@ def steps(events: pd.DataFrame, visits: list[Visit]) -> Iterator[Step]:
     event_steps = at_us // STEP_US
     visit_steps = np.array([visit.starts_us // STEP_US for visit in visits], dtype=np.int64)
     for number in np.union1d(event_steps, visit_steps).tolist():
-        rows = events.iloc[np.searchsorted(event_steps, number) : np.searchsorted(event_steps, number, "right")]
+        rows = events.iloc[
+            np.searchsorted(event_steps, number) : np.searchsorted(event_steps, number, "right")
+        ]
         first, last = np.searchsorted(visit_steps, number), np.searchsorted(visit_steps, number, "right")
         yield Step(
             starts_us=number * STEP_US,
@@ -97,16 +99,15 @@ def messages(rows: pd.DataFrame) -> Iterator[events_pb2.Event]:
             event_id=record["event_id"], event_type=record["event_type"], customer_id=record["customer_id"]
         )
         event.event_time.FromNanoseconds(record["event_time"].value)
-        event.properties.update(
-            {name: _plain(record[name]) for name in names if not pd.isna(record[name])}
-        )
+        event.properties.update({name: _plain(record[name]) for name in names if not pd.isna(record[name])})
         yield event
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _micros(events: pd.DataFrame) -> np.ndarray:
     times = events["event_time"].dt.tz_convert("UTC").dt.tz_localize(None)
-    return times.to_numpy().astype("datetime64[us]").view(np.int64)
+    micros: np.ndarray = times.to_numpy().astype("datetime64[us]").view(np.int64)
+    return micros

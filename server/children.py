@@ -58,7 +58,7 @@ def _popen(
         env=dict(env) if env is not None else None,
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_end_with_parent(),
+        preexec_fn=_end_with_parent(),  # noqa: PLW1509 - one call into the kernel, no Python state
     )
 
 

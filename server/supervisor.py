@@ -181,7 +181,9 @@ class Stack:
             "WAYPOST_CLOCK": settings.clock.value,
             "WAYPOST_LOG_MAX_RECORDS": str(settings.log_max_records),
         }
-        return Child(name, [sys.executable, "-m", "server.cli", name], env, settings.data_dir / "logs" / f"{name}.log")
+        return Child(
+            name, [sys.executable, "-m", "server.cli", name], env, settings.data_dir / "logs" / f"{name}.log"
+        )
 
     def _wait_until_serving(self) -> None:
         give_up_at = time.monotonic() + READY_TIMEOUT_S
@@ -221,7 +223,7 @@ def serving(target: str) -> bool:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)
         except grpc.RpcError:
             return False
-        return answer.status == health_pb2.HealthCheckResponse.SERVING
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def free_port(host: str) -> int:

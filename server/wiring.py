@@ -96,7 +96,7 @@ class _Partitions:
     async def __call__(self) -> Sequence[PartitionLag]:
         pipeline = self._client.pipeline(transaction=False)
         for keys in self._keys:
-            pipeline.hmget(keys.applied, "record_count", "time_us")
+            pipeline.hmget(keys.applied, ["record_count", "time_us"])
             pipeline.exists(keys.log)
         answers = await pipeline.execute()
         return [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,9 @@ def advance(
         key: Update(key=key, state=state, at_us=max(now_us, state.time_us)) for key, state in states.items()
     }
     for at_us in sorted({update.at_us for update in updates.values()}):
-        _advance_group(kind, {k: u for k, u in updates.items() if u.at_us == at_us}, feeds, unapplied, borrowed, at_us)
+        _advance_group(
+            kind, {k: u for k, u in updates.items() if u.at_us == at_us}, feeds, unapplied, borrowed, at_us
+        )
     return list(updates.values())
 
 
@@ -148,7 +151,11 @@ def _batch(plan: ViewPlan, row_numbers: Sequence[Sequence[int]], feed: ViewRows 
     if feed is None or not len(entity):
         return Batch.empty(plan.windows)
     order = np.array([number for rows in row_numbers for number in rows], dtype=np.int64)
-    frame = feed.frame if len(order) == len(feed.frame) and bool((np.diff(order) > 0).all()) else feed.frame.iloc[order]
+    frame = (
+        feed.frame
+        if len(order) == len(feed.frame) and bool((np.diff(order) > 0).all())
+        else feed.frame.iloc[order]
+    )
     return Batch.from_frame(frame, entity, plan.windows)
 
 
@@ -174,15 +181,17 @@ def _latest_row(plan: ViewPlan, row: pd.Series) -> LatestRow:
     return LatestRow(event_us=row["event_time"].value // 1000, event_id=row["event_id"], values=values)
 
 
-def plain(value: object) -> Value:
+def plain(value: Any) -> Value:
     """A pandas cell as a plain value: NaN, NaT and NA are NULL, timestamps are whole seconds in microseconds."""
     if isinstance(value, (list, tuple, np.ndarray)):
-        return tuple(plain(item) for item in value)  # type: ignore[misc]
-    if pd.isna(value):  # type: ignore[call-overload]
+        items: list[Any] = [plain(item) for item in value]
+        return tuple(items)
+    if pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):
-        return value.value // 1_000_000_000 * 1_000_000
-    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
+        return int(value.value) // 1_000_000_000 * 1_000_000
+    scalar: Value = value.item() if isinstance(value, np.generic) else value
+    return scalar
 
 
 def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, Value], now_us: int) -> None:

@@ -112,11 +112,15 @@ def _check(
             )
     if len(events) and _micros(events["event_time"]).max() > until_us:
         newest = events["event_time"].max()
-        raise StreamingError(f"the newest event is at {newest}, behind the time at which the stream takes over")
+        raise StreamingError(
+            f"the newest event is at {newest}, behind the time at which the stream takes over"
+        )
 
 
 def _micros(times: pd.Series) -> np.ndarray:
-    return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]").view(np.int64)
+    utc = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
+    micros: np.ndarray = utc.astype("datetime64[us]").view(np.int64)
+    return micros
 
 
 def _backfill_view(
@@ -132,7 +136,9 @@ def _backfill_view(
     folder = parts_folder(view) if view.offline_path else None
     key_columns = _key_columns(plan, rows.keys)
     written = 0
-    for number, chunk in enumerate(sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)):
+    for number, chunk in enumerate(
+        sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)
+    ):
         if folder is not None:
             table = _offline_table(plan, key_columns, chunk)
             write_part(folder, f"backfill-{number:05d}", table)
@@ -148,7 +154,8 @@ def _key_columns(plan: ViewPlan, keys: Sequence[bytes]) -> list[pa.Array]:
     """Join key values of all entities, one column per join key of the view."""
     rows = [plan.keys.decode(key) for key in keys]
     return [
-        value_array([row[key.name] for row in rows], arrow_type(key.value_type)) for key in plan.view.join_keys
+        value_array([row[key.name] for row in rows], arrow_type(key.value_type))
+        for key in plan.view.join_keys
     ]
 
 
@@ -181,7 +188,11 @@ def _latest_states(
 
 
 def _recent_ids(
-    plan: StreamPlan, schema: EventSchema, events: pd.DataFrame, customers: dict[bytes, EntityState], until_us: int
+    plan: StreamPlan,
+    schema: EventSchema,
+    events: pd.DataFrame,
+    customers: dict[bytes, EntityState],
+    until_us: int,
 ) -> None:
     """Ids that may still be published again in time: position 0 marks them as older than the log."""
     bucket_us = recent_bucket_us(schema.lateness_us)
@@ -208,11 +219,15 @@ def _load_online(
     keys = list(states)
     for start in range(0, len(keys), ENTITIES_PER_WRITE):
         chunk = {key: states[key] for key in keys[start : start + ENTITIES_PER_WRITE]}
-        updates = advance(kind, chunk, {}, lambda _key, _row: False, borrow(client, kind, list(chunk)), until_us)
+        updates = advance(
+            kind, chunk, {}, lambda _key, _row: False, borrow(client, kind, list(chunk)), until_us
+        )
         _announce(client, kind, plan, updates, partition_count)
         _, refused = apply_writes(writer, [prepare_write(kind, update) for update in updates])
         if refused:
-            raise StreamingError(f"the store already holds state of {len(refused)} entities of kind {kind.name}")
+            raise StreamingError(
+                f"the store already holds state of {len(refused)} entities of kind {kind.name}"
+            )
         progress(f"online {kind.name}", start + len(chunk), len(keys))
 
 
@@ -238,4 +253,3 @@ def _hand_over(client: redis.Redis, project: str, until_us: int, partition_count
     for partition in range(partition_count):
         checkpoint = {"position": 0, "time_us": until_us}
         client.hset(PartitionKeys(project, partition).checkpoint, mapping=checkpoint)
-

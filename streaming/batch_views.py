@@ -23,11 +23,16 @@ def batch_views(catalog: Catalog) -> list[View]:
     return [
         view
         for view in catalog.views
-        if not view.stream and not view.on_demand and view.tag("waypost.role") != "segments" and view.offline_path
+        if not view.stream
+        and not view.on_demand
+        and view.tag("waypost.role") != "segments"
+        and view.offline_path
     ]
 
 
-def load_batch_view(writer: RowWriter, catalog: Catalog, view: View, until_us: int, progress: Progress) -> int:
+def load_batch_view(
+    writer: RowWriter, catalog: Catalog, view: View, until_us: int, progress: Progress
+) -> int:
     """Write the newest row of each entity as of `until_us`; a newer row in the store stays.
 
     Returns:

@@ -17,7 +17,7 @@ def borrow(client: redis.Redis, kind: EntityKind, keys: Sequence[bytes]) -> dict
     names = [field for _, field, _ in kind.borrowed_fields]
     pipeline = client.pipeline(transaction=False)
     for key in keys:
-        pipeline.hmget(key, names)
+        pipeline.execute_command("HMGET", key, *names)  # type: ignore[no-untyped-call]
     return {
         key: {
             name: decode(data)

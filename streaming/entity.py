@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from decision.schema import Value
-from streaming.windows.state import TileState, decode, encode
 from streaming.windows.plan import WindowPlan
+from streaming.windows.state import TileState, decode, encode
 
 REVISION = b"rev"
 POSITIONS = b"p"
@@ -101,7 +101,9 @@ def encode_state(state: EntityState, plans: Mapping[str, WindowPlan]) -> dict[by
     return fields
 
 
-def changed_fields(state: EntityState, fields: Mapping[bytes, bytes]) -> tuple[dict[bytes, bytes], tuple[bytes, ...]]:
+def changed_fields(
+    state: EntityState, fields: Mapping[bytes, bytes]
+) -> tuple[dict[bytes, bytes], tuple[bytes, ...]]:
     """What a write must set and drop to turn the stored fields into `fields`."""
     stored = state.stored
     changed = {name: data for name, data in fields.items() if stored.get(name) != data}

@@ -23,6 +23,7 @@ from waypost.events.v1 import events_pb2
 MAX_EVENT_ID_BYTES = 64
 MAX_CUSTOMER_ID_BYTES = 256
 MAX_STRING_LENGTH = 1024
+MAX_SHOWN_LENGTH = 100
 EARLIEST_EVENT_US = 0
 SCHEMA_FILE = "events.yaml"
 
@@ -174,9 +175,13 @@ class EventSchema(BaseModel):
 
     def _event_time(self, event: events_pb2.Event, now_us: int) -> int:
         if not event.HasField("event_time"):
-            raise EventRefused("event_time", "EVENT_TIME_MISSING", "event_time is required: when it happened, in UTC")
+            raise EventRefused(
+                "event_time", "EVENT_TIME_MISSING", "event_time is required: when it happened, in UTC"
+            )
         if not 0 <= event.event_time.nanos < 1_000_000_000:
-            raise EventRefused("event_time", "EVENT_TIME_INVALID", "event_time.nanos must be in [0, 999999999]")
+            raise EventRefused(
+                "event_time", "EVENT_TIME_INVALID", "event_time.nanos must be in [0, 999999999]"
+            )
         event_us = event.event_time.seconds * 1_000_000 + event.event_time.nanos // 1000
         if event_us < EARLIEST_EVENT_US:
             raise EventRefused("event_time", "EVENT_TIME_INVALID", "event_time lies before 1970")
@@ -194,13 +199,15 @@ RESERVED_COLUMNS = ("event_id", "event_type", "customer_id", "event_time", "even
 
 def _check_id(field: str, value: str, limit_bytes: int) -> None:
     if not 0 < len(value.encode()) <= limit_bytes:
-        raise EventRefused(field, "INVALID_ID", f"{field} must have 1 to {limit_bytes} bytes, got {len(value.encode())}")
+        raise EventRefused(
+            field, "INVALID_ID", f"{field} must have 1 to {limit_bytes} bytes, got {len(value.encode())}"
+        )
 
 
 def _unknown(field: str, reason: str, kind: str, name: str, known: Mapping[str, Any]) -> EventRefused:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:MAX_SHOWN_LENGTH], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"declared are: {', '.join(sorted(known)) or 'none'}"
-    return EventRefused(field, reason, f"unknown {kind} {name[:100]!r}; {hint}")
+    return EventRefused(field, reason, f"unknown {kind} {name[:MAX_SHOWN_LENGTH]!r}; {hint}")
 
 
 def _typed(name: str, declared: PropertySchema, raw: StructValue | None) -> Value:
@@ -238,7 +245,11 @@ def _read_double(place: str, raw: StructValue, kind: str | None) -> Value:
 def _read_int64(place: str, raw: StructValue, kind: str | None) -> Value:
     if kind == "number_value" and raw.number_value.is_integer() and abs(raw.number_value) <= 2**53:
         return int(raw.number_value)
-    if kind == "string_value" and raw.string_value.removeprefix("-").isdecimal() and len(raw.string_value) <= 20:
+    if (
+        kind == "string_value"
+        and raw.string_value.removeprefix("-").isdecimal()
+        and len(raw.string_value) <= 20
+    ):
         value = int(raw.string_value)
         if -(2**63) <= value < 2**63:
             return value
@@ -274,7 +285,9 @@ _READERS = {
 
 def _check_range(place: str, declared: PropertySchema, value: Value) -> None:
     if isinstance(value, str) and len(value) > declared.max_length:
-        raise EventRefused(place, "TOO_LONG", f"{place} has {len(value)} characters, max_length is {declared.max_length}")
+        raise EventRefused(
+            place, "TOO_LONG", f"{place} has {len(value)} characters, max_length is {declared.max_length}"
+        )
     if declared.allowed is not None and value not in declared.allowed:
         allowed = ", ".join(map(repr, declared.allowed[:20]))
         raise EventRefused(place, "NOT_ALLOWED", f"{place} is {value!r}; allowed are {allowed}")

@@ -37,7 +37,9 @@ def events_frame(events: Sequence[EventRecord], property_types: dict[str, Proper
         if kind == "timestamp":
             columns[name] = _times(values)
         elif kind == "double":
-            columns[name] = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+            columns[name] = np.array(
+                [np.nan if value is None else value for value in values], dtype=np.float64
+            )
         elif kind == "string":
             columns[name] = np.array(values, dtype=object)
         else:

@@ -163,7 +163,10 @@ class Materializer:
 
     def _checkpoint_if_due(self) -> None:
         waited_s = time.monotonic() - self._checkpointed_at
-        if waited_s >= self._limits.checkpoint_interval_s or self._sink.row_count >= self._limits.checkpoint_rows:
+        if (
+            waited_s >= self._limits.checkpoint_interval_s
+            or self._sink.row_count >= self._limits.checkpoint_rows
+        ):
             self.checkpoint()
 
     def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
@@ -223,9 +226,13 @@ class Materializer:
         return admitted
 
     def _customer_keys(self, records: Sequence[LogRecord]) -> dict[str, bytes]:
-        customer_ids = dict.fromkeys(record.event.customer_id for record in records if record.event is not None)
+        customer_ids = dict.fromkeys(
+            record.event.customer_id for record in records if record.event is not None
+        )
         kind = self._plan.customer
-        return {customer_id: kind.keys.encode({kind.key_names[0]: customer_id}) for customer_id in customer_ids}
+        return {
+            customer_id: kind.keys.encode({kind.key_names[0]: customer_id}) for customer_id in customer_ids
+        }
 
     def _feeds(self, admitted: Admitted) -> dict[str, ViewRows]:
         """Rows by view. An event that a transformation cannot take is put aside, and the others go on."""
@@ -274,7 +281,9 @@ class Materializer:
                 self._now_us,
             )
             pending = self._write(kind, updates, due)
-        raise StreamingError(f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times")
+        raise StreamingError(
+            f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times"
+        )
 
     def _write(self, kind: EntityKind, updates: Sequence[Update], due: set[Member]) -> list[bytes]:
         """Write updates and what follows from them; returns the keys of those refused."""
@@ -327,5 +336,3 @@ class Materializer:
             }
             pipeline.xadd(self._keys.dead_letters, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
         pipeline.execute()
-
-

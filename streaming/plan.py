@@ -73,7 +73,9 @@ class ViewPlan:
             frame = frame.assign(**{self.customer_key: events["customer_id"].loc[frame.index]})
         missing = [name for name in (*names, *self.columns) if name not in frame.columns]
         if missing:
-            raise TransformError(f"view {self.view.name}: the transformation returns no column {missing[0]!r}")
+            raise TransformError(
+                f"view {self.view.name}: the transformation returns no column {missing[0]!r}"
+            )
         if len(frame) and names:
             frame = frame.loc[frame[names].notna().all(axis=1)]
         source = frame.index.to_numpy(dtype=np.int64)
@@ -113,9 +115,13 @@ class ViewPlan:
             raise TransformError(f"view {self.view.name}: the transformation failed: {error!r}") from error
         if not isinstance(frame, pd.DataFrame):
             kind = type(frame).__name__
-            raise TransformError(f"view {self.view.name}: the transformation returned a {kind}, not a DataFrame")
+            raise TransformError(
+                f"view {self.view.name}: the transformation returned a {kind}, not a DataFrame"
+            )
         if not frame.index.isin(events.index).all():
-            raise TransformError(f"view {self.view.name}: the transformation must keep the index of the events")
+            raise TransformError(
+                f"view {self.view.name}: the transformation must keep the index of the events"
+            )
         return frame
 
     def _keyed(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.int64], list[bytes]]:
@@ -134,7 +140,9 @@ class ViewPlan:
         return codes.astype(np.int64), keys
 
 
-def _composite(frame: pd.DataFrame, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.object_]]]:
+def _composite(
+    frame: pd.DataFrame, names: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.object_]]]:
     parts = [pd.factorize(frame[name]) for name in names]
     mixed = np.zeros(len(frame), dtype=np.int64)
     for part, uniques in parts:
@@ -222,9 +230,13 @@ class StreamPlan:
         kinds = []
         for names, join_keys in key_sets.items():
             keys = EntityKeys(catalog.project, join_keys)
-            plans = tuple(_view_plan(view, transforms, keys, customer_key) for view in fed if _identity(view) == names)
+            plans = tuple(
+                _view_plan(view, transforms, keys, customer_key) for view in fed if _identity(view) == names
+            )
             segments_view = next((view for view in stored if _identity(view) == names), None)
-            segments = [segment for segment in policy.segments if segments_view and segment.view == segments_view.name]
+            segments = [
+                segment for segment in policy.segments if segments_view and segment.view == segments_view.name
+            ]
             kinds.append(
                 EntityKind(
                     name=",".join(names),
@@ -232,7 +244,9 @@ class StreamPlan:
                     key_names=names,
                     views=plans,
                     segments=_ordered(segments),
-                    segments_view=ViewPlan(segments_view, None, None, keys, customer_key) if segments_view else None,
+                    segments_view=ViewPlan(segments_view, None, None, keys, customer_key)
+                    if segments_view
+                    else None,
                     borrowed=_borrowed(segments, {plan.view.name for plan in plans}),
                     catalog=catalog,
                 )
@@ -259,10 +273,14 @@ def _view_plan(
 
 def _ordered(segments: Sequence[Segment]) -> tuple[SegmentPlan, ...]:
     by_name = {f"{segment.view}.{segment.name}": segment for segment in segments}
-    reads = {name: {ref for ref in references(segment.condition) if ref in by_name} for name, segment in by_name.items()}
+    reads = {
+        name: {ref for ref in references(segment.condition) if ref in by_name}
+        for name, segment in by_name.items()
+    }
     order = graphlib.TopologicalSorter(reads).static_order()
     return tuple(
-        SegmentPlan(by_name[name].name, by_name[name].condition, prepare(by_name[name].condition)) for name in order
+        SegmentPlan(by_name[name].name, by_name[name].condition, prepare(by_name[name].condition))
+        for name in order
     )
 
 

@@ -42,7 +42,9 @@ def _fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
 class RedisLog:
     """Appends to all partitions; one round trip per batch."""
 
-    def __init__(self, client: redis.asyncio.Redis, project: str, partition_count: int, max_records: int) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, project: str, partition_count: int, max_records: int
+    ) -> None:
         """Make the writer.
 
         Args:

@@ -49,7 +49,8 @@ def parts_folder(view: View) -> Path:
     path = Path(view.offline_path or "")
     if path.name != "*.parquet":
         message = (
-            f"view {view.name}: its batch source must be a FileSource with a path like data/offline/{view.name}/*.parquet "
+            f"view {view.name}: its batch source must be a FileSource with a path like "
+            f"data/offline/{view.name}/*.parquet "
             f"for its values to be logged, got {view.offline_path!r}"
         )
         raise ValueError(message)
@@ -69,7 +70,7 @@ def write_part(folder: Path, name: str, table: pa.Table) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.{os.getpid()}.tmp"
     pq.write_table(table, unfinished, coerce_timestamps="us", compression="zstd")
-    os.replace(unfinished, folder / f"{name}.parquet")
+    unfinished.replace(folder / f"{name}.parquet")
 
 
 class OfflineSink:
@@ -84,7 +85,9 @@ class OfflineSink:
         self._partition = partition
         self.row_count = 0
 
-    def add(self, view: str, keys: Mapping[str, Value], values: Mapping[str, Value], at_us: int, created_us: int) -> None:
+    def add(
+        self, view: str, keys: Mapping[str, Value], values: Mapping[str, Value], at_us: int, created_us: int
+    ) -> None:
         """Log one feature row, readable from logical time `at_us`."""
         defined = self._views.get(view)
         if defined is None:
@@ -102,7 +105,9 @@ class OfflineSink:
         """Write everything collected; `label` makes the part's name unique (a log position)."""
         for view, rows in self._rows.items():
             defined = self._views[view]
-            write_part(parts_folder(defined), f"live-{self._partition}-{label}", _table(view_schema(defined), rows))
+            write_part(
+                parts_folder(defined), f"live-{self._partition}-{label}", _table(view_schema(defined), rows)
+            )
         self._rows.clear()
         self.row_count = 0
 
@@ -110,7 +115,8 @@ class OfflineSink:
 def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:
     columns = zip(*rows, strict=True)
     return pa.Table.from_arrays(
-        [value_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+        [value_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)],
+        schema=schema,
     )
 
 

@@ -33,10 +33,22 @@ class StreamStats:
         """All figures by name; freshness in milliseconds, over the latest samples."""
         figures: dict[str, float] = {
             name: getattr(self, name)
-            for name in ("events", "late", "duplicates", "dead", "writes", "refused_writes", "offline_rows", "segment_changes")
+            for name in (
+                "events",
+                "late",
+                "duplicates",
+                "dead",
+                "writes",
+                "refused_writes",
+                "offline_rows",
+                "segment_changes",
+            )
         }
         if self.freshness_us:
             p50, p99 = np.percentile(np.fromiter(self.freshness_us, dtype=np.float64), [50, 99])
-            figures |= {"freshness_ms_p50": round(float(p50) / 1000, 3), "freshness_ms_p99": round(float(p99) / 1000, 3)}
+            figures |= {
+                "freshness_ms_p50": round(float(p50) / 1000, 3),
+                "freshness_ms_p99": round(float(p99) / 1000, 3),
+            }
             figures["freshness_samples"] = len(self.freshness_us)
         return figures

@@ -58,7 +58,9 @@ class Timers:
         }
         if not earlier:
             return
-        self._client.zadd(self._key, {member_text(member): due_us for member, due_us in earlier.items()}, lt=True)
+        self._client.zadd(
+            self._key, {member_text(member): due_us for member, due_us in earlier.items()}, lt=True
+        )
         self._remember(earlier)
 
     def settle(self, done: Mapping[Member, int]) -> None:
@@ -80,6 +82,7 @@ class Timers:
 
 
 def member_text(member: Member) -> bytes:
+    """An entry of the index as the store keeps it."""
     kind, key = member
     return kind.encode() + b"\0" + key
 

@@ -42,11 +42,15 @@ def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
     for plan in (*kind.views, kind.segments_view):
         if plan is not None and plan.view.name in views:
             online |= plan.online_fields(*views[plan.view.name])
-    write = EntityWrite(key=update.key, revision=state.revision, values=online, state=changed, dropped=dropped)
+    write = EntityWrite(
+        key=update.key, revision=state.revision, values=online, state=changed, dropped=dropped
+    )
     return PreparedWrite(update, fields, views, write)
 
 
-def apply_writes(writer: EntityWriter, prepared: Sequence[PreparedWrite]) -> tuple[list[PreparedWrite], list[bytes]]:
+def apply_writes(
+    writer: EntityWriter, prepared: Sequence[PreparedWrite]
+) -> tuple[list[PreparedWrite], list[bytes]]:
     """Write, and note on the states of those accepted what the store now holds.
 
     Returns:

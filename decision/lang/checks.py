@@ -9,7 +9,7 @@ from itertools import combinations, islice
 from typing import Final
 
 from decision.lang.findings import Code, Finding, Severity, finding
-from decision.lang.limits import PAIRS_MAX, PROOFS_MAX
+from decision.lang.limits import CASES_MAX, PAIRS_MAX, PROOFS_MAX
 from decision.lang.logic import can_fail, can_follow, can_hold, implies
 from decision.lang.syntax import And, Case, Compare, Expr, Or, Span, walk
 from decision.lang.types import is_null
@@ -86,7 +86,7 @@ def check_branches(policy: Policy) -> Iterator[Finding]:
 
 
 def _dead_branches(case: Case, owner: str) -> Iterator[Finding]:
-    tests = [test for test, _ in case.branches]
+    tests = [test for test, _ in case.branches[:CASES_MAX]]
     for index, test in enumerate(tests):
         if not can_follow(tests[:index], test):
             span = test.span

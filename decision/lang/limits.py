@@ -22,7 +22,7 @@ SYNTAX_ERRORS_MAX: Final = 50
 """Declarations that may fail to parse before the rest of the text is left unread."""
 BUCKETS_MAX: Final = 1_000_000
 CASES_MAX: Final = 64
-"""Alternatives that the analysis of one condition follows before it gives up and reports nothing."""
+"""Alternatives, and branches of one CASE, that the analysis follows before it gives up and reports nothing."""
 PAIRS_MAX: Final = 20_000
 """Pairs of rules about one offer whose actions are compared."""
 PROOFS_MAX: Final = 1_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from streaming.windows.order import EventIds
 from streaming.windows.plan import WindowPlan
 
 IntArray = npt.NDArray[np.int64]
-RawColumn = npt.NDArray[Any] | Sequence[object] | pd.api.extensions.ExtensionArray
+RawColumn: TypeAlias = npt.NDArray[Any] | Sequence[object] | pd.api.extensions.ExtensionArray
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,13 @@ from datetime import UTC, datetime
 import pyarrow.dataset as ds
 import pytest
 import redis
+
+from online.write import EntityWriter
+from streaming.backfill import backfill
+from streaming.errors import StreamingError
+from streaming.events import EventRecord
+from streaming.frame import events_frame
+from streaming.keys import PartitionKeys
 from tests.support.stream_world import (
     PROJECT,
     SCHEMA,
@@ -20,13 +27,6 @@ from tests.support.stream_world import (
     tick,
 )
 from tests.support.valkey import start_valkey
-
-from online.write import EntityWriter
-from streaming.backfill import backfill
-from streaming.errors import StreamingError
-from streaming.events import EventRecord
-from streaming.frame import events_frame
-from streaming.keys import PartitionKeys
 
 LATER_US = START_US + 7_200_000_000
 
@@ -43,7 +43,9 @@ def _client(url: str) -> redis.Redis:
     return client
 
 
-def _streamed(url: str, world: World, arrivals: Sequence[tuple[int, EventRecord]]) -> dict[bytes, dict[bytes, bytes]]:
+def _streamed(
+    url: str, world: World, arrivals: Sequence[tuple[int, EventRecord]]
+) -> dict[bytes, dict[bytes, bytes]]:
     client = _client(url)
     publish(url, arrivals)
     tick(url, LATER_US)
@@ -114,6 +116,6 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
     """Once the log has been applied, a backfill would overwrite what it counted."""
     world = World.create()
     client = _client(url)
-    client.hset(PartitionKeys(PROJECT, 0).checkpoint, "position", 1)
+    client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError, match="is live in this store already"):
         _fill(client, world, [], LATER_US)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
+
+from decision.schema import Value
+from online.keys import EntityKeys, feature_field
+from online.values import decode_value
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
 from tests.support.stream_world import (
     CATEGORY,
     CUSTOMER,
@@ -20,12 +27,6 @@ from tests.support.stream_world import (
     tick,
 )
 from tests.support.valkey import start_valkey
-
-from decision.schema import Value
-from online.keys import EntityKeys, feature_field
-from online.values import decode_value
-from streaming.events import EventRecord
-from streaming.keys import PartitionKeys
 
 SECOND_US = 1_000_000
 
@@ -76,11 +77,18 @@ def _expected_spending(events: list[EventRecord], now_us: int) -> dict[str, Valu
     }
 
 
-def _stored(client: redis.Redis, world: World, view: str, keys: EntityKeys, row: dict[str, Value]) -> dict[str, Value]:
-    defined = next(p.view for kind in world.plan.kinds for p in (*kind.views, kind.segments_view) if p and p.view.name == view)
-    key = keys.encode(row)
+def _stored(
+    client: redis.Redis, world: World, view: str, keys: EntityKeys, row: dict[str, Value]
+) -> dict[str, Value]:
+    defined = next(
+        p.view
+        for kind in world.plan.kinds
+        for p in (*kind.views, kind.segments_view)
+        if p and p.view.name == view
+    )
+    stored: Any = client.execute_command("HGETALL", keys.encode(row))  # type: ignore[no-untyped-call]
     return {
-        feature.name: decode_value(feature.value_type, client.hget(key, feature_field(view, feature.name)) or b"")  # type: ignore[arg-type]
+        feature.name: decode_value(feature.value_type, stored.get(feature_field(view, feature.name), b""))
         for feature in defined.features
     }
 
@@ -121,7 +129,7 @@ def test_segment_flips_when_nothing_but_time_has_passed(client: redis.Redis, url
 
 
 def test_partitions_that_share_an_entity_lose_nothing(client: redis.Redis, url: str, world: World) -> None:
-    """Two partitions feed the same categories in turns: each refused write is computed again on what the other wrote."""
+    """Two partitions feed the same categories in turns: a refused write is computed again on the other's."""
     arrivals = [(at_us, event) for at_us, event in random_events(7, 120) if event.event_type == "buy"]
     publish(url, arrivals, partition_count=2)
     first, second = (world.materializer(client, partition=number, batch_records=3) for number in (0, 1))
@@ -138,13 +146,18 @@ def test_partitions_that_share_an_entity_lose_nothing(client: redis.Redis, url: 
     assert first.stats.refused_writes + second.stats.refused_writes > 0
 
 
-def test_event_that_cannot_be_aggregated_is_put_aside_alone(client: redis.Redis, url: str, world: World) -> None:
+def test_event_that_cannot_be_aggregated_is_put_aside_alone(
+    client: redis.Redis, url: str, world: World
+) -> None:
     """A sum beyond int64 goes to the dead letters with its bytes; the events around it count."""
     amounts = [19.99, 9.2e12, 9.2e12, 0.01]
     publish(
         url,
         [
-            (START_US + n, EventRecord(f"e{n}", "buy", "ada", START_US + n, {"category": "tea", "amount": amount}))
+            (
+                START_US + n,
+                EventRecord(f"e{n}", "buy", "ada", START_US + n, {"category": "tea", "amount": amount}),
+            )
             for n, amount in enumerate(amounts)
         ],
     )
@@ -160,7 +173,9 @@ def test_event_that_cannot_be_aggregated_is_put_aside_alone(client: redis.Redis,
 
 def test_late_event_is_put_aside_and_counted(client: redis.Redis, url: str, world: World) -> None:
     """What comes after the lateness bound changes no feature and is not lost silently."""
-    late = EventRecord("e2", "buy", "ada", START_US - SCHEMA.lateness_us - 1, {"category": "tea", "amount": 1.0})
+    late = EventRecord(
+        "e2", "buy", "ada", START_US - SCHEMA.lateness_us - 1, {"category": "tea", "amount": 1.0}
+    )
     publish(url, [(START_US, late)])
     materializer = world.materializer(client)
     drain(materializer)
@@ -180,6 +195,7 @@ def test_state_stays_bounded_when_events_keep_coming(client: redis.Redis, url: s
     while materializer.step():
         materializer.checkpoint()
         key = next(client.scan_iter(match="{*}wp:*", count=1000))
-        sizes.append(client.memory_usage(key) or 0)
+        usage: Any = client.memory_usage(key)
+        sizes.append(usage)
     half = len(sizes) // 2
     assert max(sizes[half:]) <= max(sizes[:half]) * 1.1

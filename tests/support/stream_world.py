@@ -100,7 +100,10 @@ def catalog(offline: Path) -> Catalog:
         "demand",
         (CATEGORY,),
         {"total_30m": double, "count_total": count},
-        aggregations=(window("total_30m", "amount", "sum", 30), window("count_total", "amount", "count", None)),
+        aggregations=(
+            window("total_30m", "amount", "sum", 30),
+            window("count_total", "amount", "count", None),
+        ),
         hop_s=60,
         stream=True,
     )
@@ -143,7 +146,9 @@ def random_events(seed: int, count: int) -> list[tuple[int, EventRecord]]:
         properties: dict[str, Value] = {"category": rng.choice(["tea", "jam", "öl"])}
         if kind == "buy":
             properties["amount"] = rng.choice([0.1, 12.34, 19.99, 40.0])
-        event = EventRecord(f"e{number}", kind, rng.choice(["ada", "bob", "cyd"]), now_us - late_us, properties)
+        event = EventRecord(
+            f"e{number}", kind, rng.choice(["ada", "bob", "cyd"]), now_us - late_us, properties
+        )
         published.append((now_us, event))
         if rng.random() < 0.15:
             published.append((now_us, rng.choice([event, *(earlier for _, earlier in published[-5:])])))
@@ -186,7 +191,9 @@ class World:
         offline = Path(tempfile.mkdtemp(prefix="waypost-world-"))
         return World(offline, stream_plan(offline))
 
-    def materializer(self, client: redis.Redis, *, partition: int = 0, batch_records: int = 7) -> Materializer:
+    def materializer(
+        self, client: redis.Redis, *, partition: int = 0, batch_records: int = 7
+    ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
         keys = PartitionKeys(PROJECT, partition)
         views = [plan.view for kind in self.plan.kinds for plan in kind.views]
@@ -217,5 +224,7 @@ def drain(materializer: Materializer) -> None:
 def features(client: redis.Redis, plan: StreamPlan) -> dict[bytes, dict[bytes, bytes]]:
     """Every Feast hash of the project: values and timestamps as stored."""
     suffix = plan.project.encode()
-    hashes = (key for key in client.scan_iter(count=1000) if key.endswith(suffix) and not key.startswith(b"{"))
+    hashes = (
+        key for key in client.scan_iter(count=1000) if key.endswith(suffix) and not key.startswith(b"{")
+    )
     return {key: client.hgetall(key) for key in hashes}  # type: ignore[misc]

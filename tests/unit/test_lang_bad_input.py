@@ -55,6 +55,24 @@ def test_hostile_text_is_refused(name: str) -> None:
     assert len(render(compiled.findings, sources)) < 100_000
 
 
+LONG = {
+    "or": " OR ".join(f"orders_30d > {n}" for n in range(6_000)),
+    "and": " AND ".join(f"orders_30d > {n}" for n in range(6_000)),
+    "both": " AND ".join(f"(orders_30d > {n} OR views_30m < {n})" for n in range(2_000)),
+    "in": f"orders_30d IN ({', '.join(map(str, range(9_999)))}) AND orders_30d NOT IN (1, 2)",
+    "case": "CASE " + " ".join(f"WHEN orders_30d > {n} THEN TRUE" for n in range(2_000, 0, -1)) + " END",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.timeout(20)
+def test_long_condition_within_bounds_compiles(name: str) -> None:
+    """What the bounds let through is also analysed in a moment."""
+    rule = f"rule r on home_hero: IF {LONG[name]} THEN show(fluid_milk)\n"
+    segment = "segment big_spender: last_month_total > 1\n"
+    assert compile_policy({"a.policy": segment + SHOP + rule}, CATALOG).policy is not None
+
+
 def test_pattern_of_many_wildcards_matches_in_linear_time() -> None:
     """LIKE does not search backwards."""
     condition = expression("s LIKE '" + "%a" * 1_000 + "'")
