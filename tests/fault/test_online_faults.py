@@ -16,7 +16,8 @@ from online.read import OnlineReader, ReadPlan
 from online.store import connect, connect_async
 from online.values import encode_value
 from online.write import EntityWrite, EntityWriter, revision_of
-from tests.support.valkey import Valkey, run_valkey
+from server.embedded import EmbeddedValkey
+from tests.support.valkey import run_valkey
 
 USER = JoinKey(name="user_id", value_type=ValueType.INT64)
 VIEW = View(name="v", join_keys=(USER,), features=(Feature(name="a", value_type=ValueType.INT64),))
@@ -26,7 +27,7 @@ KEYS = EntityKeys("demo", [USER])
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Valkey]:
+def server(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     """A server with a hundred entities, whose value is their id."""
     with run_valkey(tmp_path) as made:
         with connect(made.url) as client:
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[Valkey]:
 
 
 @pytest_asyncio.fixture
-async def reader(server: Valkey) -> AsyncIterator[OnlineReader]:
+async def reader(server: EmbeddedValkey) -> AsyncIterator[OnlineReader]:
     """A reader of that server, closed afterwards."""
     made = OnlineReader(connect_async(server.url))
     yield made
@@ -56,7 +57,9 @@ async def read(
     return columns.values[0][0], columns.statuses[0][0], columns.error
 
 
-async def test_reads_time_out_and_the_next_read_is_clean(server: Valkey, reader: OnlineReader) -> None:
+async def test_reads_time_out_and_the_next_read_is_clean(
+    server: EmbeddedValkey, reader: OnlineReader
+) -> None:
     """A frozen server costs the timeout, no more, and a late reply never reaches a later request."""
     assert await read(reader, 1) == (1, Status.PRESENT, None)
     server.pause()
@@ -72,7 +75,7 @@ async def test_reads_time_out_and_the_next_read_is_clean(server: Valkey, reader:
         assert await read(reader, number) == (number, Status.PRESENT, None)
 
 
-async def test_reads_cancelled_in_flight_poison_nothing(server: Valkey, reader: OnlineReader) -> None:
+async def test_reads_cancelled_in_flight_poison_nothing(server: EmbeddedValkey, reader: OnlineReader) -> None:
     """Callers cancelled at any point leave no reply behind for those that come after."""
     for turn in range(60):
         tasks = [asyncio.create_task(read(reader, number)) for number in range(8)]
@@ -86,7 +89,9 @@ async def test_reads_cancelled_in_flight_poison_nothing(server: Valkey, reader: 
         assert client.info("clients")["connected_clients"] <= 16 + 1
 
 
-async def test_reads_of_a_killed_server_fail_fast_and_recover(server: Valkey, reader: OnlineReader) -> None:
+async def test_reads_of_a_killed_server_fail_fast_and_recover(
+    server: EmbeddedValkey, reader: OnlineReader
+) -> None:
     """A dead store gives TIMEOUT cells with a reason at once; after its restart the next read is whole."""
     await asyncio.gather(*(read(reader, number) for number in range(10)))
     server.pause()
@@ -119,7 +124,7 @@ async def test_reads_from_something_that_is_not_redis_are_timeouts() -> None:
     await server.wait_closed()
 
 
-def test_writers_report_a_dead_store_and_find_out_after_its_restart(server: Valkey) -> None:
+def test_writers_report_a_dead_store_and_find_out_after_its_restart(server: EmbeddedValkey) -> None:
     """An acknowledged write outlives kill -9; a write into a dead store is an error, and then goes through."""
     with connect(server.url) as client:
         writer = EntityWriter(client)
@@ -133,7 +138,7 @@ def test_writers_report_a_dead_store_and_find_out_after_its_restart(server: Valk
         assert writer.apply([write(1, 2)]) == [True]
 
 
-def test_writers_never_reuse_a_connection_with_replies_outstanding(server: Valkey) -> None:
+def test_writers_never_reuse_a_connection_with_replies_outstanding(server: EmbeddedValkey) -> None:
     """A write that timed out is settled by the revision, and its late reply is not taken for another's."""
     with connect(f"{server.url}?socket_timeout=0.2") as client:
         writer = EntityWriter(client)

@@ -19,11 +19,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server.bundles import kept_bundle
 from server.decision_codec import record_bytes
 from server.decision_files import find
+from server.embedded import EmbeddedValkey
 from server.errors import RequestError
 from server.grpc_server import SERVICE_NAMES
 from server.replay import replay
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
-from tests.support.valkey import Valkey, run_valkey
+from tests.support.valkey import run_valkey
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 from waypost.events.v1 import events_pb2
@@ -35,14 +36,14 @@ Call = Callable[[Clinic], Any]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
     """A store for this module."""
     with run_valkey(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def clinic(store: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server of the clinic on a virtual clock, with one patient in the store."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url, clock="virtual") as running:
         running.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(NOW_US)), timeout=TIMEOUT_S)
@@ -364,7 +365,7 @@ def test_suggestions_name_the_nearest(clinic: Clinic) -> None:
     assert "'portal_banner'" in refusal(caught.value).message
 
 
-def test_reload_swaps_a_new_policy_in(store: Valkey, tmp_path: Path) -> None:
+def test_reload_swaps_a_new_policy_in(store: EmbeddedValkey, tmp_path: Path) -> None:
     """An edited policy decides after a reload; a broken one is refused with its findings and changes nothing."""
     with run_clinic(tmp_path, store.url) as clinic:
         before = decide(clinic).bundle_version
@@ -385,7 +386,7 @@ def test_reload_swaps_a_new_policy_in(store: Valkey, tmp_path: Path) -> None:
 
 
 def test_a_policy_full_of_mistakes_is_refused_within_what_trailers_hold(
-    store: Valkey, tmp_path: Path
+    store: EmbeddedValkey, tmp_path: Path
 ) -> None:
     """However many findings there are, the status arrives with its details."""
     with run_clinic(tmp_path, store.url) as clinic:
@@ -398,7 +399,7 @@ def test_a_policy_full_of_mistakes_is_refused_within_what_trailers_hold(
         assert refusal(caught.value).info.reason == "RELOAD_REFUSED"
 
 
-def test_the_systems_clock_cannot_be_advanced(store: Valkey, tmp_path: Path) -> None:
+def test_the_systems_clock_cannot_be_advanced(store: EmbeddedValkey, tmp_path: Path) -> None:
     """Only a virtual clock moves on request."""
     with run_clinic(tmp_path, store.url) as clinic:
         with pytest.raises(grpc.RpcError) as caught:
@@ -440,7 +441,7 @@ def test_health_reflection_and_metrics_answer(clinic: Clinic) -> None:
         assert page.read() == b"SERVING\n"
 
 
-def test_a_full_log_refuses_with_a_time_to_retry(store: Valkey, tmp_path: Path) -> None:
+def test_a_full_log_refuses_with_a_time_to_retry(store: EmbeddedValkey, tmp_path: Path) -> None:
     """Beyond the bound nothing is accepted, and the client learns when to come back."""
     with run_clinic(tmp_path, store.url, partitions=1, log_max_records=1, clock="virtual") as clinic:
         clinic.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(NOW_US)), timeout=TIMEOUT_S)
@@ -490,7 +491,7 @@ def test_a_dead_store_is_named(tmp_path: Path) -> None:
         assert refusal(caught.value).info.reason == "STORE_UNAVAILABLE"
 
 
-def test_stopping_flushes_the_decision_log(store: Valkey, tmp_path: Path) -> None:
+def test_stopping_flushes_the_decision_log(store: EmbeddedValkey, tmp_path: Path) -> None:
     """What was decided just before the end is in the log afterwards."""
     with run_clinic(tmp_path, store.url) as clinic:
         decision_id = decide(clinic).decision_id
