@@ -36,6 +36,7 @@ from streaming.keys import PartitionKeys
 from training.report import calibration_table, metrics_table, splits_table
 
 VERIFIED_ROWS = 2_000
+COMPARED_CUSTOMERS = 1_000
 PLAIN_WIDTH = 140
 console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 app = typer.Typer(add_completion=False)
@@ -153,6 +154,14 @@ def show(way: Road, stack: Stack, client: Client, outcome: Outcome) -> None:
         stats: Any = store.hgetall(PartitionKeys(project, 0).stats)
     console.print(report.latency_table(client.decide_ms, {k.decode(): float(v) for k, v in stats.items()}))
     console.print(report.hits_table(outcome.hits))
+    with console.status("reading the same values with Feast's own SDK"):
+        compared = road.compare_with_feast(way, stack.redis_url, stack.target, COMPARED_CUSTOMERS)
+    console.print(
+        f"Feast's SDK on the same store: {compared.row_count:,} customers, {compared.value_count:,} values "
+        f"({compared.present_count:,} present), {compared.difference_count} differences"
+    )
+    if compared.difference_count:
+        raise DemoFailed(f"Feast reads other values: {compared.differences}")
 
 
 def electronics(client: Client, outcome: Outcome) -> Moment:

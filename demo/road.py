@@ -17,6 +17,7 @@ from typing import Final
 import pandas as pd
 
 from demo.data import HELD_OUT_START, LIVE_END, history_frame, live_events, write_demographics
+from demo.feast_check import Comparison, compare, entity_rows
 from online.store import connect, feast_connection_string
 from online.write import EntityWriter, RowWriter
 from server.bundles import repo_policy
@@ -167,6 +168,21 @@ def verify(road: Road, redis_url: str, trained: TrainedModel, row_count: int) ->
 
         store = FeatureStore(repo_path=str(road.settings.repo))
         return verify_against_feast(store, trained.manifest.feature_service, trained.dataset, row_count)
+
+
+def compare_with_feast(road: Road, redis_url: str, target: str, customer_count: int) -> Comparison:
+    """Read every feature service for sampled customers through the server and through Feast's SDK."""
+    apply(road, redis_url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from feast import FeatureStore
+
+        store = FeatureStore(repo_path=str(road.settings.repo))
+    events = held_out()
+    offers = [offer.name for offer in repo_policy(road.repo).offers]
+    categories = sorted(events["product_category"].dropna().unique())
+    rows = entity_rows(sorted(events["customer_id"].unique()), categories, offers, customer_count)
+    return compare(target, store, road.repo.catalog, rows)
 
 
 def apply(road: Road, redis_url: str) -> None:

@@ -47,7 +47,8 @@ class MaterializerLimits:
 
     Attributes:
         batch_records: Most records taken at once.
-        timers_per_batch: Most due entities taken at once.
+        timers_per_batch: Most due entities taken at once beside a small batch of records; a large one takes as many as
+            it has records, so that neither keeps the other waiting.
         wait_ms: How long a read waits for the first record.
         checkpoint_interval_s: How often rows are flushed and the checkpoint moves while events flow.
         checkpoint_rows: Rows held in memory after which the checkpoint moves at once.
@@ -55,7 +56,7 @@ class MaterializerLimits:
     """
 
     batch_records: int = 1000
-    timers_per_batch: int = 2000
+    timers_per_batch: int = 128
     wait_ms: int = 20
     checkpoint_interval_s: float = 2.0
     checkpoint_rows: int = 50_000
@@ -133,7 +134,7 @@ class Materializer:
         """Apply one batch of records and what fell due; returns how many records were read."""
         self._tick_if_due()
         records = self._reader.read(self._position, self._limits.batch_records, self._wait_ms())
-        due = set(self._timers.due(self._now_us, self._limits.timers_per_batch))
+        due = set(self._timers.due(self._now_us, max(len(records), self._limits.timers_per_batch)))
         if records or due:
             self._apply(records, due)
         self._checkpoint_if_due()
