@@ -17,7 +17,7 @@ from waypost.features.v1 import features_pb2, features_pb2_grpc
 TIMEOUT_S = 20.0
 CATCH_UP_TIMEOUT_S = 60.0
 EVENTS_PER_CALL = 1000
-_POLL_S = 0.001
+_POLL_S = 0.005
 
 
 class Client:

@@ -206,7 +206,7 @@ def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, V
         members[segment.name] = row[f"{view.name}.{segment.name}"] = held
         if held != (segment.name in update.state.segments):
             update.changes.append(SegmentChange(update.key, segment.name, held, now_us))
-        flip_us = next_flip_us(segment.condition, row, now_us)
+        flip_us = next_flip_us(segment.condition, row, now_us) if segment.follows_time else None
         if flip_us is not None:
             update.due_us = min(update.due_us, flip_us)
     since = update.state.segments

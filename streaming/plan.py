@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from decision.lang.interpreter import prepare
-from decision.lang.syntax import Expr, references
+from decision.lang.syntax import Expr, references, uses_now
 from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, View
 from online.errors import KeyEncodingError
@@ -153,11 +153,12 @@ def _composite(
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment, ready to be evaluated."""
+    """One segment, ready to be evaluated; `follows_time` says whether it may flip through time alone."""
 
     name: str
     condition: Expr
     evaluate: Evaluate
+    follows_time: bool
 
 
 @dataclass(frozen=True)
@@ -278,9 +279,12 @@ def _ordered(segments: Sequence[Segment]) -> tuple[SegmentPlan, ...]:
         for name, segment in by_name.items()
     }
     order = graphlib.TopologicalSorter(reads).static_order()
-    return tuple(
-        SegmentPlan(by_name[name].name, by_name[name].condition, prepare(by_name[name].condition))
-        for name in order
+    return tuple(_segment_plan(by_name[name]) for name in order)
+
+
+def _segment_plan(segment: Segment) -> SegmentPlan:
+    return SegmentPlan(
+        segment.name, segment.condition, prepare(segment.condition), uses_now(segment.condition)
     )
 
 
