@@ -20,7 +20,7 @@ from server.repo import Repo, load_repo
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer, MaterializerLimits
 from streaming.plan import StreamPlan
-from streaming.redis_log import RedisPartitionReader
+from streaming.redis_log import RedisPartitionReader, settle_partitions
 from streaming.sink import OfflineSink
 
 log = structlog.get_logger()
@@ -74,6 +74,8 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         signal.signal(number, lambda *_: stopping.set())
     repo = load_repo(settings.repo)
     plan = stream_plan(repo, repo_policy(repo))
+    with connect(redis_url) as client:
+        settle_partitions(client, plan.project, settings.partitions)
     threads = [
         threading.Thread(
             target=_run_partition,

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 
 import redis.asyncio
+import structlog
 import uvloop
 
 from decision.forest.kernels import warm as warm_forests
@@ -22,7 +23,9 @@ from server.metrics import Metrics
 from server.repo import Repo, load_repo
 from server.services.admin import PartitionLag
 from streaming.keys import PartitionKeys
-from streaming.redis_log import RedisLog
+from streaming.redis_log import RedisLog, settle_partitions
+
+log = structlog.get_logger("server")
 
 
 def run_server(settings: Settings, redis_url: str, ready: Ready) -> None:
@@ -37,9 +40,11 @@ def run_server(settings: Settings, redis_url: str, ready: Ready) -> None:
         StoreUnsupportedError: If the store is too old.
         PolicyRejectedError: If the repo's policy has errors.
     """
-    with connect(redis_url) as probe:
-        check_store(probe)
     repo = load_repo(settings.repo)
+    with connect(redis_url) as probe:
+        for weakness in check_store(probe):
+            log.warning("store.weak", detail=weakness)
+        settle_partitions(probe, repo.catalog.project, settings.partitions)
     uvloop.run(_serve(settings, repo, redis_url, ready))
 
 

@@ -25,6 +25,7 @@ from streaming.events import EventSchema
 from streaming.keys import PartitionKeys
 from streaming.log import partition_of
 from streaming.plan import EntityKind, StreamPlan, ViewPlan, ViewRows
+from streaming.redis_log import settle_partitions
 from streaming.sink import arrow_type, parts_folder, timestamp_array, value_array, view_schema, write_part
 from streaming.timers import member_text
 from streaming.windows.batch import Batch
@@ -76,6 +77,7 @@ def backfill(
         StreamingError: If the log has been applied already, or an event lies behind `until_us`.
     """
     started = time.monotonic()
+    settle_partitions(client, plan.project, partition_count)
     _check(client, plan, events, until_us, partition_count)
     events = events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)
     states: dict[str, dict[bytes, EntityState]] = {kind.name: {} for kind in plan.kinds}

@@ -121,24 +121,33 @@ class EventSchema(BaseModel):
         except ValidationError as error:
             places = [f"{name}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
             raise EventSchemaError("\n".join(places)) from error
-        schema.property_types  # noqa: B018 - two types that disagree about a property are found here
+        problems = schema.problems()
+        if problems:
+            raise EventSchemaError("\n".join(f"{name}: {problem}" for problem in problems))
         return schema
+
+    def problems(self) -> list[str]:
+        """What event types declare that cannot stand beside each other."""
+        found = []
+        for type_name, event_type in self.types.items():
+            for name, declared in event_type.properties.items():
+                place = f"types.{type_name}.properties.{name}"
+                if name in RESERVED_COLUMNS:
+                    found.append(f"{place}: the name is taken by the event itself; rename it")
+                elif declared.type != self.property_types[name]:
+                    found.append(
+                        f"{place}: {declared.type} here, {self.property_types[name]} in another type; "
+                        "a property has the same type in every event type"
+                    )
+        return found
 
     @cached_property
     def property_types(self) -> dict[str, PropertyType]:
         """Type of each property, over all event types; they share one frame, so a name has one type."""
         types: dict[str, PropertyType] = {}
-        for type_name, event_type in self.types.items():
+        for event_type in self.types.values():
             for name, declared in event_type.properties.items():
-                if name in RESERVED_COLUMNS:
-                    message = f"types.{type_name}.properties.{name}: the name is taken by the event itself; rename it"
-                    raise EventSchemaError(message)
-                if types.setdefault(name, declared.type) != declared.type:
-                    message = (
-                        f"types.{type_name}.properties.{name}: {declared.type} here, {types[name]} in another type; "
-                        "a property has the same type in every event type"
-                    )
-                    raise EventSchemaError(message)
+                types.setdefault(name, declared.type)
         return types
 
     @property

@@ -8,6 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def partition_count_key(project: str) -> str:
+    """String: how many partitions the project's log has, settled by whoever comes first."""
+    return f"wp:{{{project}}}:partitions"
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
     """Keys of one partition of one project's log."""

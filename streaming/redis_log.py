@@ -12,9 +12,9 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from streaming.errors import LogFull
+from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord
-from streaming.keys import PartitionKeys
+from streaming.keys import PartitionKeys, partition_count_key
 from streaming.log import LogRecord, partition_of
 
 SEQUENCE_BITS = 20
@@ -109,6 +109,22 @@ class RedisLog:
                     f"yet, its bound is {self._max_records}; is a materializer running?"
                 )
                 raise LogFull(message, RETRY_AFTER_MS)
+
+
+def settle_partitions(client: redis.Redis, project: str, partition_count: int) -> None:
+    """Settle how many partitions a project's log has; for its whole life, since the count places every customer.
+
+    Raises:
+        StreamingError: If the log was begun with another count.
+    """
+    key = partition_count_key(project)
+    client.set(key, partition_count, nx=True)
+    settled: Any = client.get(key)
+    if int(settled) != partition_count:
+        raise StreamingError(
+            f"the log of project {project!r} was begun with {int(settled)} partitions, not {partition_count}: "
+            f"set WAYPOST_PARTITIONS={int(settled)} (or --partitions), or start over in an empty store"
+        )
 
 
 class RedisPartitionReader:
