@@ -145,7 +145,7 @@ def show(way: Road, stack: Stack, client: Client, outcome: Outcome) -> None:
     if outcome.story is not None and outcome.story.moments:
         console.print(report.story_table(outcome.story))
         console.print(report.segments_line(outcome.story))
-        for moment in (outcome.story.moments[0], outcome.story.moments[-1]):
+        for moment in outcome.story.moments[:2]:
             console.print(report.decision_table(moment))
     console.print(report.decision_table(electronics(client, outcome)))
     project, partitions = way.repo.catalog.project, way.settings.partitions

@@ -12,7 +12,7 @@ import redis
 
 from demo.client import Client
 from demo.hits import TOP_K, Baselines, Hits
-from demo.timeline import Step, Visit, steps, visits_of
+from demo.timeline import STEP_US, Step, Visit, steps, visits_of
 from streaming.keys import PartitionKeys
 from waypost.decision.v1 import decision_pb2
 from waypost.events.v1 import events_pb2
@@ -103,7 +103,7 @@ class Replay:
         reachable = [visit for visit in visits if visit.bought & set(self._categories.values())]
         chosen = random.Random(SEED).sample(reachable, min(self._decisions, len(reachable)))
         decided = {visit.basket_id for visit in chosen}
-        self.outcome.story = _story(visits)
+        self.outcome.story = _story(visits, _last_viewed(events), frozenset(self._categories.values()))
         bought = events.loc[events["event_type"] == "purchase"]
         self.outcome.top_spender = str(bought.groupby("customer_id")["sales_value"].sum().idxmax())
         for step in steps(events, visits):
@@ -188,19 +188,26 @@ def count_segment_changes(
     return counts
 
 
-def _story(visits: list[Visit]) -> Story | None:
-    """The first visit in which a cart is left for a while before it is paid."""
-    step_us = 15 * 60 * 1_000_000
+def _story(visits: list[Visit], last_viewed: Mapping[str, str], offered: frozenset[str]) -> Story | None:
+    """The first visit in which a cart is left for a while before it is paid, and what was viewed last is on offer."""
     for visit in visits:
-        if visit.paid_us - visit.starts_us > 2 * ABANDONED_US and len(visit.bought) >= 5:
-            cart_us = visit.starts_us + step_us
+        left_for_a_while = visit.paid_us - visit.starts_us > 2 * ABANDONED_US
+        if left_for_a_while and last_viewed.get(visit.basket_id) in offered:
             return Story(
                 visit=visit,
                 ahead=[
-                    ("before the visit", visit.starts_us - step_us),
-                    ("cart filled", cart_us),
-                    ("cart left", visit.paid_us - step_us),
-                    ("paid", visit.paid_us + step_us),
+                    ("before the visit", visit.starts_us - STEP_US),
+                    ("cart filled", visit.starts_us + STEP_US),
+                    ("cart left", visit.paid_us - STEP_US),
+                    ("paid", visit.paid_us + STEP_US),
                 ],
             )
     return None
+
+
+def _last_viewed(events: pd.DataFrame) -> dict[str, str]:
+    """Category of the last view of each basket; the derived events' ids begin with the basket's."""
+    views = events.loc[events["event_type"] == "view"]
+    baskets = views["event_id"].str.split("-").str[0]
+    last: dict[str, str] = views.groupby(baskets, sort=False)["product_category"].last().to_dict()
+    return last

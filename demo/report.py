@@ -86,7 +86,7 @@ def decision_table(moment: Moment) -> Table:
 
 def changes_table(changes: Mapping[tuple[str, bool], int]) -> Table:
     """Entries into segments and exits from them, over all customers."""
-    table = Table(title="Segments entered and left in the two weeks", title_justify="left")
+    table = Table(title="Segments in the two weeks", title_justify="left")
     for heading in ("segment", "entered", "left"):
         table.add_column(heading, justify="left" if heading == "segment" else "right")
     for segment in sorted({name for name, _ in changes}):
