@@ -1,0 +1,9 @@
+"""Conditions as one program of flat arrays, run in Numba over one row or many.
+
+Computes what the reference interpreter computes; knows typed expressions and values, nothing of offers or decisions.
+"""
+
+from decision.program.columns import Column, Frame, Numbers, Row, TextCodes
+from decision.program.program import Program, Results, warm
+
+__all__ = ["Column", "Frame", "Numbers", "Program", "Results", "Row", "TextCodes", "warm"]

@@ -1,0 +1,227 @@
+"""Rows and columns of values into a program's registers."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.errors import FrameError
+from decision.lang.types import ELEMENTS
+from decision.program import opcodes
+from decision.program.graph import SLOT, Graph
+from decision.program.layout import Layout
+from decision.program.texts import Generation
+from decision.schema import DType, Scalar, Value
+
+Row = Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """A column of numbers, bools or timestamps.
+
+    Attributes:
+        values: float64 for float64 (NaN is NULL), int64 for int64 and timestamps (µs), bool for bool.
+        nulls: bool of the same length, True where there is no value; None where all are there.
+    """
+
+    values: NDArray[Any]
+    nulls: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextCodes:
+    """A dictionary-encoded column of texts: codes index `texts`, a negative one is NULL."""
+
+    codes: NDArray[Any]
+    texts: Sequence[str]
+
+
+Column = Numbers | TextCodes | Sequence[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A scalar of the row and its register."""
+
+    name: str
+    dtype: DType
+    register: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListSlot:
+    """A list of the row; its place is its number."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(slots=True)
+class Frame:
+    """The registers of up to b rows, private to one evaluation at a time.
+
+    Attributes:
+        numbers: int64[r, b], see `kernels`.
+        truths: uint8[v, b].
+        texts: uint64[codes, w].
+        lists: int64[...].
+        rows: Rows in use.
+    """
+
+    numbers: NDArray[np.int64]
+    truths: NDArray[np.uint8]
+    texts: NDArray[np.uint64]
+    lists: NDArray[np.int64]
+    rows: int
+
+
+class Encoder:
+    """Writes values into frames of one program."""
+
+    def __init__(self, graph: Graph, layout: Layout) -> None:
+        self._layout = layout
+        self._slots = tuple(
+            Slot(name, dtype, layout.register[value])
+            for (name, dtype), value in zip(graph.slots, _slot_values(graph), strict=True)
+        )
+        self._lists = tuple(ListSlot(name, dtype) for name, dtype in graph.lists)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that a row may give."""
+        return frozenset(slot.name for slot in (*self._slots, *self._lists))
+
+    def frame(self, room: int) -> Frame:
+        """Registers without rows."""
+        if room == 1:
+            numbers, truths = self._layout.numbers.copy(), self._layout.truths.copy()
+        else:
+            numbers = np.repeat(self._layout.numbers, room)
+            truths = np.repeat(self._layout.truths, room)
+        empty: NDArray[Any] = np.zeros(0, np.int64)
+        return Frame(
+            numbers.reshape(-1, room), truths.reshape(-1, room), empty.view(np.uint64).reshape(0, 1), empty, 0
+        )
+
+    def encode_rows(self, rows: Sequence[Row], texts: Generation) -> Frame:
+        """A frame of rows; what a row lacks is NULL."""
+        frame = self.frame(max(1, len(rows)))
+        frame.rows = len(rows)
+        for slot in self._slots:
+            self._fill(frame, slot, [row.get(slot.name) for row in rows], texts)
+        if self._lists:
+            columns = [[row.get(slot.name) for row in rows] for slot in self._lists]
+            frame.lists = self._encode_lists(columns, max(1, len(rows)), texts)
+        frame.texts = texts.table
+        return frame
+
+    def fill_block(
+        self, frame: Frame, columns: Mapping[str, Column], start: int, count: int, texts: Generation
+    ) -> None:
+        """Write `count` rows of columns from `start` on; a column that is not there is NULL."""
+        frame.rows = count
+        for slot in self._slots:
+            column = columns.get(slot.name)
+            if isinstance(column, Numbers):
+                self._fill_numbers(frame, slot, column, slice(start, start + count))
+            elif isinstance(column, TextCodes):
+                raise FrameError(f"column {slot.name} of texts is not resolved")
+            elif column is not None:
+                self._fill(frame, slot, column[start : start + count], texts)
+        if self._lists:
+            lists = [cast("Sequence[Value] | None", columns.get(slot.name)) for slot in self._lists]
+            cut = [[None] * count if c is None else list(c[start : start + count]) for c in lists]
+            frame.lists = self._encode_lists(cut, frame.numbers.shape[1], texts)
+        frame.texts = texts.table
+
+    def _fill(self, frame: Frame, slot: Slot, values: Sequence[Value], texts: Generation) -> None:
+        try:
+            self._fill_values(frame, slot, values, texts)
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise FrameError(f"a value of {slot.name} is no {slot.dtype}: {error}") from error
+
+    def _fill_values(self, frame: Frame, slot: Slot, values: Sequence[Value], texts: Generation) -> None:
+        register, truths = slot.register, frame.truths
+        if slot.dtype is DType.BOOL:
+            for i, value in enumerate(values):
+                truths[register, i] = opcodes.NULL if value is None else opcodes.TRUE if value else opcodes.FALSE
+            return
+        if slot.dtype is DType.FLOAT64:
+            floats = frame.numbers.view(np.float64)
+            for i, value in enumerate(values):
+                floats[register, i] = math.nan if value is None else value
+            return
+        convert = _converter(slot.dtype, texts)
+        numbers = frame.numbers
+        for i, value in enumerate(values):
+            truths[register, i] = value is None
+            if value is not None:
+                numbers[register, i] = convert(value)
+
+    def _fill_numbers(self, frame: Frame, slot: Slot, column: Numbers, rows: slice) -> None:
+        values = column.values[rows]
+        nulls = None if column.nulls is None else column.nulls[rows]
+        count, register = len(values), slot.register
+        if slot.dtype is DType.BOOL:
+            frame.truths[register, :count] = values.astype(np.uint8) << 1
+            if nulls is not None:
+                frame.truths[register, :count][nulls] = opcodes.NULL
+        elif slot.dtype is DType.FLOAT64:
+            target = frame.numbers.view(np.float64)[register, :count]
+            np.copyto(target, values, casting="safe" if values.dtype.kind == "f" else "same_kind")
+            if nulls is not None:
+                target[nulls] = np.nan
+        else:
+            np.copyto(frame.numbers[register, :count], values, casting="safe")
+            frame.truths[register, :count] = 0 if nulls is None else nulls
+
+    def _encode_lists(
+        self, columns: Sequence[Sequence[Value]], room: int, texts: Generation
+    ) -> NDArray[np.int64]:
+        """Bounds of every list of every row, then the elements."""
+        bounds = np.full(2 * room * len(columns), -1, np.int64)
+        words: list[int] = []
+        floats: list[tuple[int, float]] = []
+        for place, (slot, values) in enumerate(zip(self._lists, columns, strict=True)):
+            element = ELEMENTS[slot.dtype]
+            for i, value in enumerate(values):
+                if value is None:
+                    continue
+                items = cast("tuple[Scalar, ...]", value)
+                at = 2 * (place * room + i)
+                bounds[at], bounds[at + 1] = len(words), len(words) + len(items)
+                if element is DType.FLOAT64:
+                    floats += [(len(words) + k, float(item)) for k, item in enumerate(items)]
+                    words += [0] * len(items)
+                else:
+                    words += map(_converter(element, texts), items)
+        encoded = np.array(words, np.int64)
+        if floats:
+            places, items_f = zip(*floats, strict=True)
+            encoded.view(np.float64)[list(places)] = items_f
+        bounds[bounds >= 0] += len(bounds)
+        return np.concatenate([bounds, encoded])
+
+
+def _slot_values(graph: Graph) -> list[int]:
+    """Values of the slots by place."""
+    places: dict[int, int] = {
+        cast("int", operation.words[0]): value
+        for value, operation in enumerate(graph.operations)
+        if operation.kind == SLOT
+    }
+    return [places[place] for place in range(len(graph.slots))]
+
+
+_TO_INT: Final[Callable[[Any], int]] = operator.index
+
+
+def _converter(dtype: DType, texts: Generation) -> Callable[[Any], int]:
+    return texts.code if dtype is DType.STRING else _TO_INT

@@ -1,0 +1,791 @@
+"""The rule program's compiled kernels, all of them, with their signatures spelt out.
+
+Legend: `n` rows, `b` rows that a block has room for (1 or more), `r` registers of numbers, `v` registers of bytes.
+
+- `numbers` int64[r, b]: first int64 registers (int64, timestamps, intervals, codes of texts), then float64 ones as
+  their bits. A NaN is NULL.
+- `truths` uint8[v, b]: row i is 1 where int64 register i is NULL and 0 elsewhere; then come registers of truth, FALSE 0,
+  NULL 1, TRUE 2.
+- `texts` uint64[codes, w]: per text the bits of the patterns that it matches, then, from the back, its hash by salt.
+- `lists` int64[...]: where list l of row i begins and ends at `2 (l b + i)`, -1 for NULL; then the elements, float64 as
+  their bits.
+
+A program has no branches: every register is computed once, for all rows of the block, in the order of the groups.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numba import boolean, float64, int64, njit, types, uint8, uint32, uint64, void
+from numpy.typing import NDArray
+
+from decision.program.opcodes import (
+    ABS_F,
+    ABS_I,
+    ADD_F,
+    ADD_I,
+    AND,
+    AT_BEGIN,
+    AT_END,
+    AT_NOW,
+    AT_TRUTH,
+    AT_TRUTH_WORDS,
+    BUCKET_I,
+    BUCKET_TEXT,
+    COALESCE_F,
+    COALESCE_I,
+    COALESCE_T,
+    CONTAINS_F,
+    CONTAINS_I,
+    COPY,
+    DIV_F,
+    EQ_F,
+    EQ_FF,
+    EQ_I,
+    EQ_II,
+    EQ_T,
+    FALSE,
+    FLOOR_F,
+    GE_F,
+    GE_I,
+    HEADER,
+    IN_F,
+    IN_I,
+    INT_LAST,
+    LE_F,
+    LE_FF,
+    LE_I,
+    LE_II,
+    LIKE,
+    LOGIC_LAST,
+    LT_FF,
+    LT_II,
+    MAX_F,
+    MAX_I,
+    MIN_F,
+    MIN_I,
+    MUL_F,
+    MUL_I,
+    NE_F,
+    NE_FF,
+    NE_I,
+    NE_II,
+    NE_T,
+    NEG_F,
+    NEG_I,
+    NOT,
+    NULL,
+    NULL_F,
+    NULL_I,
+    NULL_L,
+    NULL_T,
+    OR,
+    PART,
+    REM_F,
+    REM_I,
+    ROUND_F,
+    SELECT_F,
+    SELECT_I,
+    SELECT_T,
+    SUB_F,
+    SUB_I,
+    TEST_LAST,
+    TO_F,
+    TRUE,
+)
+
+INT64_MAX: Final = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+DAY_US: Final = 86_400_000_000
+
+_ANY: Final = 0x25
+"""% of LIKE."""
+_ONE: Final = 0x5F
+"""_ of LIKE."""
+
+_CODE = types.Array(int64, 1, "C", readonly=True)
+_NUMBERS = types.Array(int64, 2, "C")
+_TRUTHS = types.Array(uint8, 2, "C")
+_TEXTS = types.Array(uint64, 2, "C", readonly=True)
+_LISTS = types.Array(int64, 1, "C", readonly=True)
+_MASKS = types.Array(uint64, 2, "C")
+_CHARS = types.Array(uint32, 1, "C", readonly=True)
+_ROW = types.Array(uint64, 1, "C")
+_BYTES = types.Array(uint8, 1, "C")
+
+_PRIMES: Final = [p for p in range(2, 312) if all(p % q for q in range(2, math.isqrt(p) + 1))]
+
+
+def _cube_root(value: int) -> int:
+    """The largest integer whose cube is not above the value."""
+    root = 0
+    for bit in range(value.bit_length() // 3, -1, -1):
+        if (root | 1 << bit) ** 3 <= value:
+            root |= 1 << bit
+    return root
+
+
+_SHA_START: Final = np.array([math.isqrt(p << 64) & 0xFFFFFFFF for p in _PRIMES[:8]], np.uint32)
+_SHA_ROUND: Final = np.array([_cube_root(p << 96) & 0xFFFFFFFF for p in _PRIMES], np.uint32)
+
+
+@njit([uint32(uint32, int64)], cache=True, nogil=True, error_model="numpy")
+def _rotated(word: Any, by: int) -> Any:
+    return uint32((word >> uint32(by)) | (word << uint32(32 - by)))
+
+
+@njit([void(types.Array(uint32, 1, "C"), _BYTES, int64)], cache=True, nogil=True, error_model="numpy")
+def _sha_block(state: Any, message: Any, at: int) -> None:
+    """Take 64 bytes into the state of SHA-256."""
+    words = np.empty(64, np.uint32)
+    for t in range(16):
+        p = at + 4 * t
+        words[t] = (
+            uint32(message[p]) << uint32(24)
+            | uint32(message[p + 1]) << uint32(16)
+            | uint32(message[p + 2]) << uint32(8)
+            | uint32(message[p + 3])
+        )
+    for t in range(16, 64):
+        low, high = words[t - 15], words[t - 2]
+        s0 = _rotated(low, 7) ^ _rotated(low, 18) ^ (low >> uint32(3))
+        s1 = _rotated(high, 17) ^ _rotated(high, 19) ^ (high >> uint32(10))
+        words[t] = uint32(words[t - 16] + s0 + words[t - 7] + s1)
+    a, b, c, d, e, f, g, h = state[0], state[1], state[2], state[3], state[4], state[5], state[6], state[7]
+    for t in range(64):
+        s1 = _rotated(e, 6) ^ _rotated(e, 11) ^ _rotated(e, 25)
+        t1 = uint32(h + s1 + ((e & f) ^ (~e & g)) + _SHA_ROUND[t] + words[t])
+        s0 = _rotated(a, 2) ^ _rotated(a, 13) ^ _rotated(a, 22)
+        t2 = uint32(s0 + ((a & b) ^ (a & c) ^ (b & c)))
+        h, g, f, e, d, c, b, a = g, f, e, uint32(d + t1), c, b, a, uint32(t1 + t2)
+    for t, word in enumerate((a, b, c, d, e, f, g, h)):
+        state[t] = uint32(state[t] + word)
+
+
+@njit([int64(int64, int64, _CODE, int64)], cache=True, nogil=True, error_model="numpy")
+def bucket_of(value: int, count: int, code: NDArray[np.int64], salt: int) -> Any:
+    """`bucket` of an int64: the salt's length and bytes lie in the code."""
+    length = code[salt]
+    message = np.zeros((length + 22 + 9 + 63) // 64 * 64, np.uint8)
+    for i in range(length):
+        message[i] = code[salt + 1 + i]
+    end = length + 1
+    size = uint64(value) if value >= 0 else uint64(0) - uint64(value)
+    if value < 0:
+        message[end] = 45
+        end += 1
+    digits = 1
+    rest = size // uint64(10)
+    while rest > uint64(0):
+        digits += 1
+        rest //= uint64(10)
+    for i in range(digits):
+        message[end + digits - 1 - i] = uint8(uint64(48) + size % uint64(10))
+        size //= uint64(10)
+    end += digits
+    message[end] = 128
+    padded = (end + 9 + 63) // 64 * 64
+    bits = end * 8
+    for i in range(8):
+        message[padded - 1 - i] = (bits >> (8 * i)) & 255
+    state = _SHA_START.copy()
+    for at in range(0, padded, 64):
+        _sha_block(state, message, at)
+    top = uint64(state[0]) << uint64(32) | uint64(state[1])
+    return int64(top % uint64(count))
+
+
+@njit([boolean(_CHARS, _CHARS, int64, int64)], cache=True, nogil=True, error_model="numpy")
+def _matches(text: Any, patterns: Any, start: int, end: int) -> Any:
+    """LIKE: on a mismatch the latest % takes one more code point, which is enough as % takes anything."""
+    at = 0
+    place = start
+    retry_place = -1
+    retry_at = 0
+    while at < text.size:
+        if place < end and patterns[place] == _ANY:
+            retry_place, retry_at = place + 1, at
+            place += 1
+        elif place < end and (patterns[place] == _ONE or patterns[place] == text[at]):
+            place += 1
+            at += 1
+        elif retry_place >= 0:
+            retry_at += 1
+            place, at = retry_place, retry_at
+        else:
+            return False
+    while place < end and patterns[place] == _ANY:
+        place += 1
+    return place == end
+
+
+@njit([void(_CHARS, _CHARS, _CODE, _ROW)], cache=True, nogil=True, error_model="numpy")
+def match_patterns(text: Any, patterns: Any, bounds: Any, row: Any) -> None:
+    """Set bit p of the row for every pattern p, `patterns[bounds[p] : bounds[p + 1]]`, that the text matches."""
+    for p in range(bounds.size - 1):
+        if _matches(text, patterns, bounds[p], bounds[p + 1]):
+            row[p >> 6] |= uint64(1) << uint64(p & 63)
+
+
+@njit([int64(_CODE, int64, int64, int64)], cache=True, nogil=True, error_model="numpy")
+def _items_below(code: Any, start: int, count: int, value: int) -> Any:
+    """How many of the ascending items are at most the value."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) >> 1
+        if code[start + middle] <= value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit([int64(int64, int64, _CODE, int64)], cache=True, nogil=True, error_model="numpy")
+def part_of(at_us: int, part: int, code: NDArray[np.int64], zone: int) -> Any:
+    """A part of the local time; the zone is its number of transitions, the transitions, and the offsets in seconds."""
+    count = code[zone]
+    before = _items_below(code, zone + 1, count, at_us)
+    day = at_us // DAY_US
+    within_us = at_us - day * DAY_US + code[zone + 1 + count + before] * 1_000_000
+    day += within_us // DAY_US
+    within_us %= DAY_US
+    if part >= 5:
+        if part == 5:
+            return within_us // 3_600_000_000
+        if part == 6:
+            return within_us // 60_000_000 % 60
+        return within_us // 1_000_000 % 60
+    if part == 4:
+        return (day + 3) % 7 + 1
+    shifted = day + 719_468
+    era = shifted // 146_097
+    day_of_era = shifted - era * 146_097
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted_month = (5 * day_of_year + 2) // 153
+    month = shifted_month + 3 if shifted_month < 10 else shifted_month - 9
+    year = era * 400 + year_of_era + (1 if month <= 2 else 0)
+    if part == 0:
+        return year
+    if part == 1:
+        return month
+    if part == 2:
+        return day_of_year - (153 * shifted_month + 2) // 5 + 1
+    if shifted_month >= 10:
+        return day_of_year - 305
+    leap = (year % 4 == 0 and year % 100 != 0) or year % 400 == 0
+    return day_of_year + 60 + (1 if leap else 0)
+
+
+@njit([uint64(int64)], cache=True, nogil=True, error_model="numpy")
+def _size(value: int) -> Any:
+    return uint64(value) if value >= 0 else uint64(0) - uint64(value)
+
+
+@njit([types.UniTuple(int64, 2)(int64, int64, int64)], cache=True, nogil=True, error_model="numpy")
+def _int_result(kind: int, a: int, b: int) -> Any:
+    """`+ - * %` on int64 with 1 beside a result that is NULL."""
+    if kind == ADD_I:
+        total = int64(uint64(a) + uint64(b))
+        return total, int64(((a ^ total) & (b ^ total)) < 0)
+    if kind == SUB_I:
+        rest = int64(uint64(a) - uint64(b))
+        return rest, int64(((a ^ b) & (a ^ rest)) < 0)
+    size_a, size_b = _size(a), _size(b)
+    if kind == MUL_I:
+        negative = (a < 0) != (b < 0)
+        most = uint64(INT64_MAX) + (uint64(1) if negative else uint64(0))
+        product = int64(uint64(a) * uint64(b))
+        if size_a <= uint64(0x7FFFFFFF) and size_b <= uint64(0x7FFFFFFF):
+            return product, int64(0)
+        return product, int64(size_a != uint64(0) and size_b > most // size_a)
+    if b == 0:
+        return int64(0), int64(1)
+    left = size_a % size_b
+    return (int64(uint64(0) - left) if a < 0 else int64(left)), int64(0)
+
+
+@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)], cache=True, nogil=True, error_model="numpy")
+def _ints(
+    kind: int, count: int, out: int, stride: int, body: int,
+    code: Any, numbers: Any, truths: Any, texts: Any, n: int,
+) -> None:
+    """Operations whose result is an int64."""
+    for k in range(count):
+        p = body + k * stride
+        o = out + k
+        a = code[p]
+        b = code[p + 1] if stride > 1 else 0
+        c = code[p + 2] if stride > 2 else 0
+        if kind <= REM_I:
+            for i in range(n):
+                value, null = _int_result(kind, numbers[a, i], numbers[b, i])
+                numbers[o, i] = value
+                truths[o, i] = truths[a, i] | truths[b, i] | null
+        elif kind == NEG_I or kind == ABS_I:
+            for i in range(n):
+                value = numbers[a, i]
+                numbers[o, i] = -value if kind == NEG_I or value < 0 else value
+                truths[o, i] = truths[a, i] | (value == INT64_MIN)
+        elif kind == MIN_I or kind == MAX_I:
+            for i in range(n):
+                left, right = numbers[a, i], numbers[b, i]
+                first = left <= right if kind == MIN_I else left >= right
+                if truths[a, i] or (not truths[b, i] and not first):
+                    numbers[o, i] = right
+                else:
+                    numbers[o, i] = left
+                truths[o, i] = truths[a, i] & truths[b, i]
+        elif kind == COALESCE_I:
+            for i in range(n):
+                numbers[o, i] = numbers[b, i] if truths[a, i] else numbers[a, i]
+                truths[o, i] = truths[a, i] & truths[b, i]
+        elif kind == SELECT_I:
+            for i in range(n):
+                chosen = b if truths[a, i] == TRUE else c
+                numbers[o, i] = numbers[chosen, i]
+                truths[o, i] = truths[chosen, i]
+        elif kind == PART:
+            for i in range(n):
+                numbers[o, i] = part_of(numbers[a, i], b, code, c)
+                truths[o, i] = truths[a, i]
+        elif kind == BUCKET_I:
+            for i in range(n):
+                null = truths[a, i]
+                numbers[o, i] = 0 if null else bucket_of(numbers[a, i], c, code, b)
+                truths[o, i] = null
+        elif kind == BUCKET_TEXT:
+            for i in range(n):
+                null = truths[a, i]
+                numbers[o, i] = 0 if null else int64(texts[numbers[a, i], texts.shape[1] - 1 - b] % uint64(c))
+                truths[o, i] = null
+
+
+@njit([float64(float64)], cache=True, nogil=True, error_model="numpy")
+def _rounded(value: float) -> Any:
+    if not math.isfinite(value):
+        return value
+    size = abs(value)
+    whole = math.floor(size)
+    return math.copysign(whole + 1.0 if size - whole >= 0.5 else whole, value)
+
+
+@njit([float64(int64, float64, float64)], cache=True, nogil=True, error_model="numpy")
+def _float_result(kind: int, a: float, b: float) -> Any:
+    """A float64 operation of two operands; NaN is NULL."""
+    if kind == ADD_F:
+        return a + b
+    if kind == SUB_F:
+        return a - b
+    if kind == MUL_F:
+        return a * b
+    if kind == DIV_F:
+        return math.nan if b == 0.0 else a / b
+    if kind == REM_F:
+        return np.fmod(a, b) if b != 0.0 and math.isfinite(a) else math.nan
+    if kind == COALESCE_F:
+        return b if math.isnan(a) else a
+    if math.isnan(a):
+        return b
+    if math.isnan(b):
+        return a
+    if kind == MIN_F:
+        return b if b < a else a
+    return b if b > a else a
+
+
+@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, int64)], cache=True, nogil=True, error_model="numpy")
+def _floats(
+    kind: int, count: int, out: int, stride: int, body: int, code: Any, numbers: Any, truths: Any, n: int
+) -> None:
+    """Operations whose result is a float64."""
+    floats = numbers.view(np.float64)
+    for k in range(count):
+        p = body + k * stride
+        o = out + k
+        a = code[p]
+        if kind == SELECT_F:
+            for i in range(n):
+                floats[o, i] = floats[code[p + 1] if truths[a, i] == TRUE else code[p + 2], i]
+        elif kind == TO_F:
+            for i in range(n):
+                floats[o, i] = math.nan if truths[a, i] else float64(numbers[a, i])
+        elif kind == NEG_F:
+            for i in range(n):
+                floats[o, i] = -floats[a, i]
+        elif kind == ABS_F:
+            for i in range(n):
+                floats[o, i] = abs(floats[a, i])
+        elif kind == ROUND_F:
+            for i in range(n):
+                floats[o, i] = _rounded(floats[a, i])
+        elif kind == FLOOR_F:
+            for i in range(n):
+                floats[o, i] = math.floor(floats[a, i])
+        else:
+            b = code[p + 1]
+            for i in range(n):
+                floats[o, i] = _float_result(kind, floats[a, i], floats[b, i])
+
+
+@njit([uint8(int64, int64, int64, _LISTS, int64, boolean)], cache=True, nogil=True, error_model="numpy")
+def _contained(kind: int, value: int, at: int, lists: Any, operand: int, missing: bool) -> Any:
+    """`contains`, three-valued: over no elements it is FALSE whatever the value."""
+    start, end = lists[at], lists[at + 1]
+    if start < 0:
+        return uint8(NULL)
+    if missing:
+        return uint8(NULL if end > start else FALSE)
+    answer = uint8(FALSE)
+    if kind == CONTAINS_F:
+        floats = lists.view(np.float64)
+        wanted = np.int64(value).view(np.float64)
+        for p in range(start, end):
+            if floats[p] == wanted:
+                return uint8(TRUE)
+            if math.isnan(floats[p]):
+                answer = uint8(NULL)
+        return answer
+    for p in range(start, end):
+        if lists[p] == value:
+            return uint8(TRUE)
+    return answer
+
+
+@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _LISTS, int64)], cache=True, nogil=True, error_model="numpy")
+def _tests(
+    kind: int, count: int, out: int, stride: int, body: int,
+    code: Any, numbers: Any, truths: Any, lists: Any, n: int,
+) -> None:
+    """Operations on numbers whose result is a truth."""
+    floats = numbers.view(np.float64)
+    room = truths.shape[1]
+    for k in range(count):
+        p = body + k * stride
+        o = out + k
+        a = code[p]
+        b = code[p + 1] if stride > 1 else 0
+        if kind == NULL_I:
+            for i in range(n):
+                truths[o, i] = truths[a, i] << 1
+        elif kind == NULL_F:
+            for i in range(n):
+                truths[o, i] = uint8(math.isnan(floats[a, i])) << 1
+        elif kind == NULL_L:
+            for i in range(n):
+                truths[o, i] = uint8(lists[2 * (a * room + i)] < 0) << 1
+        elif kind <= NE_II:
+            for i in range(n):
+                left, right = numbers[a, i], numbers[b, i]
+                if kind == LT_II:
+                    holds = left < right
+                elif kind == LE_II:
+                    holds = left <= right
+                elif kind == EQ_II:
+                    holds = left == right
+                else:
+                    holds = left != right
+                null = truths[a, i] | truths[b, i]
+                truths[o, i] = ((uint8(holds) << 1) >> null) | null
+        elif kind <= NE_FF:
+            for i in range(n):
+                x, y = floats[a, i], floats[b, i]
+                if kind == LT_FF:
+                    holds = x < y
+                elif kind == LE_FF:
+                    holds = x <= y
+                elif kind == EQ_FF:
+                    holds = x == y
+                else:
+                    holds = x < y or x > y
+                truths[o, i] = uint8(holds) << 1 | uint8(math.isnan(x) or math.isnan(y))
+        elif kind == CONTAINS_I:
+            for i in range(n):
+                at = 2 * (a * room + i)
+                truths[o, i] = _contained(kind, numbers[b, i], at, lists, b, truths[b, i] != 0)
+        elif kind == CONTAINS_F:
+            for i in range(n):
+                at = 2 * (a * room + i)
+                truths[o, i] = _contained(kind, numbers[b, i], at, lists, b, math.isnan(floats[b, i]))
+        else:
+            for i in range(n):
+                at = 2 * (a * room + i)
+                wanted = int64(truths[b, i] == TRUE)
+                truths[o, i] = _contained(kind, wanted, at, lists, b, truths[b, i] == NULL)
+
+
+@njit([void(int64, int64, int64, int64, int64, _CODE, _TRUTHS, int64)], cache=True, nogil=True, error_model="numpy")
+def _logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, truths: Any, n: int) -> None:
+    """Operations from truth to truth, over many rows or of rare kinds."""
+    for k in range(count):
+        p = body + k * stride
+        o = out + k
+        a = code[p]
+        if kind == AND or kind == OR:
+            b = code[p + 1]
+            for i in range(n):
+                x, y = truths[a, i], truths[b, i]
+                truths[o, i] = min(x, y) if kind == AND else max(x, y)
+            for q in range(p + 2, p + stride):
+                b = code[q]
+                for i in range(n):
+                    x, y = truths[o, i], truths[b, i]
+                    truths[o, i] = min(x, y) if kind == AND else max(x, y)
+        elif kind == NOT:
+            for i in range(n):
+                truths[o, i] = uint8(2) - truths[a, i]
+        elif kind == COPY:
+            for i in range(n):
+                truths[o, i] = truths[a, i]
+        elif kind == NULL_T:
+            for i in range(n):
+                truths[o, i] = uint8(truths[a, i] == NULL) << 1
+        elif kind == SELECT_T:
+            b, c = code[p + 1], code[p + 2]
+            for i in range(n):
+                truths[o, i] = truths[b, i] if truths[a, i] == TRUE else truths[c, i]
+        elif kind == COALESCE_T:
+            b = code[p + 1]
+            for i in range(n):
+                truths[o, i] = truths[b, i] if truths[a, i] == NULL else truths[a, i]
+        else:
+            b = code[p + 1]
+            for i in range(n):
+                x, y = truths[a, i], truths[b, i]
+                null = uint8(x == NULL or y == NULL)
+                truths[o, i] = null if null else uint8((x == y) == (kind == EQ_T)) << 1
+
+
+@njit([boolean(_CODE, int64, int64, int64)], cache=True, nogil=True, error_model="numpy")
+def _is_int_item(code: Any, start: int, size: int, value: int) -> Any:
+    if size <= 8:
+        found = False
+        for p in range(start, start + size):
+            found |= code[p] == value
+        return found
+    before = _items_below(code, start, size, value)
+    return before > 0 and code[start + before - 1] == value
+
+
+@njit([boolean(types.Array(float64, 1, "C", readonly=True), int64, int64, float64)], cache=True, nogil=True, error_model="numpy")
+def _is_float_item(limits: Any, start: int, size: int, value: float) -> Any:
+    low, high = start, start + size
+    while low < high:
+        middle = (low + high) >> 1
+        if limits[middle] < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low < start + size and limits[low] == value
+
+
+@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)], cache=True, nogil=True, error_model="numpy")
+def _spread(
+    kind: int, count: int, out: int, slot: int, body: int,
+    code: Any, numbers: Any, truths: Any, texts: Any, n: int,
+) -> None:
+    """One register of many rows against constants."""
+    floats = numbers.view(np.float64)
+    limits = code.view(np.float64)
+    for k in range(count):
+        o = out + k
+        if kind <= NE_I:
+            limit = code[body + k]
+            for i in range(n):
+                x = numbers[slot, i]
+                if kind == LE_I:
+                    holds = x <= limit
+                elif kind == GE_I:
+                    holds = x >= limit
+                elif kind == EQ_I:
+                    holds = x == limit
+                else:
+                    holds = x != limit
+                null = truths[slot, i]
+                truths[o, i] = ((uint8(holds) << 1) >> null) | null
+        elif kind <= NE_F:
+            bound = limits[body + k]
+            for i in range(n):
+                y = floats[slot, i]
+                if kind == LE_F:
+                    holds = y <= bound
+                elif kind == GE_F:
+                    holds = y >= bound
+                elif kind == EQ_F:
+                    holds = y == bound
+                else:
+                    holds = y < bound or y > bound
+                truths[o, i] = uint8(holds) << 1 | uint8(y != y)  # noqa: PLR0124 - a NaN
+        elif kind == LIKE:
+            bit = code[body + k]
+            for i in range(n):
+                null = truths[slot, i]
+                word = uint64(0) if null else texts[numbers[slot, i], bit >> 6]
+                truths[o, i] = uint8((word >> uint64(bit & 63)) & uint64(1)) << 1 | null
+        else:
+            start, size = code[body + 2 * k], code[body + 2 * k + 1]
+            for i in range(n):
+                if kind == IN_I:
+                    null = truths[slot, i]
+                    holds = _is_int_item(code, start, size, numbers[slot, i])
+                else:
+                    y = floats[slot, i]
+                    null = uint8(y != y)  # noqa: PLR0124 - a NaN
+                    holds = _is_float_item(limits, start, size, y)
+                truths[o, i] = ((uint8(holds) << 1) >> null) | null
+
+
+@njit([boolean(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS)], cache=True, nogil=True, error_model="numpy")
+def _quick(
+    kind: int, count: int, out: int, stride: int, body: int, code: Any, numbers: Any, truths: Any
+) -> Any:
+    """The commonest operations for one row; false where it is none of them."""
+    cells = truths.reshape(truths.size)
+    if kind == AND or kind == OR:
+        if stride == 2:
+            for k in range(count):
+                x, y = cells[uint64(code[body + 2 * k])], cells[uint64(code[body + 2 * k + 1])]
+                cells[uint64(out + k)] = min(x, y) if kind == AND else max(x, y)
+            return True
+        for k in range(count):
+            p = body + k * stride
+            x = cells[uint64(code[p])]
+            for q in range(p + 1, p + stride):
+                y = cells[uint64(code[q])]
+                x = min(x, y) if kind == AND else max(x, y)
+            cells[uint64(out + k)] = x
+        return True
+    if kind == COPY:
+        for k in range(count):
+            cells[uint64(out + k)] = cells[uint64(code[body + k])]
+        return True
+    return False
+
+
+@njit([void(_BYTES, int64, int64, _MASKS, int64)], cache=True, nogil=True, error_model="numpy")
+def _pack_row(cells: Any, base: int, words: int, masks: Any, first: int) -> None:
+    """The high bits of 64 truths become a word: a product gathers those of eight at once."""
+    eights = cells[base : base + 64 * words].view(np.uint64)
+    for w in range(words):
+        word = uint64(0)
+        for e in range(8):
+            bits = (eights[8 * w + e] >> uint64(1)) & uint64(0x0101010101010101)
+            byte = (bits * uint64(0x0102040810204080)) >> uint64(56)
+            word |= byte << uint64(8 * e)
+        masks[first, w] = word
+
+
+@njit([void(_CODE, _NUMBERS, _TRUTHS, _TEXTS, _LISTS, int64, int64, _MASKS, int64)], cache=True, nogil=True, error_model="numpy")
+def run(
+    code: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    truths: NDArray[np.uint8],
+    texts: NDArray[np.uint64],
+    lists: NDArray[np.int64],
+    now_us: int,
+    n: int,
+    masks: NDArray[np.uint64],
+    first: int,
+) -> None:
+    """Evaluate a program over the n rows of a block.
+
+    Args:
+        code: The program.
+        numbers: Slots are read, all else is written.
+        truths: As numbers.
+        texts: Rows of the texts' codes.
+        lists: Lists of the rows.
+        now_us: The value of `now()`.
+        n: Rows, at most b.
+        masks: uint64[rows, words], written from row `first` on: bit i of a row is 1 where register i of truth is TRUE.
+        first: See masks.
+    """
+    if n == 0:
+        return
+    if code[AT_NOW] >= 0:
+        for i in range(n):
+            numbers[code[AT_NOW], i] = now_us
+            truths[code[AT_NOW], i] = 0
+    one = truths.shape[1] == 1
+    cells = truths.reshape(truths.size)
+    values = numbers.reshape(numbers.size)
+    floats = values.view(np.float64)
+    limits = code.view(np.float64)
+    pc = code[AT_BEGIN]
+    end = code[AT_END]
+    while pc < end:
+        kind, count, out, stride, slot = code[pc], code[pc + 1], code[pc + 2], code[pc + 3], code[pc + 4]
+        body = pc + HEADER
+        pc = body + count * stride
+        if kind <= IN_F:
+            if not one:
+                _spread(kind, count, out, slot, body, code, numbers, truths, texts, n)
+            elif kind <= NE_I:
+                x = values[uint64(slot)]
+                if cells[uint64(slot)]:
+                    for k in range(count):
+                        cells[uint64(out + k)] = NULL
+                elif kind == EQ_I:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(x == code[uint64(body + k)]) << 1
+                elif kind == LE_I:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(x <= code[uint64(body + k)]) << 1
+                elif kind == GE_I:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(x >= code[uint64(body + k)]) << 1
+                else:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(x != code[uint64(body + k)]) << 1
+            elif kind <= NE_F:
+                y = floats[uint64(slot)]
+                if math.isnan(y):
+                    for k in range(count):
+                        cells[uint64(out + k)] = NULL
+                elif kind == LE_F:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(y <= limits[uint64(body + k)]) << 1
+                elif kind == GE_F:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(y >= limits[uint64(body + k)]) << 1
+                elif kind == EQ_F:
+                    for k in range(count):
+                        cells[uint64(out + k)] = uint8(y == limits[uint64(body + k)]) << 1
+                else:
+                    for k in range(count):
+                        bound = limits[uint64(body + k)]
+                        cells[uint64(out + k)] = uint8(y < bound or y > bound) << 1
+            elif kind == LIKE:
+                null = cells[uint64(slot)]
+                known = 0 if null else values[uint64(slot)]
+                for k in range(count):
+                    bit = code[uint64(body + k)]
+                    word = texts[uint64(known), uint64(bit >> 6)]
+                    holds = uint8((word >> uint64(bit & 63)) & uint64(1)) << 1
+                    cells[uint64(out + k)] = NULL if null else holds
+            else:
+                _spread(kind, count, out, slot, body, code, numbers, truths, texts, n)
+        elif kind <= LOGIC_LAST:
+            if not (one and _quick(kind, count, out, stride, body, code, numbers, truths)):
+                _logic(kind, count, out, stride, body, code, truths, n)
+        elif kind <= TEST_LAST:
+            _tests(kind, count, out, stride, body, code, numbers, truths, lists, n)
+        elif kind <= INT_LAST:
+            _ints(kind, count, out, stride, body, code, numbers, truths, texts, n)
+        else:
+            _floats(kind, count, out, stride, body, code, numbers, truths, n)
+    base = code[AT_TRUTH]
+    words = code[AT_TRUTH_WORDS]
+    if one:
+        _pack_row(cells, base, words, masks, first)
+        return
+    for w in range(words):
+        for i in range(n):
+            masks[first + i, w] = 0
+        for b in range(64):
+            r = base + 64 * w + b
+            for i in range(n):
+                masks[first + i, w] |= uint64(truths[r, i] >> 1) << uint64(b)

@@ -1,0 +1,207 @@
+"""Conditions compiled to one program, run over one row or many.
+
+`Program` is immutable and may be shared; frames are not. What it computes is what the reference interpreter computes
+(`decision.lang.interpreter.evaluate`), for every condition and every value of the declared types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.errors import FrameError
+from decision.lang.syntax import Expr, IsNull, Like, Ref
+from decision.program import kernels
+from decision.program.columns import Column, Encoder, Frame, Numbers, Row, TextCodes
+from decision.program.layout import WORD, Layout, lay_out
+from decision.program.lower import Lowering
+from decision.program.texts import Generation, Patterns, Texts
+from decision.schema import DType
+
+_TRUTH: Final = np.array([0, -1, 1], np.int8)
+_BLOCK_BYTES: Final = 512 * 1024
+"""Registers of a block should stay in the processor's cache."""
+_BLOCK_ROWS_MIN: Final = 64
+_BLOCK_ROWS_MAX: Final = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What came out.
+
+    Attributes:
+        mask: uint64[rows, words]: bit i % 64 of word i // 64 is 1 where condition i is TRUE.
+        parts: uint64[rows, words]: the same for the distinct comparisons and connectives, see `Program.bits`.
+        registers: uint8[conditions, rows]: FALSE 0, NULL 1, TRUE 2.
+    """
+
+    mask: NDArray[np.uint64]
+    parts: NDArray[np.uint64]
+    registers: NDArray[np.uint8]
+
+    @cached_property
+    def truth(self) -> NDArray[np.int8]:
+        """int8[rows, conditions]: 1 is TRUE, 0 FALSE, -1 NULL."""
+        truths: NDArray[np.int8] = _TRUTH[self.registers].T
+        return truths
+
+
+class Program:
+    """A compiled set of conditions.
+
+    Attributes:
+        expressions: The conditions, in the order of the results.
+        bits: Bit of every distinct condition and part of one in `Results.parts`, by expression.
+    """
+
+    def __init__(self, expressions: tuple[Expr, ...], lowering: Lowering, results: list[int]) -> None:
+        graph = lowering.graph
+        self.expressions = expressions
+        self._layout: Layout = lay_out(graph, results)
+        self._graph_texts = tuple(graph.texts)
+        self._encoder = Encoder(graph, self._layout)
+        self._texts = Texts(Patterns(tuple(graph.patterns), tuple(graph.salts)), self._graph_texts)
+        self._result_words = -(-len(results) // WORD)
+        self._lowering = lowering
+
+    @classmethod
+    def compile(cls, expressions: Sequence[Expr]) -> Program:
+        """Compile conditions.
+
+        Args:
+            expressions: Typed trees of type bool, such as rules' conditions and offers' `when`.
+
+        Raises:
+            ValueError: If one of them is of another type.
+        """
+        for place, expr in enumerate(expressions):
+            if expr.dtype is not DType.BOOL:
+                raise ValueError(f"expression {place} at {expr.span} is {expr.dtype}, not a condition")
+        lowering = Lowering()
+        results = [lowering.value(expr) for expr in expressions]
+        return cls(tuple(expressions), lowering, results)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the values that rows give."""
+        return self._encoder.names
+
+    @cached_property
+    def bits(self) -> Mapping[Expr, int]:
+        base = self._layout.truth_base + WORD * self._result_words
+        register = self._layout.register
+        return {
+            expr: register[value] - base
+            for expr, value in self._lowering.values.items()
+            if expr.dtype is DType.BOOL
+        }
+
+    def run(self, rows: Row | Sequence[Row], now_us: int) -> Results:
+        """Evaluate every condition over one row or several.
+
+        Args:
+            rows: Values by canonical name; an absent name is NULL, a NaN is NULL.
+            now_us: The value of `now()`, microseconds since the epoch.
+
+        Raises:
+            FrameError: If a value is not of its declared type.
+        """
+        return self.evaluate(self.encode([rows] if isinstance(rows, Mapping) else rows), now_us)
+
+    def encode(self, rows: Sequence[Row]) -> Frame:
+        """Rows as registers, for `evaluate`."""
+        return self._encoder.encode_rows(rows, self._texts.generation())
+
+    def evaluate(self, frame: Frame, now_us: int) -> Results:
+        """Evaluate a frame; it may be evaluated again at another time, but not by two threads at once."""
+        masks = self._masks(frame.rows)
+        self._evaluate_block(frame, now_us, masks, 0)
+        return self._results(masks, self._outputs(frame).copy())
+
+    def run_columns(self, columns: Mapping[str, Column], row_count: int, now_us: int) -> Results:
+        """Evaluate every condition over columns, block by block.
+
+        Args:
+            columns: Columns of `row_count` values by canonical name; an absent one is NULL.
+            row_count: Rows.
+            now_us: The value of `now()`.
+
+        Raises:
+            FrameError: If a column has another length or type.
+        """
+        texts = self._texts.generation()
+        read = self.names & columns.keys()
+        resolved = {name: _resolved(name, columns[name], row_count, texts) for name in read}
+        masks = self._masks(row_count)
+        registers = np.empty((len(self.expressions), row_count), np.uint8)
+        frame = self._encoder.frame(self._block_rows(row_count))
+        room = frame.numbers.shape[1]
+        for start in range(0, row_count, room):
+            count = min(room, row_count - start)
+            self._encoder.fill_block(frame, resolved, start, count, texts)
+            self._evaluate_block(frame, now_us, masks, start)
+            registers[:, start : start + count] = self._outputs(frame)
+        return self._results(masks, registers)
+
+    def _masks(self, rows: int) -> NDArray[np.uint64]:
+        words = (len(self._layout.truths) - self._layout.truth_base) // WORD
+        return np.empty((rows, words), np.uint64)
+
+    def _block_rows(self, row_count: int) -> int:
+        fitting = _BLOCK_BYTES // (8 * len(self._layout.numbers) + len(self._layout.truths))
+        return max(1, min(row_count, max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, fitting))))
+
+    def _evaluate_block(self, frame: Frame, now_us: int, masks: NDArray[np.uint64], first: int) -> None:
+        kernels.run(
+            self._layout.code,
+            frame.numbers,
+            frame.truths,
+            frame.texts,
+            frame.lists,
+            now_us,
+            frame.rows,
+            masks,
+            first,
+        )
+
+    def _outputs(self, frame: Frame) -> NDArray[np.uint8]:
+        base = self._layout.truth_base
+        return frame.truths[base : base + len(self.expressions), : frame.rows]
+
+    def _results(self, masks: NDArray[np.uint64], registers: NDArray[np.uint8]) -> Results:
+        split = self._result_words
+        return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers)
+
+
+def _resolved(name: str, column: Column, row_count: int, texts: Generation) -> Column:
+    """A column of the right length, its texts as codes of the generation."""
+    if _length(column) != row_count:
+        raise FrameError(f"column {name} has {_length(column)} values for {row_count} rows")
+    if not isinstance(column, TextCodes):
+        return column
+    codes = np.array([*map(texts.code, column.texts), 0], np.int64)
+    nulls = column.codes < 0
+    return Numbers(values=codes[np.where(nulls, len(codes) - 1, column.codes)], nulls=nulls)
+
+
+def _length(column: Column) -> int:
+    match column:
+        case Numbers():
+            return len(column.values)
+        case TextCodes():
+            return len(column.codes)
+        case _:
+            return len(column)
+
+
+def warm() -> None:
+    """Load or compile every kernel and run a program through each entry, so that no request waits for it."""
+    name = Ref(name="warm.name", dtype=DType.STRING)
+    program = Program.compile([Like(operand=name, pattern="w%"), IsNull(operand=name)])
+    for rows in (1, 2):
+        program.run([{"warm.name": "warm"}] * rows, 0)
