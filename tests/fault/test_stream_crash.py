@@ -108,7 +108,9 @@ def _crashing_run(
         return features(_connect(url), world.plan), crashes
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 150))]
+)
 def test_crash_at_any_command_leaves_the_same_features(url: str, world: World, seed: int) -> None:
     """Values and timestamps are those of an undisturbed run, to the byte, wherever the process died."""
     expected = _undisturbed(url, world, seed)
