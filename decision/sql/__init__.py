@@ -1,0 +1,1 @@
+"""Conditions as DuckDB SQL: the evaluator for history."""

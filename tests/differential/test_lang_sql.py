@@ -1,0 +1,240 @@
+"""The interpreter against DuckDB running the generated SQL: one meaning, no list of differences."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from decision.lang.interpreter import evaluate
+from decision.lang.syntax import And, Arithmetic, Case, Compare, Expr, In, Like, Literal, Not, Now, Ref, walk
+from decision.schema import DType, Value
+from decision.sql.errors import SqlError
+from decision.sql.writer import to_sql
+from tests.support.lang_cases import read_row, read_value, same, split_case
+from tests.support.lang_counts import Counts
+from tests.support.lang_exprs import NOWS, PARTS, SCALAR_TYPES
+from tests.support.lang_history import (
+    COLUMNS,
+    ROWS_PER_CONDITION,
+    History,
+    answers,
+    disagreement,
+    duck,
+    first_difference,
+    random_history,
+    rooted,
+)
+from tests.support.lang_world import expression
+
+CASES = max(20_000, int(os.environ.get("WAYPOST_LANG_CASES", "0")))
+"""Rows under conditions in one run, more by the flag; a soak runs ten times as many."""
+FOLDER = Path(__file__).parents[1] / "golden" / "lang" / "cases"
+PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
+EVERYTHING = {
+    *("+ - * / % = <> < <= > >= And Or Not In IsNull Like Case Negate ToFloat Now Ref Literal").split(),
+    *("coalesce least greatest abs round floor contains bucket").split(),
+    *PARTS,
+}
+I = Ref(name="v.i", dtype=DType.INT64)  # noqa: E741 - the language's own name for it
+X = Ref(name="v.x", dtype=DType.FLOAT64)
+S = Ref(name="v.s", dtype=DType.STRING)
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duck() as connection:
+        yield connection
+
+
+def agree(connection: duckdb.DuckDBPyConnection, cases: int) -> Counts:
+    """Run that many cases, each one row under one condition; raises on the first difference, made small."""
+    counts = Counts()
+
+    @settings(max_examples=cases // ROWS_PER_CONDITION, suppress_health_check=[HealthCheck.too_slow])
+    @given(rooted(), st.integers(0, 2**32 - 1), NOWS)
+    def run(expr: Expr, seed: int, now_us: int) -> None:
+        history = random_history(expr, seed)
+        given_values = answers(connection, expr, history, now_us)
+        difference = first_difference(expr, history, now_us, given_values)
+        assert difference is None, (difference, to_sql(expr, history.sql, now_us))
+        counts.add(expr, given_values)
+
+    run()
+    return counts
+
+
+def report(counts: Counts, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print the counts beside pytest's own output."""
+    with capsys.disabled():
+        sys.stdout.write("\n".join(["", *counts.lines(), ""]))
+
+
+def test_interpreter_and_generated_sql_agree(
+    connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On random conditions over random rows, DuckDB gives the interpreter's value to the sign of zero."""
+    counts = agree(connection, CASES)
+    report(counts, capsys)
+    assert counts.cases >= CASES
+    assert {key.split()[0] for key in counts.within} == EVERYTHING
+    assert all(counts.nulls[f"of type {kind}"] and counts.values[f"of type {kind}"] for kind in SCALAR_TYPES)
+
+
+@pytest.mark.soak
+def test_interpreter_and_generated_sql_agree_for_long(
+    connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As above, ten times as many cases."""
+    report(agree(connection, 10 * CASES), capsys)
+
+
+def written_cases() -> list[tuple[str, str, str]]:
+    """Every `expression ; row ; value` of the golden files and of the page on rules."""
+    texts = [path.read_text("utf-8") for path in sorted(FOLDER.glob("*.cases"))]
+    texts += re.findall(r"```cases\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    lines = (line for text in texts for line in text.splitlines())
+    return [split_case(line) for line in lines if line and not line.startswith("#")]
+
+
+def stored(expr: Expr, *rows: dict[str, Value]) -> History:
+    """Rows in columns as wide as the language's types."""
+    dtypes = {node.name: node.dtype for node in walk(expr) if isinstance(node, Ref)}
+    return History({name: COLUMNS[dtype][0] for name, dtype in dtypes.items()}, rows)
+
+
+def test_written_cases_have_their_values_in_sql(connection: duckdb.DuckDBPyConnection) -> None:
+    """Each golden line, and each example of the page on rules, has its value in DuckDB too."""
+    cases = written_cases()
+    assert len(cases) > 300
+    for text, row, value in cases:
+        expr = expression(text)
+        values, now_us = read_row(row)
+        (answer,) = answers(connection, expr, stored(expr, values), now_us)
+        assert same(answer, read_value(value, expr)), (text, row, value, answer)
+
+
+def test_session_settings_change_no_value(connection: duckdb.DuckDBPyConnection) -> None:
+    """Division, remainder and instants do not depend on what the session says about them."""
+    changed = (
+        "integer_division = true",
+        "ieee_floating_point_ops = false",
+        "error_on_division_by_zero = false",
+    )
+    texts = ["x / y", "x % y", "i / j", "i % j", "i / 2", 'hour(t, "Europe/Berlin")']
+    for setting in changed:
+        connection.execute(f"SET {setting}")
+    try:
+        for seed, text in enumerate(texts):
+            expr = expression(text)
+            assert disagreement(connection, expr, random_history(expr, seed, 500), 0) is None, text
+    finally:
+        for setting in changed:
+            connection.execute(f"RESET {setting.split()[0]}")
+
+
+def test_now_is_a_parameter_or_a_column(connection: duckdb.DuckDBPyConnection) -> None:
+    """A backtest evaluates `now()` at each event's own time."""
+    expr = Compare(op=">", left=Now(), right=Literal(value=5, dtype=DType.TIMESTAMP))
+    table = "FROM (VALUES (4), (6)) AS events(at_us)"
+    by_parameter = connection.execute(f"SELECT {to_sql(expr, {})} {table}", {"now_us": 9}).fetchall()
+    by_column = connection.execute(f"SELECT {to_sql(expr, {}, 'at_us')} {table} ORDER BY at_us").fetchall()
+    assert by_parameter == [(True,), (True,)]
+    assert by_column == [(False,), (True,)]
+
+
+@pytest.mark.parametrize("name", ["v", "items", "value"])
+@pytest.mark.parametrize("text", ["x + y - x > y", "contains(ss, CASE WHEN i > j THEN s WHEN b THEN z END)"])
+def test_columns_and_tables_of_any_name_are_read(
+    connection: duckdb.DuckDBPyConnection, name: str, text: str
+) -> None:
+    """The names within generated text hide no column, whatever column or table is called the same."""
+    expr = expression(text)
+    history = random_history(expr, 7)
+    sql = to_sql(expr, history.sql, 0)
+    connection.register("history", history.table)
+    structs = "{'items': ['a'], 'value': 'a'}"
+    queries = [
+        f"SELECT {sql} FROM history AS {name} ORDER BY nth",  # noqa: S608
+        f"SELECT {sql} FROM (SELECT *, {structs} AS {name} FROM history) ORDER BY nth",  # noqa: S608
+    ]
+    for query in queries:
+        given_values = [value for (value,) in connection.execute(query).fetchall()]
+        assert first_difference(expr, history, 0, given_values) is None
+
+
+def nested(levels: int) -> Expr:
+    """A condition that uses a float of a choice by a condition, level within level."""
+    expr: Expr = X
+    for _ in range(levels // 3):
+        sum_ = Arithmetic(op="+", left=expr, right=X, dtype=DType.FLOAT64)
+        holds = Compare(op="<", left=sum_, right=Literal(value=1e18, dtype=DType.FLOAT64))
+        expr = Case(branches=((holds, sum_),), default=X, dtype=DType.FLOAT64)
+    return expr
+
+
+def test_deep_conditions_stay_small(connection: duckdb.DuckDBPyConnection) -> None:
+    """At the depth that the language allows, text grows with the tree and DuckDB takes it."""
+    divided: Expr = X
+    for _ in range(60):
+        divided = Arithmetic(op="/", left=X, right=divided, dtype=DType.FLOAT64)
+    inverted: Expr = Compare(op=">", left=I, right=Literal(value=3, dtype=DType.INT64))
+    for _ in range(60):
+        inverted = Not(operand=inverted)
+    for expr in (divided, inverted, nested(12)):
+        history = random_history(expr, 3)
+        assert len(to_sql(expr, history.sql)) < 40_000
+        assert disagreement(connection, expr, history, 0) is None
+
+
+def test_wide_conditions_are_taken(connection: duckdb.DuckDBPyConnection) -> None:
+    """Long IN lists, also with NULL and with columns, and thousands of operands."""
+    many = tuple(Literal(value=number, dtype=DType.INT64) for number in range(-5_000, 5_000))
+    null = Literal(value=None, dtype=DType.INT64)
+    compared = tuple(Compare(op="<>", left=I, right=number) for number in many[:2_000])
+    for expr in (In(operand=I, items=many), In(operand=I, items=(*many, null, I)), And(operands=compared)):
+        assert disagreement(connection, expr, random_history(expr, 5), 0) is None
+
+
+def test_hostile_text_stays_text(connection: duckdb.DuckDBPyConnection) -> None:
+    """Quotes, NUL, backslashes and comments in strings are only characters."""
+    for text in (
+        "'; DROP TABLE history; --",
+        "\0",
+        "a\0b",
+        "\\",
+        "\\%",
+        "a\\_b",
+        "/*",
+        "$now_us",
+        "{}",
+        "\u200b",
+    ):
+        literal = Literal(value=text, dtype=DType.STRING)
+        for expr in (Compare(op="=", left=S, right=literal), Like(operand=S, pattern=text), literal):
+            history = stored(expr, {"v.s": text}, {"v.s": text + "x"}, {"v.s": text.replace("\\", "")}, {})
+            assert disagreement(connection, expr, history, 0) is None
+
+
+def test_what_cannot_be_said_is_refused() -> None:
+    """A name without a column and half a surrogate pair are errors that say what to do."""
+    with pytest.raises(SqlError, match=r"no column is given for v\.i"):
+        to_sql(I, {})
+    with pytest.raises(SqlError, match="half a surrogate pair"):
+        to_sql(Like(operand=S, pattern="\ud800"), {"v.s": "s"})
+
+
+def test_answers_are_never_nan(connection: duckdb.DuckDBPyConnection) -> None:
+    """A NaN that arises on top of an expression leaves as NULL."""
+    expr = expression("x - x")
+    history = stored(expr, {"v.x": math.inf}, {"v.x": math.nan})
+    assert answers(connection, expr, history, 0) == [None, None]
+    assert evaluate(expr, {"v.x": math.inf}, 0) is None
