@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from online.errors import OnlineStoreError
 from online.store import connect
 from online.write import EntityWriter, RowWriter
 from server.bundles import repo_policy
@@ -18,6 +20,7 @@ from server.repo import load_repo
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from streaming.errors import StreamingError
+from streaming.history import history_frame
 
 ProgressReport = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -33,12 +36,15 @@ def load_batch_views(
     """Bring the newest rows of the repo's batch views online; returns the number of entities by view."""
     catalog = load_repo(settings.repo).catalog
     now_us = time.time_ns() // 1_000
-    with connect(redis_url) as client:
-        writer = RowWriter(client)
-        return {
-            view.name: load_batch_view(writer, catalog, view, now_us, progress)
-            for view in batch_views(catalog)
-        }
+    try:
+        with connect(redis_url) as client:
+            writer = RowWriter(client)
+            return {
+                view.name: load_batch_view(writer, catalog, view, now_us, progress)
+                for view in batch_views(catalog)
+            }
+    except (StreamingError, OnlineStoreError, OSError, pa.ArrowInvalid) as error:
+        raise HistoryError(f"batch views: {error}") from error
 
 
 def backfill_file(settings: Settings, redis_url: str, file: Path, progress: ProgressReport) -> BackfillReport:
@@ -55,7 +61,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
     """
     repo = load_repo(settings.repo)
     try:
-        events = pd.read_parquet(file)
+        events = history_frame(pq.read_table(file), repo.events)
         with connect(redis_url) as client:
             return backfill(
                 client=client,
@@ -67,5 +73,5 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
                 partition_count=settings.partitions,
                 progress=progress,
             )
-    except (StreamingError, OSError, ValueError) as error:
+    except (StreamingError, OnlineStoreError, OSError, pa.ArrowInvalid) as error:
         raise HistoryError(f"{file}: {error}") from error

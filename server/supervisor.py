@@ -135,8 +135,8 @@ class Stack:
             self.redis_url = self.store.url
         return self.redis_url
 
-    def start_services(self) -> None:
-        """Start materializer and server and wait until the server serves.
+    def start_services(self, stopping: threading.Event | None = None) -> bool:
+        """Start materializer and server and wait until the server serves; False if `stopping` was set first.
 
         Raises:
             StackError: If one dies or is not ready in time.
@@ -144,7 +144,7 @@ class Stack:
         for name in ("materializer", "serve"):
             self.children[name] = self._child(name)
             self.children[name].start()
-        self._wait_until_serving()
+        return self._wait_until_serving(stopping or threading.Event())
 
     def supervise(self, stopping: threading.Event) -> None:
         """Keep the children alive until `stopping` is set.
@@ -185,14 +185,16 @@ class Stack:
             name, [sys.executable, "-m", "server.cli", name], env, settings.data_dir / "logs" / f"{name}.log"
         )
 
-    def _wait_until_serving(self) -> None:
+    def _wait_until_serving(self, stopping: threading.Event) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < give_up_at:
+            if stopping.is_set():
+                return False
             for child in self.children.values():
                 if not child.alive:
                     raise StackError(f"{child.name} did not start: {child.last_words()}")
             if serving(self.target):
-                return
+                return True
             time.sleep(_POLL_S)
         raise StackError(f"not serving after {READY_TIMEOUT_S:.0f} s: {self.children['serve'].last_words()}")
 
@@ -206,14 +208,14 @@ def run_up(settings: Settings, prepare: Callable[[Stack], None], announce: Calla
         announce: Called once the server serves.
     """
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     with Stack(settings) as stack:
         stack.start_store()
         prepare(stack)
-        stack.start_services()
-        announce(stack)
-        stack.supervise(stopping)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopping.set())
+        if stack.start_services(stopping):
+            announce(stack)
+            stack.supervise(stopping)
 
 
 def serving(target: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streaming.entity import EntityState, recent_bucket_us
+from streaming.events import EventRecord
 from streaming.log import LogRecord
 
 
@@ -46,7 +47,6 @@ def admit(
         lateness_us: Bound on how much later than its event time an event may arrive.
     """
     admitted = Admitted(now_us=now_us)
-    bucket_us = recent_bucket_us(lateness_us)
     for record in records:
         admitted.now_us = max(admitted.now_us, record.time_us)
         event = record.event
@@ -62,9 +62,15 @@ def admit(
         if first is not None and first != record.position:
             admitted.duplicate_count += 1
             continue
-        recent.setdefault(event.event_us // bucket_us, {})[event.event_id] = record.position
+        note_recent(customers[event.customer_id], event, record.position, lateness_us)
         admitted.records.append(record)
     return admitted
+
+
+def note_recent(state: EntityState, event: EventRecord, position: int, lateness_us: int) -> None:
+    """Note which position brought an event id to its customer."""
+    bucket = event.event_us // recent_bucket_us(lateness_us)
+    state.recent.setdefault(bucket, {})[event.event_id] = position
 
 
 def forget_recent(state: EntityState, checkpoint_us: int, lateness_us: int) -> None:

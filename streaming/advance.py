@@ -178,7 +178,12 @@ def _advance_latest(
 
 def _latest_row(plan: ViewPlan, row: pd.Series) -> LatestRow:
     values = {feature.name: plain(row[feature.name]) for feature in plan.view.features}
-    return LatestRow(event_us=row["event_time"].value // 1000, event_id=row["event_id"], values=values)
+    return LatestRow(event_us=timestamp_us(row["event_time"]), event_id=row["event_id"], values=values)
+
+
+def timestamp_us(moment: pd.Timestamp) -> int:
+    """Microseconds since the epoch; `Timestamp.value` counts nanoseconds and ends in 2262."""
+    return int(moment.as_unit("us").to_numpy().view("int64"))
 
 
 def plain(value: Any) -> Value:
@@ -189,7 +194,7 @@ def plain(value: Any) -> Value:
     if pd.isna(value):
         return None
     if isinstance(value, pd.Timestamp):
-        return int(value.value) // 1_000_000_000 * 1_000_000
+        return timestamp_us(value) // 1_000_000 * 1_000_000
     scalar: Value = value.item() if isinstance(value, np.generic) else value
     return scalar
 

@@ -69,7 +69,7 @@ def backfill(
         plan: What to compute.
         schema: For the lateness bound.
         events: History, columns as in `streaming.frame.events_frame`; event ids must be distinct per customer.
-        until_us: Logical time at which the stream takes over; no event lies at or behind it.
+        until_us: Logical time at which the stream takes over; no event lies behind it.
         partition_count: Of the log.
         progress: Told how far it is.
 
@@ -107,10 +107,11 @@ def _check(
     client: redis.Redis, plan: StreamPlan, events: pd.DataFrame, until_us: int, partition_count: int
 ) -> None:
     for partition in range(partition_count):
-        if client.exists(PartitionKeys(plan.project, partition).checkpoint):
+        keys = PartitionKeys(plan.project, partition)
+        if client.exists(keys.checkpoint, keys.applied):
             raise StreamingError(
-                f"project {plan.project!r} is live in this store already; backfill into an empty store, "
-                "or remove the data folder to start over"
+                f"project {plan.project!r} is live in this store already: a materializer has run on it. Backfill "
+                "first, into an empty store (`waypost up --backfill FILE` does both in order)"
             )
     if len(events) and _micros(events["event_time"]).max() > until_us:
         newest = events["event_time"].max()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from decision.schema import Catalog, View
+from decision.schema import Catalog, Value, View
 from online.keys import EntityKeys, feature_field
 from online.values import encoder
 from online.write import RowWrite, RowWriter
-from streaming.advance import plain
-from streaming.sink import source_files
+from streaming.errors import SourceFileError
+from streaming.sink import TIMESTAMP, arrow_type, source_files
 
 ROWS_PER_WRITE = 2000
+ROW = "__row"
+PLACE = "__place"
 Progress = Callable[[str, int, int], None]
 
 
@@ -41,16 +47,16 @@ def load_batch_view(
     rows = _newest_rows(view, until_us)
     keys = EntityKeys(catalog.project, view.join_keys)
     encoders = [(f.name, feature_field(view.name, f.name), encoder(f.value_type)) for f in view.features]
-    records = rows.to_dict("records")
+    records = rows.to_pylist()
     for start in range(0, len(records), ROWS_PER_WRITE):
         chunk = records[start : start + ROWS_PER_WRITE]
         writer.apply(
             [
                 RowWrite(
-                    key=keys.encode({name: plain(record[name]) for name in view.key_names}),
+                    key=keys.encode(record),
                     view=view.name,
-                    values={field: encode(plain(record[name])) for name, field, encode in encoders},
-                    event_us=record[view.timestamp_column].value // 1000,
+                    values={field: encode(_plain(record[name])) for name, field, encode in encoders},
+                    event_us=record[view.timestamp_column],
                 )
                 for record in chunk
             ]
@@ -59,13 +65,54 @@ def load_batch_view(
     return len(records)
 
 
-def _newest_rows(view: View, until_us: int) -> pd.DataFrame:
-    files = source_files(view)
-    if not files:
-        return pd.DataFrame(columns=[*view.key_names, view.timestamp_column])
-    columns = [*view.key_names, *(feature.name for feature in view.features), view.timestamp_column]
-    frame = pd.concat([pq.read_table(file, columns=columns).to_pandas() for file in files], ignore_index=True)
-    frame[view.timestamp_column] = pd.to_datetime(frame[view.timestamp_column], utc=True)
-    frame = frame.loc[frame[view.timestamp_column] <= pd.Timestamp(until_us, unit="us", tz="UTC")]
-    frame = frame.sort_values(view.timestamp_column, kind="stable")
-    return frame.drop_duplicates(list(view.key_names), keep="last") if view.join_keys else frame.tail(1)
+def _plain(value: Any) -> Value:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _newest_rows(view: View, until_us: int) -> pa.Table:
+    """The newest row of each entity, typed as the view says, timestamps as microseconds.
+
+    Raises:
+        SourceFileError: If a file lacks a column, or a column cannot be read as its feature's type; names both.
+    """
+    kinds = {key.name: arrow_type(key.value_type) for key in view.join_keys}
+    kinds |= {feature.name: arrow_type(feature.value_type) for feature in view.features}
+    kinds[view.timestamp_column] = TIMESTAMP
+    tables = [_read(view, file, kinds) for file in source_files(view)]
+    if not tables:
+        return pa.table({name: pa.array([], type=pa.int64()) for name in kinds})
+    table = pa.concat_tables(tables)
+    row = pa.array(np.arange(len(table)))
+    table = table.append_column(ROW, row).filter(pc.field(view.timestamp_column) <= until_us)
+    newest = table.sort_by([(view.timestamp_column, "descending"), (ROW, "descending")])
+    if not view.join_keys:
+        return newest.slice(0, 1)
+    firsts = newest.append_column(PLACE, pa.array(np.arange(len(newest))))
+    places = firsts.group_by(list(view.key_names)).aggregate([(PLACE, "min")])[f"{PLACE}_min"]
+    return newest.take(places)
+
+
+def _read(view: View, file: Path, kinds: dict[str, pa.DataType]) -> pa.Table:
+    table = pq.read_table(file)
+    columns = []
+    for name, kind in kinds.items():
+        if name not in table.column_names:
+            raise SourceFileError(f"view {view.name}: {file} has no column {name!r}")
+        try:
+            # Files written by pandas carry nanoseconds; what lies below a microsecond is dropped.
+            column = table[name].cast(kind, safe=not _holds_instants(kind))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise SourceFileError(f"view {view.name}: column {name!r} of {file}: {error}") from error
+        columns.append(column.cast(_plain_type(kind)))
+    return pa.table(columns, names=list(kinds))
+
+
+def _holds_instants(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind.value_type if pa.types.is_list(kind) else kind))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Instants as integers, everything else as it is."""
+    if not _holds_instants(kind):
+        return kind
+    return pa.list_(pa.int64()) if pa.types.is_list(kind) else pa.int64()

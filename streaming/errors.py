@@ -3,8 +3,10 @@
 StreamingError
 ├── EventSchemaError    events.yaml cannot be read or contradicts itself
 ├── EventRefused        one event does not fit its declared type
+├── SourceFileError     a file of past events or batch rows does not fit its definition
+├── TransformError      a view's transformation failed or returned something unusable
 ├── LogFull             the log has reached its bound; publish again later
-└── LeaseLost           another process owns the partition now
+└── WindowError         see streaming/windows/errors.py
 """
 
 from __future__ import annotations
@@ -44,5 +46,9 @@ class LogFull(StreamingError):
         self.retry_after_ms = retry_after_ms
 
 
-class LeaseLost(StreamingError):
-    """Another process owns the partition now."""
+class SourceFileError(StreamingError):
+    """A file does not fit its definition; the message names the column or type and the fix."""
+
+
+class TransformError(StreamingError):
+    """A view's transformation failed or returned something unusable."""

@@ -2,8 +2,9 @@
 
 The order of a batch is what makes a crash harmless. Read behind the checkpoint; compute; announce timers; write each
 entity under its revision; settle timers; log rows offline; and only then move the checkpoint. A record that is read
-again finds its position already applied on the entities that have it, and its offline row is written again from the
-state, so nothing is lost or counted twice.
+again finds its position already applied on the entities that have it, so no event is lost or counted twice online.
+Its offline row is then logged from the state as it stands: of rows that were still in memory at a crash, the last of
+each entity survives (docs/adr/0008).
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import pandas as pd
 import redis
 import structlog
 
+from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
-from streaming.admit import Admitted, admit, forget_recent
-from streaming.advance import SegmentChange, Update, advance
+from streaming.admit import Admitted, admit, forget_recent, note_recent
+from streaming.advance import NEVER_US, SegmentChange, Update, advance
 from streaming.borrow import borrow
 from streaming.cache import StateCache
-from streaming.errors import StreamingError
+from streaming.entity import EntityState
+from streaming.errors import StreamingError, TransformError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
 from streaming.keys import PartitionKeys
 from streaming.log import LogRecord, PartitionReader
-from streaming.plan import EntityKind, StreamPlan, TransformError, ViewRows
+from streaming.plan import EntityKind, StreamPlan, ViewRows
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
@@ -39,6 +42,8 @@ log = structlog.get_logger()
 MAX_CHANGES = 100_000
 MAX_DEAD_LETTERS = 100_000
 MAX_WRITE_ATTEMPTS = 20
+POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
+"""What one event can cause by its content; it must never stop the events behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,30 +176,43 @@ class Materializer:
             self.checkpoint()
 
     def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
-        """Apply a batch; if a value in it cannot be aggregated, one by one, and put aside those that cannot be."""
+        """Apply a batch; if something in it cannot be computed or stored, one by one, and put that aside alone."""
+        before = self._position, self._now_us
         try:
             self._apply_batch(records, due)
-        except (ValueRefused, SumOverflow):
-            # States in memory may be ahead of the store now; what was written is skipped by its position.
+        except POISON:
+            # States in memory may be ahead of the store now; what was written is skipped by its position. Lateness
+            # is judged by the time before each record, so the clock goes back to where the batch began.
+            self._position, self._now_us = before
             self._cache.clear()
             for record in records:
                 self._apply_alone(record)
-            self._apply_batch([], due)
+            for member in due:
+                self._advance_alone(member)
         self._record_count += len(records)
         self._show_applied()
 
     def _apply_alone(self, record: LogRecord) -> None:
         try:
             self._apply_batch([record], set())
-        except (ValueRefused, SumOverflow) as error:
+        except POISON as error:
+            self._cache.clear()
+            self._position = record.position
+            self.stats.dead += 1
+            self._bury([record], "NOT_APPLICABLE", str(error))
+
+    def _advance_alone(self, member: Member) -> None:
+        try:
+            self._apply_batch([], {member})
+        except POISON as error:
             self._cache.clear()
             self.stats.dead += 1
-            self._bury([record], "VALUE_REFUSED", str(error))
+            log.exception("entity.not_advanced", kind=member[0], key=member[1].hex(), detail=str(error))
+            self._timers.settle({member: NEVER_US})
 
     def _apply_batch(self, records: Sequence[LogRecord], due: set[Member]) -> None:
         admitted = self._admit(records)
-        feeds = self._feeds(admitted)
-        positions = [record.position for record in admitted.records]
+        feeds = self._transform(admitted.records) if admitted.records else {}
         if records:
             self._position = records[-1].position
         self._now_us = admitted.now_us
@@ -204,13 +222,25 @@ class Materializer:
                 keys.update(dict.fromkeys(feeds[plan.view.name].keys if plan.view.name in feeds else ()))
             if kind is self._plan.customer:
                 keys.update(dict.fromkeys(self._customer_keys(admitted.records).values()))
-            self._advance_kind(kind, list(keys), feeds, positions, due)
-        self.stats.events += len(admitted.records)
-        self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
+            self._advance_kind(kind, list(keys), feeds, admitted, due)
+        self._count(admitted)
         self._cache.shrink()
 
+    def _count(self, admitted: Admitted) -> None:
+        self.stats.events += len(admitted.records)
+        self.stats.late += len(admitted.late)
+        self.stats.duplicates += admitted.duplicate_count
+        self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
+        lateness_s = self._schema.lateness_s
+        self._bury(admitted.late, "LATE", f"arrived more than {lateness_s} s after its event time")
+
     def _show_applied(self) -> None:
-        applied = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
+        """Tell readers how far features are current: not past an entity that is due and waits its turn."""
+        applied = {
+            "position": self._position,
+            "time_us": min(self._now_us, self._timers.next_due_us() - 1),
+            "record_count": self._record_count,
+        }
         self._client.hset(self._keys.applied, mapping=applied)
 
     def _admit(self, records: Sequence[LogRecord]) -> Admitted:
@@ -221,9 +251,6 @@ class Materializer:
         admitted = admit(records, customers, now_us=self._now_us, lateness_us=lateness_us)
         for state in states.values():
             forget_recent(state, self._checkpoint_us, lateness_us)
-        self.stats.late += len(admitted.late)
-        self.stats.duplicates += admitted.duplicate_count
-        self._bury(admitted.late, "LATE", f"arrived more than {lateness_us / 1e6:.0f} s after its event time")
         return admitted
 
     def _customer_keys(self, records: Sequence[LogRecord]) -> dict[str, bytes]:
@@ -235,25 +262,6 @@ class Materializer:
             customer_id: kind.keys.encode({kind.key_names[0]: customer_id}) for customer_id in customer_ids
         }
 
-    def _feeds(self, admitted: Admitted) -> dict[str, ViewRows]:
-        """Rows by view. An event that a transformation cannot take is put aside, and the others go on."""
-        if not admitted.records:
-            return {}
-        try:
-            return self._transform(admitted.records)
-        except TransformError:
-            sound = []
-            for record in admitted.records:
-                try:
-                    self._transform([record])
-                except TransformError as error:
-                    self._bury([record], "TRANSFORM_FAILED", str(error))
-                else:
-                    sound.append(record)
-            self.stats.dead += len(admitted.records) - len(sound)
-            admitted.records = sound
-            return self._transform(sound) if sound else {}
-
     def _transform(self, records: Sequence[LogRecord]) -> dict[str, ViewRows]:
         events = [record.event for record in records if record.event is not None]
         frame: pd.DataFrame = events_frame(events, self._schema.property_types)
@@ -264,14 +272,17 @@ class Materializer:
         kind: EntityKind,
         keys: Sequence[bytes],
         feeds: Mapping[str, ViewRows],
-        positions: Sequence[int],
+        admitted: Admitted,
         due: set[Member],
     ) -> None:
+        positions = [record.position for record in admitted.records]
         pending = list(keys)
         for _ in range(MAX_WRITE_ATTEMPTS):
             if not pending:
                 return
             states = self._cache.load(kind, pending)
+            if kind is self._plan.customer:
+                self._note_ids(admitted.records, states)
             applied = {key: state.positions.get(self._keys.partition, 0) for key, state in states.items()}
             updates = advance(
                 kind,
@@ -285,6 +296,15 @@ class Materializer:
         raise StreamingError(
             f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times"
         )
+
+    def _note_ids(self, records: Sequence[LogRecord], states: Mapping[bytes, EntityState]) -> None:
+        """Note event ids on states that were read again after a refused write, and so do not know them yet."""
+        keys = self._customer_keys(records)
+        for record in records:
+            assert record.event is not None
+            state = states.get(keys[record.event.customer_id])
+            if state is not None:
+                note_recent(state, record.event, record.position, self._schema.lateness_us)
 
     def _write(self, kind: EntityKind, updates: Sequence[Update], due: set[Member]) -> list[bytes]:
         """Write updates and what follows from them; returns the keys of those refused."""

@@ -21,15 +21,11 @@ from decision.schema import Catalog, FeatureRef, Value, View
 from online.errors import KeyEncodingError
 from online.keys import EntityKeys, feature_field, timestamp_field
 from online.values import decoder, encode_timestamp, encoder
-from streaming.errors import StreamingError
+from streaming.errors import StreamingError, TransformError
 from streaming.windows.plan import WindowPlan
 
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
 Evaluate = Callable[[Mapping[str, Value], int], Value]
-
-
-class TransformError(StreamingError):
-    """A view's transformation failed or returned something unusable."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 @reports_errors
-def up(
+def up(  # noqa: PLR0917 - the options of a command
     repo: Repo = None,
     data_dir: DataDir = None,
     redis_url: RedisUrl = None,
@@ -33,16 +33,22 @@ def up(
     http_port: HttpPort = None,
     partitions: Partitions = None,
     clock: Clock = None,
+    history: Annotated[
+        Path | None,
+        typer.Option("--backfill", help="Parquet of past events, for the first start on a data folder."),
+    ] = None,
 ) -> None:
     """Run store, materializer and server on this machine until Ctrl-C.
 
-    Example: `waypost up --repo my_repo`
+    Example: `waypost up --repo my_repo --backfill history.parquet`
     """
     from server.config import load_settings, redacted
     from server.history import load_batch_views
     from server.supervisor import Stack, run_up
 
     def prepare(stack: Stack) -> None:
+        if history is not None:
+            _backfill(stack.settings, stack.redis_url, history)
         for view, count in load_batch_views(stack.settings, stack.redis_url).items():
             say(f"{view}: {count} entities online")
 
@@ -133,14 +139,19 @@ def backfill(
 
     Example: `waypost backfill history.parquet --repo my_repo`
     """
-    from rich.progress import Progress
-
     from server.config import load_settings
-    from server.history import backfill_file
 
     settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url, partitions=partitions)
+    _backfill(settings, store_url(settings), events)
+
+
+def _backfill(settings: Settings, redis_url: str, events: Path) -> None:
+    from rich.progress import Progress
+
+    from server.history import backfill_file
+
     with Progress() as bar:
-        report = backfill_file(settings, store_url(settings), events, _progress(bar))
+        report = backfill_file(settings, redis_url, events, _progress(bar))
     rows = sum(report.offline_rows.values())
     say(f"{report.event_count} events, {rows} offline rows in {report.seconds:.1f} s")
     for kind, count in report.online_entities.items():

@@ -164,11 +164,68 @@ def test_event_that_cannot_be_aggregated_is_put_aside_alone(
     materializer = world.materializer(client)
     drain(materializer)
     ((_, letter),) = client.xrange(PartitionKeys(PROJECT, 0).dead_letters)  # type: ignore[misc]
-    assert letter[b"reason"] == b"VALUE_REFUSED"
+    assert letter[b"reason"] == b"NOT_APPLICABLE"
     assert EventRecord.from_bytes(letter[b"event"]).event_id == "e2"
     found = _stored(client, world, "spending", EntityKeys(PROJECT, (CUSTOMER,)), {"customer_id": "ada"})
     assert found["count_5m"] == 3
     assert materializer.stats.dead == 1
+
+
+def test_one_bad_event_does_not_make_its_batch_late(client: redis.Redis, url: str, world: World) -> None:
+    """Taken one by one, the events around a bad one are judged by the time before each, as in an undisturbed batch."""
+    arrivals = [
+        (
+            at_us,
+            EventRecord(
+                f"e{n}", "buy", "ada", at_us, {"category": "tea", "amount": 1e300 if n == 15 else 1.0}
+            ),
+        )
+        for n, at_us in enumerate(range(START_US, START_US + 30 * MINUTE_US, MINUTE_US))
+    ]
+    publish(url, arrivals)
+    materializer = world.materializer(client, batch_records=1000)
+    drain(materializer)
+    assert (materializer.stats.late, materializer.stats.dead) == (0, 1)
+    keys = EntityKeys(PROJECT, (CATEGORY,))
+    assert _stored(client, world, "demand", keys, {"category": "tea"})["count_total"] == 29
+
+
+@pytest.mark.parametrize("category", [5, None, "x" * 70_000])
+def test_property_of_the_wrong_kind_never_stops_the_stream(
+    client: redis.Redis, url: str, world: World, category: Value
+) -> None:
+    """What slips past validation and cannot be keyed or encoded is put aside; the next event counts."""
+    bad = EventRecord("e1", "buy", "ada", START_US, {"category": category, "amount": 1.0})
+    good = EventRecord("e2", "buy", "ada", START_US + 1, {"category": "tea", "amount": 2.0})
+    publish(url, [(START_US, bad), (START_US + 1, good)])
+    drain(world.materializer(client))
+    keys = EntityKeys(PROJECT, (CATEGORY,))
+    assert _stored(client, world, "demand", keys, {"category": "tea"})["count_total"] == 1
+
+
+def test_watermark_waits_for_entities_that_are_due(client: redis.Redis, url: str, world: World) -> None:
+    """Features are never said to be current while the window of some entity still shows what has left it."""
+    customers = [f"c{n}" for n in range(400)]
+    publish(
+        url,
+        [
+            (START_US, EventRecord(c, "buy", c, START_US, {"category": "tea", "amount": 1.0}))
+            for c in customers
+        ],
+    )
+    materializer = world.materializer(client, batch_records=1000)
+    drain(materializer)
+    later_us = START_US + 40 * MINUTE_US
+    tick(url, later_us)
+    keys = EntityKeys(PROJECT, (CUSTOMER,))
+    applied = PartitionKeys(PROJECT, 0).applied
+    steps = 0
+    while int(client.hget(applied, "time_us") or 0) < later_us:  # type: ignore[arg-type]
+        materializer.step()
+        steps += 1
+    assert steps > 2
+    for customer in customers:
+        assert _stored(client, world, "spending", keys, {"customer_id": customer})["count_5m"] == 0
 
 
 def test_late_event_is_put_aside_and_counted(client: redis.Redis, url: str, world: World) -> None:
