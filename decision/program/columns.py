@@ -96,7 +96,7 @@ class Encoder:
     @property
     def names(self) -> frozenset[str]:
         """Names that a row may give."""
-        return frozenset(slot.name for slot in (*self._slots, *self._lists))
+        return frozenset([slot.name for slot in self._slots] + [slot.name for slot in self._lists])
 
     def frame(self, room: int) -> Frame:
         """Registers without rows."""
@@ -151,7 +151,9 @@ class Encoder:
         register, truths = slot.register, frame.truths
         if slot.dtype is DType.BOOL:
             for i, value in enumerate(values):
-                truths[register, i] = opcodes.NULL if value is None else opcodes.TRUE if value else opcodes.FALSE
+                truths[register, i] = (
+                    opcodes.NULL if value is None else opcodes.TRUE if value else opcodes.FALSE
+                )
             return
         if slot.dtype is DType.FLOAT64:
             floats = frame.numbers.view(np.float64)

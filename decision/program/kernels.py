@@ -4,8 +4,8 @@ Legend: `n` rows, `b` rows that a block has room for (1 or more), `r` registers 
 
 - `numbers` int64[r, b]: first int64 registers (int64, timestamps, intervals, codes of texts), then float64 ones as
   their bits. A NaN is NULL.
-- `truths` uint8[v, b]: row i is 1 where int64 register i is NULL and 0 elsewhere; then come registers of truth, FALSE 0,
-  NULL 1, TRUE 2.
+- `truths` uint8[v, b]: row i is 1 where int64 register i is NULL and 0 elsewhere; then come registers of truth,
+  FALSE 0, NULL 1, TRUE 2.
 - `texts` uint64[codes, w]: per text the bits of the patterns that it matches, then, from the back, its hash by salt.
 - `lists` int64[...]: where list l of row i begins and ends at `2 (l b + i)`, -1 for NULL; then the elements, float64 as
   their bits.
@@ -63,7 +63,6 @@ from decision.program.opcodes import (
     LOGIC_LAST,
     LT_FF,
     LT_II,
-    MAX_F,
     MAX_I,
     MIN_F,
     MIN_I,
@@ -73,7 +72,6 @@ from decision.program.opcodes import (
     NE_FF,
     NE_I,
     NE_II,
-    NE_T,
     NEG_F,
     NEG_I,
     NOT,
@@ -308,10 +306,23 @@ def _int_result(kind: int, a: int, b: int) -> Any:
     return (int64(uint64(0) - left) if a < 0 else int64(left)), int64(0)
 
 
-@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _ints(
-    kind: int, count: int, out: int, stride: int, body: int,
-    code: Any, numbers: Any, truths: Any, texts: Any, n: int,
+    kind: int,
+    count: int,
+    out: int,
+    stride: int,
+    body: int,
+    code: Any,
+    numbers: Any,
+    truths: Any,
+    texts: Any,
+    n: int,
 ) -> None:
     """Operations whose result is an int64."""
     for k in range(count):
@@ -325,12 +336,12 @@ def _ints(
                 value, null = _int_result(kind, numbers[a, i], numbers[b, i])
                 numbers[o, i] = value
                 truths[o, i] = truths[a, i] | truths[b, i] | null
-        elif kind == NEG_I or kind == ABS_I:
+        elif kind in (NEG_I, ABS_I):
             for i in range(n):
                 value = numbers[a, i]
                 numbers[o, i] = -value if kind == NEG_I or value < 0 else value
                 truths[o, i] = truths[a, i] | (value == INT64_MIN)
-        elif kind == MIN_I or kind == MAX_I:
+        elif kind in (MIN_I, MAX_I):
             for i in range(n):
                 left, right = numbers[a, i], numbers[b, i]
                 first = left <= right if kind == MIN_I else left >= right
@@ -369,7 +380,7 @@ def _rounded(value: float) -> Any:
     if not math.isfinite(value):
         return value
     size = abs(value)
-    whole = math.floor(size)
+    whole = np.floor(size)
     return math.copysign(whole + 1.0 if size - whole >= 0.5 else whole, value)
 
 
@@ -393,11 +404,16 @@ def _float_result(kind: int, a: float, b: float) -> Any:
     if math.isnan(b):
         return a
     if kind == MIN_F:
-        return b if b < a else a
-    return b if b > a else a
+        return min(a, b)
+    return max(a, b)
 
 
-@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _floats(
     kind: int, count: int, out: int, stride: int, body: int, code: Any, numbers: Any, truths: Any, n: int
 ) -> None:
@@ -424,15 +440,15 @@ def _floats(
                 floats[o, i] = _rounded(floats[a, i])
         elif kind == FLOOR_F:
             for i in range(n):
-                floats[o, i] = math.floor(floats[a, i])
+                floats[o, i] = np.floor(floats[a, i])
         else:
             b = code[p + 1]
             for i in range(n):
                 floats[o, i] = _float_result(kind, floats[a, i], floats[b, i])
 
 
-@njit([uint8(int64, int64, int64, _LISTS, int64, boolean)], cache=True, nogil=True, error_model="numpy")
-def _contained(kind: int, value: int, at: int, lists: Any, operand: int, missing: bool) -> Any:
+@njit([uint8(int64, int64, int64, _LISTS, boolean)], cache=True, nogil=True, error_model="numpy")
+def _contained(kind: int, value: int, at: int, lists: Any, missing: bool) -> Any:
     """`contains`, three-valued: over no elements it is FALSE whatever the value."""
     start, end = lists[at], lists[at + 1]
     if start < 0:
@@ -455,10 +471,23 @@ def _contained(kind: int, value: int, at: int, lists: Any, operand: int, missing
     return answer
 
 
-@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _LISTS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _LISTS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _tests(
-    kind: int, count: int, out: int, stride: int, body: int,
-    code: Any, numbers: Any, truths: Any, lists: Any, n: int,
+    kind: int,
+    count: int,
+    out: int,
+    stride: int,
+    body: int,
+    code: Any,
+    numbers: Any,
+    truths: Any,
+    lists: Any,
+    n: int,
 ) -> None:
     """Operations on numbers whose result is a truth."""
     floats = numbers.view(np.float64)
@@ -505,26 +534,31 @@ def _tests(
         elif kind == CONTAINS_I:
             for i in range(n):
                 at = 2 * (a * room + i)
-                truths[o, i] = _contained(kind, numbers[b, i], at, lists, b, truths[b, i] != 0)
+                truths[o, i] = _contained(kind, numbers[b, i], at, lists, truths[b, i] != 0)
         elif kind == CONTAINS_F:
             for i in range(n):
                 at = 2 * (a * room + i)
-                truths[o, i] = _contained(kind, numbers[b, i], at, lists, b, math.isnan(floats[b, i]))
+                truths[o, i] = _contained(kind, numbers[b, i], at, lists, math.isnan(floats[b, i]))
         else:
             for i in range(n):
                 at = 2 * (a * room + i)
                 wanted = int64(truths[b, i] == TRUE)
-                truths[o, i] = _contained(kind, wanted, at, lists, b, truths[b, i] == NULL)
+                truths[o, i] = _contained(kind, wanted, at, lists, truths[b, i] == NULL)
 
 
-@njit([void(int64, int64, int64, int64, int64, _CODE, _TRUTHS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(int64, int64, int64, int64, int64, _CODE, _TRUTHS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, truths: Any, n: int) -> None:
     """Operations from truth to truth, over many rows or of rare kinds."""
     for k in range(count):
         p = body + k * stride
         o = out + k
         a = code[p]
-        if kind == AND or kind == OR:
+        if kind in (AND, OR):
             b = code[p + 1]
             for i in range(n):
                 x, y = truths[a, i], truths[b, i]
@@ -555,8 +589,8 @@ def _logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, t
             b = code[p + 1]
             for i in range(n):
                 x, y = truths[a, i], truths[b, i]
-                null = uint8(x == NULL or y == NULL)
-                truths[o, i] = null if null else uint8((x == y) == (kind == EQ_T)) << 1
+                null = uint8(NULL in (x, y))
+                truths[o, i] = null or uint8((x == y) == (kind == EQ_T)) << 1
 
 
 @njit([boolean(_CODE, int64, int64, int64)], cache=True, nogil=True, error_model="numpy")
@@ -564,13 +598,18 @@ def _is_int_item(code: Any, start: int, size: int, value: int) -> Any:
     if size <= 8:
         found = False
         for p in range(start, start + size):
-            found |= code[p] == value
+            found |= code[uint64(p)] == value
         return found
     before = _items_below(code, start, size, value)
     return before > 0 and code[start + before - 1] == value
 
 
-@njit([boolean(types.Array(float64, 1, "C", readonly=True), int64, int64, float64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [boolean(types.Array(float64, 1, "C", readonly=True), int64, int64, float64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _is_float_item(limits: Any, start: int, size: int, value: float) -> Any:
     low, high = start, start + size
     while low < high:
@@ -582,10 +621,23 @@ def _is_float_item(limits: Any, start: int, size: int, value: float) -> Any:
     return low < start + size and limits[low] == value
 
 
-@njit([void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def _spread(
-    kind: int, count: int, out: int, slot: int, body: int,
-    code: Any, numbers: Any, truths: Any, texts: Any, n: int,
+    kind: int,
+    count: int,
+    out: int,
+    slot: int,
+    body: int,
+    code: Any,
+    numbers: Any,
+    truths: Any,
+    texts: Any,
+    n: int,
 ) -> None:
     """One register of many rows against constants."""
     floats = numbers.view(np.float64)
@@ -638,31 +690,72 @@ def _spread(
                 truths[o, i] = ((uint8(holds) << 1) >> null) | null
 
 
-@njit([boolean(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS)], cache=True, nogil=True, error_model="numpy")
-def _quick(
-    kind: int, count: int, out: int, stride: int, body: int, code: Any, numbers: Any, truths: Any
-) -> Any:
-    """The commonest operations for one row; false where it is none of them."""
-    cells = truths.reshape(truths.size)
-    if kind == AND or kind == OR:
-        if stride == 2:
-            for k in range(count):
-                x, y = cells[uint64(code[body + 2 * k])], cells[uint64(code[body + 2 * k + 1])]
-                cells[uint64(out + k)] = min(x, y) if kind == AND else max(x, y)
-            return True
-        for k in range(count):
-            p = body + k * stride
-            x = cells[uint64(code[p])]
-            for q in range(p + 1, p + stride):
-                y = cells[uint64(code[q])]
-                x = min(x, y) if kind == AND else max(x, y)
-            cells[uint64(out + k)] = x
-        return True
+@njit([uint8(uint8, uint8)], cache=True, nogil=True, error_model="numpy", inline="always")
+def _flipped(truth: int, flip: int) -> Any:
+    """NOT where `flip` is 2, nothing where it is 0."""
+    return uint8(flip - truth) if flip else truth
+
+
+@njit(
+    [boolean(int64, int64, int64, int64, int64, _CODE, _BYTES)], cache=True, nogil=True, error_model="numpy"
+)
+def _quick_logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, cells: Any) -> Any:
+    """The commonest logic for one row; false where it is none of that."""
     if kind == COPY:
         for k in range(count):
-            cells[uint64(out + k)] = cells[uint64(code[body + k])]
+            cells[uint64(out + k)] = cells[uint64(code[uint64(body + k)])]
         return True
-    return False
+    if kind == NOT:
+        for k in range(count):
+            cells[uint64(out + k)] = uint8(2) - cells[uint64(code[uint64(body + k)])]
+        return True
+    if kind not in (AND, OR):
+        return False
+    # OR is NOT AND NOT: with `flip` in front and behind, one loop does for both.
+    flip = uint8(0 if kind == AND else 2)
+    if stride == 2:
+        for k in range(count):
+            p = uint64(body + 2 * k)
+            x = _flipped(cells[uint64(code[p])], flip)
+            y = _flipped(cells[uint64(code[p + uint64(1)])], flip)
+            cells[uint64(out + k)] = _flipped(min(x, y), flip)
+        return True
+    if stride == 3:
+        for k in range(count):
+            p = uint64(body + 3 * k)
+            x = _flipped(cells[uint64(code[p])], flip)
+            y = _flipped(cells[uint64(code[p + uint64(1)])], flip)
+            z = _flipped(cells[uint64(code[p + uint64(2)])], flip)
+            cells[uint64(out + k)] = _flipped(min(x, y, z), flip)
+        return True
+    for k in range(count):
+        p = body + k * stride
+        x = uint8(TRUE)
+        for q in range(p, p + stride):
+            x = min(x, _flipped(cells[uint64(code[uint64(q)])], flip))
+        cells[uint64(out + k)] = _flipped(x, flip)
+    return True
+
+
+@njit(
+    [boolean(int64, int64, int64, int64, _CODE, types.Array(int64, 1, "C"), _BYTES)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _quick_order(kind: int, count: int, out: int, body: int, code: Any, values: Any, cells: Any) -> Any:
+    """Comparisons of int64 registers for one row, as of an instant with now() less an interval; false for others."""
+    if kind not in (LT_II, LE_II):
+        return False
+    equal = int64(kind == LE_II)
+    for k in range(count):
+        p = uint64(body + 2 * k)
+        a, b = uint64(code[p]), uint64(code[p + uint64(1)])
+        x, y = values[a], values[b]
+        null = cells[a] | cells[b]
+        holds = (x < y) | ((x == y) & (equal != 0))
+        cells[uint64(out + k)] = ((uint8(holds) << uint8(1)) >> null) | null
+    return True
 
 
 @njit([void(_BYTES, int64, int64, _MASKS, int64)], cache=True, nogil=True, error_model="numpy")
@@ -678,7 +771,12 @@ def _pack_row(cells: Any, base: int, words: int, masks: Any, first: int) -> None
         masks[first, w] = word
 
 
-@njit([void(_CODE, _NUMBERS, _TRUTHS, _TEXTS, _LISTS, int64, int64, _MASKS, int64)], cache=True, nogil=True, error_model="numpy")
+@njit(
+    [void(_CODE, _NUMBERS, _TRUTHS, _TEXTS, _LISTS, int64, int64, _MASKS, int64)],
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
 def run(
     code: NDArray[np.int64],
     numbers: NDArray[np.int64],
@@ -714,6 +812,7 @@ def run(
     values = numbers.reshape(numbers.size)
     floats = values.view(np.float64)
     limits = code.view(np.float64)
+    words_of_texts = texts.reshape(texts.size)
     pc = code[AT_BEGIN]
     end = code[AT_END]
     while pc < end:
@@ -759,20 +858,29 @@ def run(
                         bound = limits[uint64(body + k)]
                         cells[uint64(out + k)] = uint8(y < bound or y > bound) << 1
             elif kind == LIKE:
+                if cells[uint64(slot)]:
+                    for k in range(count):
+                        cells[uint64(out + k)] = NULL
+                else:
+                    row = values[uint64(slot)] * texts.shape[1]
+                    for k in range(count):
+                        bit = uint64(code[uint64(body + k)])
+                        word = words_of_texts[uint64(row) + (bit >> uint64(6))]
+                        cells[uint64(out + k)] = uint8((word >> (bit & uint64(63))) & uint64(1)) << 1
+            elif kind == IN_I:
                 null = cells[uint64(slot)]
-                known = 0 if null else values[uint64(slot)]
+                x = values[uint64(slot)]
                 for k in range(count):
-                    bit = code[uint64(body + k)]
-                    word = texts[uint64(known), uint64(bit >> 6)]
-                    holds = uint8((word >> uint64(bit & 63)) & uint64(1)) << 1
-                    cells[uint64(out + k)] = NULL if null else holds
+                    holds = _is_int_item(code, code[uint64(body + 2 * k)], code[uint64(body + 2 * k + 1)], x)
+                    cells[uint64(out + k)] = ((uint8(holds) << 1) >> null) | null
             else:
                 _spread(kind, count, out, slot, body, code, numbers, truths, texts, n)
         elif kind <= LOGIC_LAST:
-            if not (one and _quick(kind, count, out, stride, body, code, numbers, truths)):
+            if not (one and _quick_logic(kind, count, out, stride, body, code, cells)):
                 _logic(kind, count, out, stride, body, code, truths, n)
         elif kind <= TEST_LAST:
-            _tests(kind, count, out, stride, body, code, numbers, truths, lists, n)
+            if not (one and _quick_order(kind, count, out, body, code, values, cells)):
+                _tests(kind, count, out, stride, body, code, numbers, truths, lists, n)
         elif kind <= INT_LAST:
             _ints(kind, count, out, stride, body, code, numbers, truths, texts, n)
         else:

@@ -7,7 +7,7 @@ float64. Registers of bytes are the NULLs of the int64 ones first; then truth, w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,7 @@ class _Registers:
         template[self.ints :].view(np.float64)[:] = np.nan
         for register, operation in self._constants():
             if operation.space == "int" or (operation.space == "float" and not operation.words[1]):
-                template[register] = operation.words[0]
+                template[register] = cast("int", operation.words[0])
         return template
 
     def truth_template(self) -> NDArray[np.uint8]:
@@ -125,7 +125,7 @@ class _Registers:
                 template[self.register[value]] = 1
         for register, operation in self._constants():
             if operation.space != "float":
-                template[register] = operation.words[0 if operation.space == "truth" else 1]
+                template[register] = cast("int", operation.words[0 if operation.space == "truth" else 1])
         return template
 
 

@@ -264,9 +264,11 @@ class Lowering:
                 default = _contains(items.default, wanted)
                 return self.value(Case(branches=branches, default=default, dtype=DType.BOOL))
             case Call():
-                tries = tuple((Not(operand=IsNull(operand=arg)), _contains(arg, wanted)) for arg in items.args)
-                default = Literal(value=None, dtype=DType.BOOL)
-                return self.value(Case(branches=tries, default=default, dtype=DType.BOOL))
+                tries = tuple(
+                    (Not(operand=IsNull(operand=arg)), _contains(arg, wanted)) for arg in items.args
+                )
+                unknown = Literal(value=None, dtype=DType.BOOL)
+                return self.value(Case(branches=tries, default=unknown, dtype=DType.BOOL))
             case _:
                 return self.graph.truth(None)
 

@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +29,7 @@ _BLOCK_ROWS_MIN: Final = 64
 _BLOCK_ROWS_MAX: Final = 16_384
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
+class Results(NamedTuple):
     """What came out.
 
     Attributes:
@@ -44,7 +42,7 @@ class Results:
     parts: NDArray[np.uint64]
     registers: NDArray[np.uint8]
 
-    @cached_property
+    @property
     def truth(self) -> NDArray[np.int8]:
         """int8[rows, conditions]: 1 is TRUE, 0 FALSE, -1 NULL."""
         truths: NDArray[np.int8] = _TRUTH[self.registers].T

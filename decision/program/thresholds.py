@@ -13,9 +13,23 @@ from decision.lang.syntax import CompareOp
 from decision.lang.values import INT64_MAX, INT64_MIN
 from decision.program import opcodes
 
-MIRRORED: Final[dict[CompareOp, CompareOp]] = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+MIRRORED: Final[dict[CompareOp, CompareOp]] = {
+    "=": "=",
+    "<>": "<>",
+    "<": ">",
+    "<=": ">=",
+    ">": "<",
+    ">=": "<=",
+}
 """`c op x` as `x op' c`."""
-NEGATED: Final[dict[CompareOp, CompareOp]] = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+NEGATED: Final[dict[CompareOp, CompareOp]] = {
+    "=": "<>",
+    "<>": "=",
+    "<": ">=",
+    "<=": ">",
+    ">": "<=",
+    ">=": "<",
+}
 """NOT (x op c) as `x op' c`; both are NULL where x is."""
 
 _INT: Final = {"<=": opcodes.LE_I, ">=": opcodes.GE_I, "=": opcodes.EQ_I, "<>": opcodes.NE_I}
@@ -46,4 +60,4 @@ def float_threshold(op: CompareOp, limit: float) -> tuple[int, int] | None:
 
 def bits(value: float) -> int:
     """A float64 as the int64 of the same bits; both zeros are 0.0, which no operator tells apart."""
-    return int(struct.unpack("<q", struct.pack("<d", value if value else 0.0))[0])
+    return int(struct.unpack("<q", struct.pack("<d", value or 0.0))[0])
