@@ -30,6 +30,7 @@ ENV PATH=/opt/waypost/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/cache/numba \
     NUMBA_CPU_NAME=generic \
+    SHOP_DATA_DIR=/data/shop \
     WAYPOST_REPO=/app/feature_repo \
     WAYPOST_DATA_DIR=/data \
     WAYPOST_HOST=0.0.0.0

@@ -15,8 +15,8 @@ setup: ## Make the environment in .venv, from the lock
 demo: setup ## Run the whole road on real data: define, backfill, train, serve, replay, decide
 	@$(BIN)/python -m demo
 
-up: setup ## Serve the example shop until Ctrl-C, with a store of its own
-	@$(BIN)/waypost up --repo feature_repo
+up: setup ## Serve the example shop until Ctrl-C; after make demo, with all that the demo left
+	@$(BIN)/waypost up --repo feature_repo $(if $(wildcard data/demo/valkey),--data-dir data/demo --partitions 1 --clock virtual) $(ARGS)
 
 test: setup ## Run the tests
 	@$(BIN)/pytest $(ARGS)

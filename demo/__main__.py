@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import grpc
 import pandas as pd
 import typer
 from rich.console import Console
@@ -29,10 +30,14 @@ from demo.data import HELD_OUT_START
 from demo.hits import Baselines
 from demo.replay import PLACEMENT, SEED, WATCHED, Moment, Outcome, Replay, count_segment_changes
 from demo.road import Road
+from online.errors import OnlineStoreError
 from online.store import connect
 from server.bundles import repo_policy
+from server.errors import ServerError
 from server.supervisor import Stack
+from streaming.errors import StreamingError
 from streaming.keys import PartitionKeys
+from training.errors import TrainingError
 from training.report import calibration_table, metrics_table, splits_table
 
 VERIFIED_ROWS = 2_000
@@ -44,6 +49,18 @@ app = typer.Typer(add_completion=False)
 
 class DemoFailed(Exception):
     """The demo found something that is not as it must be."""
+
+
+EXPECTED = (
+    DemoFailed,
+    StreamingError,
+    TrainingError,
+    ServerError,
+    OnlineStoreError,
+    TimeoutError,
+    grpc.RpcError,
+)
+"""What ends the demo with its words instead of a traceback."""
 
 
 @app.command()
@@ -202,4 +219,8 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except EXPECTED as error:
+        console.print(f"[red]the demo stopped:[/] {error}")
+        sys.exit(1)

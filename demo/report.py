@@ -114,7 +114,10 @@ def latency_table(decide_ms: Sequence[float], stats: Mapping[str, float]) -> Tab
 
 def hits_table(hits: Mapping[str, Hits]) -> Table:
     """How often what was ranked first was bought."""
-    table = Table(title="Ranked before the visit, bought in it", title_justify="left")
+    table = Table(
+        title="Ranked before the visit, bought in it (visits that buy any category on offer)",
+        title_justify="left",
+    )
     table.add_column("ranked by")
     for heading in ("first was bought", f"any of top {TOP_K}", f"of top {TOP_K} bought", "visits"):
         table.add_column(heading, justify="right")

@@ -37,7 +37,7 @@ REPO: Final = Path("feature_repo")
 OFFLINE: Final = REPO / "data" / "offline"
 DATA_DIR: Final = Path("data/demo")
 MODEL: Final = "category_affinity"
-CODE_FOLDERS: Final = ("decision", "online", "streaming", "training", "feature_repo")
+CODE_FOLDERS: Final = ("decision", "online", "streaming", "training", "server", "feature_repo")
 BACKFILLED: Final = "backfilled"
 STAMP: Final = "stamp"
 
@@ -85,7 +85,12 @@ def micros(moment: datetime) -> int:
 def reusable(road: Road) -> bool:
     """Whether an earlier run left a backfill and a model made from the same code, repo and data."""
     stamp = road.settings.data_dir / BACKFILLED / STAMP
-    return road.settings.redis_url is None and stamp.is_file() and stamp.read_text() == road.stamp
+    same = stamp.is_file() and stamp.read_text() == road.stamp
+    return (
+        same
+        and road.settings.redis_url is None
+        and registry.latest(road.settings.models_dir, MODEL) is not None
+    )
 
 
 def clear(road: Road, *, keep_backfill: bool) -> None:
@@ -216,5 +221,6 @@ def _stamp() -> str:
         for path in sorted(Path(folder).rglob("*")):
             if path.suffix in {".py", ".yaml", ".policy", ".lark"} and "data" not in path.parts:
                 digest.update(f"{path}\0".encode() + path.read_bytes())
-    digest.update(Path("demo/data.py").read_bytes())
+    for path in (Path("demo/data.py"), Path("requirements.lock")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -10,7 +10,7 @@ from server.clock import Clock
 from server.config import Settings
 from server.decision_log import DecisionLog
 from server.metrics import Metrics
-from server.services.admin import AdminService, Partitions
+from server.services.admin import AdminService, Announce, Partitions
 from server.services.decision import DecisionService
 from server.services.events import EventService
 from server.services.features import FeatureService
@@ -30,6 +30,7 @@ class Application:
         log: Where events go.
         clock: Logical time.
         partitions: How far the log is applied.
+        announce: Tells materializers the version of a policy that took over.
     """
 
     settings: Settings
@@ -39,6 +40,7 @@ class Application:
     log: EventLog
     clock: Clock
     partitions: Partitions
+    announce: Announce
     decision_log: DecisionLog
     metrics: Metrics
 
@@ -63,5 +65,7 @@ def build_services(app: Application) -> Services:
         events=EventService(
             app.events, lambda: bundles.current.customer_type, app.log, app.clock, limits, metrics
         ),
-        admin=AdminService(bundles, app.clock, app.log, app.partitions, decision, app.decision_log),
+        admin=AdminService(
+            bundles, app.clock, app.log, app.partitions, app.announce, decision, app.decision_log
+        ),
     )

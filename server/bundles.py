@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ class BundleKeeper:
         self._models_dir = models_dir
         self._bundles_dir = bundles_dir
         self._metrics = metrics
+        self._reloading = threading.Lock()
         self.current = self._build()
 
     def reload(self) -> Serving:
@@ -143,14 +145,15 @@ class BundleKeeper:
             PolicyRejectedError: As the constructor; the bundle before goes on serving.
             RepoError: As the constructor.
         """
-        try:
-            serving = self._build()
-        except ServerError:
-            self._metrics.reloads.labels("refused").inc()
-            raise
-        self.current = serving
-        self._metrics.reloads.labels("swapped").inc()
-        return serving
+        with self._reloading:
+            try:
+                serving = self._build()
+            except ServerError:
+                self._metrics.reloads.labels("refused").inc()
+                raise
+            self.current = serving
+            self._metrics.reloads.labels("swapped").inc()
+            return serving
 
     def _build(self) -> Serving:
         root, catalog, customer_key = self._repo.path, self._repo.catalog, self._repo.events.customer

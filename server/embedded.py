@@ -107,7 +107,7 @@ class EmbeddedValkey:
     def _ready(self) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < give_up_at and self.running:
-            if _answers(self.port):
+            if self._process is not None and _answers(self.port, self._process.pid):
                 return True
             time.sleep(_POLL_S)
         return False
@@ -120,11 +120,12 @@ def _free_port() -> int:
         return port
 
 
-def _answers(port: int) -> bool:
-    """PONG, and not the LOADING error of a server that still reads its file."""
+def _answers(port: int, pid: int) -> bool:
+    """Whether the process `pid`, and not another on its port, answers and has read its file."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(b"PING\r\nINFO server\r\nQUIT\r\n")
+            said = b"".join(iter(lambda: connection.recv(65_536), b""))
     except OSError:
         return False
+    return said.startswith(b"+PONG") and f"process_id:{pid}\r\n".encode() in said

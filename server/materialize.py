@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import redis
 import structlog
@@ -14,10 +15,11 @@ from decision.policy import Policy
 from online.errors import StoreUnavailableError
 from online.store import connect
 from online.write import EntityWriter
-from server.bundles import repo_policy
+from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
-from server.repo import Repo, load_repo
-from streaming.keys import PartitionKeys
+from server.errors import ServerError
+from server.repo import Repo, load_repo, load_texts
+from streaming.keys import PartitionKeys, policy_key
 from streaming.materializer import Materializer, MaterializerLimits
 from streaming.plan import StreamPlan
 from streaming.redis_log import RedisPartitionReader, settle_partitions
@@ -26,6 +28,7 @@ from streaming.sink import OfflineSink
 log = structlog.get_logger()
 
 RETRY_S = 0.5
+FOLLOW_S = 1.0
 
 
 def stream_plan(repo: Repo, policy: Policy) -> StreamPlan:
@@ -121,16 +124,45 @@ def _keep_running(
 ) -> None:
     while not stopping.is_set():
         client = connect(redis_url)
-        materializer = partition_materializer(settings, repo, plan, client, partition)
         try:
+            followed = PolicyFollower(client, plan.project)
+            materializer = partition_materializer(settings, repo, plan, client, partition)
             materializer.start()
             log.info("materializer.started", partition=partition)
-            while not stopping.is_set():
+            while not stopping.is_set() and not followed.changed():
                 materializer.step()
             materializer.checkpoint()
+            plan = plan if stopping.is_set() else _current_plan(repo, plan)
         except (redis.RedisError, StoreUnavailableError) as error:
             # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
             log.warning("materializer.store_lost", partition=partition, error=str(error))
             stopping.wait(RETRY_S)
         finally:
             client.close()
+
+
+class PolicyFollower:
+    """Notices that a server has taken a new policy over."""
+
+    def __init__(self, client: redis.Redis, project: str) -> None:
+        self._client = client
+        self._key = policy_key(project)
+        self._version = client.get(self._key)
+        self._asked_at = time.monotonic()
+
+    def changed(self) -> bool:
+        """Whether another version is announced; asks the store at most once in `FOLLOW_S`."""
+        if time.monotonic() - self._asked_at < FOLLOW_S:
+            return False
+        self._asked_at = time.monotonic()
+        return bool(self._client.get(self._key) != self._version)
+
+
+def _current_plan(repo: Repo, plan: StreamPlan) -> StreamPlan:
+    """The plan with the segments that the repo's policy has now; the old one where that policy is refused."""
+    try:
+        sources = load_texts(repo.path, POLICY_PATTERN)
+        return stream_plan(repo, repo_policy(replace(repo, policy_sources=sources)))
+    except ServerError as error:
+        log.warning("materializer.policy_refused", error=str(error))
+        return plan

@@ -22,7 +22,7 @@ from server.grpc_server import Ready, serve
 from server.metrics import Metrics
 from server.repo import Repo, load_repo
 from server.services.admin import PartitionLag
-from streaming.keys import PartitionKeys
+from streaming.keys import PartitionKeys, policy_key
 from streaming.redis_log import RedisLog, settle_partitions
 
 log = structlog.get_logger("server")
@@ -76,6 +76,7 @@ async def build_application(settings: Settings, repo: Repo, client: redis.asynci
         log=log,
         clock=await _clock(settings, log),
         partitions=_Partitions(client, project, settings.partitions),
+        announce=_Announce(client, project),
         decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
         metrics=metrics,
     )
@@ -89,6 +90,17 @@ async def _clock(settings: Settings, log: RedisLog) -> Clock:
 
 async def _warm() -> None:
     await asyncio.to_thread(warm_forests)
+
+
+class _Announce:
+    """Tells materializers the version of a policy that took over."""
+
+    def __init__(self, client: redis.asyncio.Redis, project: str) -> None:
+        self._client = client
+        self._key = policy_key(project)
+
+    async def __call__(self, version: str) -> None:
+        await self._client.set(self._key, version)
 
 
 class _Partitions:

@@ -278,7 +278,7 @@ def _read_timestamp(place: str, raw: StructValue, kind: str | None) -> Value:
         except ValueError:
             moment = None
         if moment is not None and moment.tzinfo is not None:
-            return int((moment - _EPOCH) / timedelta(microseconds=1))
+            return (moment - _EPOCH) // timedelta(microseconds=1)
     raise _wrong_type(place, "RFC 3339 timestamp with a zone, such as 2026-01-31T12:00:00Z", kind)
 
 

@@ -13,6 +13,11 @@ def partition_count_key(project: str) -> str:
     return f"wp:{{{project}}}:partitions"
 
 
+def policy_key(project: str) -> str:
+    """String: version of the policy that a server has taken over last; materializers follow it."""
+    return f"wp:{{{project}}}:policy"
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
     """Keys of one partition of one project's log."""

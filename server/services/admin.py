@@ -36,6 +36,7 @@ class PartitionLag:
 RETRY_AFTER_S = 1.0
 Answer = TypeVar("Answer")
 Partitions = Callable[[], Awaitable[Sequence[PartitionLag]]]
+Announce = Callable[[str], Awaitable[None]]
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -46,6 +47,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         clock: Can be advanced only if it is virtual.
         log: Gets a tick when the clock moves, so that the materializer follows.
         partitions: Asks how far the log is applied.
+        announce: Tells materializers that the policy has changed.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         clock: Clock,
         log: EventLog,
         partitions: Partitions,
+        announce: Announce,
         decisions: DecisionService,
         decision_log: DecisionLog,
     ) -> None:
@@ -61,6 +64,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._clock = clock
         self._log = log
         self._partitions = partitions
+        self._announce = announce
         self._decisions = decisions
         self._decision_log = decision_log
 
@@ -112,6 +116,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         except ServerError as error:
             message = f"the new policy is refused, the old one goes on deciding:\n{error}"
             raise ConditionError("RELOAD_REFUSED", message) from error
+        await self._announce(serving.bundle.version)
         return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
 
 from decision.schema import Catalog, Feature, JoinKey, ValueType, View
 from online.keys import EntityKeys, feature_field
@@ -103,8 +104,7 @@ def test_batch_rows_keep_nulls_and_whole_numbers(tmp_path: Path) -> None:
         until_us = int(AT.timestamp()) * 1_000_000
         assert load_batch_view(RowWriter(client), catalog, view, until_us, lambda *_: None) == 2
         stored: list[Any] = [
-            client.hgetall(EntityKeys("p", view.join_keys).encode({"account": account}))
-            for account in (1, 2)
+            client.hgetall(EntityKeys("p", view.join_keys).encode({"account": account})) for account in (1, 2)
         ]
     found = [
         [decode_value(f.value_type, row[feature_field("crm", f.name)]) for f in view.features]
@@ -125,4 +125,6 @@ def test_batch_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     table = pa.table({"account": [1], "event_timestamp": [AT]})
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(SourceFileError, match=r"rows\.parquet has no column 'age'"):
-        load_batch_view(None, Catalog(project="p", views=(view,)), view, 2**60, lambda *_: None)
+        load_batch_view(
+            RowWriter(redis.Redis()), Catalog(project="p", views=(view,)), view, 2**60, lambda *_: None
+        )
