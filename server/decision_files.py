@@ -113,11 +113,14 @@ def _publish(folder: Path, level: int, first_id: str, tables: Iterable[pa.Table]
     folder.mkdir(parents=True, exist_ok=True)
     name = f"L{level}-{first_id}-{secrets.token_hex(4)}.parquet"
     part = folder / f".{name}.part"
-    with pq.ParquetWriter(part, SCHEMA, compression="zstd", coerce_timestamps="us") as writer:
-        for table in tables:
-            writer.write_table(table)
-    _sync(part)
-    part.replace(folder / name)
+    try:
+        with pq.ParquetWriter(part, SCHEMA, compression="zstd", coerce_timestamps="us") as writer:
+            for table in tables:
+                writer.write_table(table)
+        _sync(part)
+        part.replace(folder / name)
+    finally:
+        part.unlink(missing_ok=True)
     _sync(folder)
     return folder / name
 

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from pathlib import Path
 
+import pyarrow as pa
 import structlog
 
 from decision.schema import Catalog
@@ -80,12 +81,19 @@ class DecisionLog:
             self._lose(len(batch))
         else:
             self._metrics.records_written.inc(len(batch))
+            await self._merge()
         self._metrics.records_queued.set(len(self._queue))
 
     def _write(self, batch: list[tuple[Decided, Catalog]]) -> None:
         if batch:
             decision_files.write_rows(self._folder, [_row(decided, catalog) for decided, catalog in batch])
-            decision_files.merge(self._folder, self._bounds.compact_files)
+
+    async def _merge(self) -> None:
+        """Merge small files; another server on the same folder may have been quicker, which loses nothing."""
+        try:
+            await asyncio.to_thread(decision_files.merge, self._folder, self._bounds.compact_files)
+        except (OSError, pa.ArrowInvalid) as error:
+            _log.warning("decision_log.not_merged", error=str(error))
 
     def _lose(self, count: int) -> None:
         self.lost_count += count
