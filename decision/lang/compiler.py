@@ -146,6 +146,7 @@ def _build(world: World, text_hash: str) -> Policy:
     segments = SegmentBinder(world)
     world.segment_view = segments.view
     segments.build_all()
+    world.segment_stores = {name: segment.view for name, segment in segments.built.items()}
     offers = tuple(build_offer(world, offer) for offer in world.offers.values())
     placements = tuple(build_placement(world, placement) for placement in world.placements.values())
     rules = (build_rule(world, rule) for rule in world.rules.values())

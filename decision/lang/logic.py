@@ -36,11 +36,13 @@ Alternatives = tuple[Facts, ...] | None
 FLIPPED: dict[Outcome, Outcome] = {"true": "false", "false": "true", "null": "null"}
 
 
+@functools.lru_cache(maxsize=32_768)
 def can_hold(*conditions: Expr) -> bool:
     """Whether all of them may be TRUE at once."""
     return _possible([alternatives(condition, "true") for condition in conditions])
 
 
+@functools.lru_cache(maxsize=32_768)
 def can_fail(condition: Expr) -> bool:
     """Whether it may be FALSE or NULL."""
     return _possible([not_true(condition)])

@@ -47,6 +47,11 @@ class Report:
         self._lost_count = 0
         self.failed = False
 
+    @property
+    def count(self) -> int:
+        """Findings so far."""
+        return len(self._kept) + self._lost_count
+
     def add(self, code: Code, message: str, span: Span, suggestion: str = "") -> None:
         """Add a finding."""
         self.extend((finding(code, message, span, suggestion),))

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from decision.lang.actions import Acting, build_action
 from decision.lang.binder import Binder
+from decision.lang.bound import KEPT, Bound
 from decision.lang.findings import Code
 from decision.lang.fold import simplify
 from decision.lang.instants import parse_instant
 from decision.lang.names import CUSTOMER, Scope
 from decision.lang.placements import select
 from decision.lang.report import Place
-from decision.lang.syntax import Expr, Ref, walk
+from decision.lang.syntax import Ref, walk
 from decision.lang.tree import ActionCall, CapDecl, RuleDecl, Word
 from decision.lang.types import NUMBERS
 from decision.lang.world import Located, World
@@ -29,19 +30,19 @@ def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
     decl, place = rule.decl, rule.place
     known = world.known(world.placements, decl.placement, place, Code.UNKNOWN_PLACEMENT, "placement")
     context = world.contexts.get(decl.placement.text, {CUSTOMER: DType.STRING})
-    condition = _condition(world, rule, context) if known else None
-    per_candidate = None if condition is None else reads_candidate(world, condition)
+    bound = _condition(world, rule, context) if known else None
+    per_candidate = None if bound is None else reads_candidate(world, bound.refs)
     actions = _actions(world, place, decl.actions, per_candidate)
     otherwise = _actions(world, place, decl.otherwise, per_candidate)
     priority = _priority(world, rule)
     active_from_us = _instant(world, place, decl.active_from)
     active_until_us = _instant(world, place, decl.active_until)
-    if condition is None or per_candidate is None:
+    if bound is None or per_candidate is None:
         return None
     return Rule(
         name=rule.name,
         placement=decl.placement.text,
-        condition=simplify(condition),
+        condition=bound.condition,
         actions=actions,
         otherwise=otherwise,
         priority=priority,
@@ -52,7 +53,21 @@ def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
     )
 
 
-def _condition(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -> Expr | None:
+def _condition(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -> Bound | None:
+    place = rule.place
+    key = (place.file, place.lines_before, place.text, frozenset(context.items()), world.names_hash)
+    bound = KEPT.get(key)
+    if bound is None:
+        findings_before = world.report.count
+        bound = _bind(world, rule, context)
+        if bound is not None and world.report.count == findings_before:
+            KEPT.put(key, bound)
+    if bound is not None:
+        check_keys(world, bound.refs)
+    return bound
+
+
+def _bind(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -> Bound | None:
     scope = Scope(
         catalog=world.catalog,
         views_of=world.views_of,
@@ -60,10 +75,11 @@ def _condition(world: World, rule: Located[RuleDecl], context: Mapping[str, DTyp
         attributes=world.attributes,
         segment_view=world.segment_view,
     )
-    bound = Binder(scope, rule.place, world.report).condition(rule.decl.condition)
-    if bound is not None:
-        check_keys(world, bound)
-    return bound
+    condition = Binder(scope, rule.place, world.report).condition(rule.decl.condition)
+    if condition is None:
+        return None
+    refs = tuple(node for node in walk(condition) if isinstance(node, Ref))
+    return Bound(condition=simplify(condition), refs=refs)
 
 
 def candidate_keys(world: World, view: View) -> list[str]:
@@ -71,9 +87,9 @@ def candidate_keys(world: World, view: View) -> list[str]:
     return [key for key in view.key_names if key != world.customer_key]
 
 
-def reads_candidate(world: World, condition: Expr) -> bool:
-    """Whether the condition's value depends on the offer."""
-    return any(_of_candidate(world, node) for node in walk(condition) if isinstance(node, Ref))
+def reads_candidate(world: World, refs: Iterable[Ref]) -> bool:
+    """Whether the value of a condition that reads these depends on the offer."""
+    return any(_of_candidate(world, ref) for ref in refs)
 
 
 def _of_candidate(world: World, ref: Ref) -> bool:
@@ -82,9 +98,9 @@ def _of_candidate(world: World, ref: Ref) -> bool:
     return any(candidate_keys(world, view) for view in world.views_read([ref.name]))
 
 
-def check_keys(world: World, condition: Expr) -> None:
+def check_keys(world: World, refs: Iterable[Ref]) -> None:
     """A feature whose key no offer declares would be NULL for ever."""
-    for ref in (node for node in walk(condition) if isinstance(node, Ref)):
+    for ref in refs:
         for view in world.views_read([ref.name]):
             missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
             if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,10 +56,22 @@ class World:
     tags: set[str] = field(default_factory=set)
     offer_keys: set[str] = field(default_factory=set)
     segment_view: Callable[[str, Span], str | None] = lambda _name, _span: None
+    segment_stores: Mapping[str, str] = field(default_factory=dict)
+    """Views that store the segments, once all are bound."""
 
     @cached_property
     def views_of(self) -> dict[str, tuple[str, ...]]:
         return feature_index(self.catalog)
+
+    @cached_property
+    def names_hash(self) -> str:
+        """A hash of everything that a rule's names can stand for besides its placement's context."""
+        parts = (
+            self.catalog.content_hash,
+            sorted(self.attributes.items()),
+            sorted(self.segment_stores.items()),
+        )
+        return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()
 
     @cached_property
     def join_keys(self) -> dict[str, View]:

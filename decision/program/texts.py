@@ -70,6 +70,8 @@ class Generation:
         known = self._codes.get(text)
         if known is not None:
             return known
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is no text")
         with self._lock:
             known = self._codes.get(text)
             return self._add(text) if known is None else known
