@@ -132,7 +132,7 @@ def _keep_running(
             while not stopping.is_set() and not followed.changed():
                 materializer.step()
             materializer.checkpoint()
-            plan = plan if stopping.is_set() else _current_plan(repo, plan)
+            plan = plan if stopping.is_set() else current_plan(repo, plan)
         except (redis.RedisError, StoreUnavailableError) as error:
             # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
             log.warning("materializer.store_lost", partition=partition, error=str(error))
@@ -158,7 +158,7 @@ class PolicyFollower:
         return bool(self._client.get(self._key) != self._version)
 
 
-def _current_plan(repo: Repo, plan: StreamPlan) -> StreamPlan:
+def current_plan(repo: Repo, plan: StreamPlan) -> StreamPlan:
     """The plan with the segments that the repo's policy has now; the old one where that policy is refused."""
     try:
         sources = load_texts(repo.path, POLICY_PATTERN)
