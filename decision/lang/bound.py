@@ -39,8 +39,11 @@ class Kept:
 
     def put(self, key: Hashable, bound: Bound) -> None:
         if len(self._by_key) >= KEPT_MAX:
-            self._by_key.clear()
+            self.clear()
         self._by_key[key] = bound
+
+    def clear(self) -> None:
+        self._by_key.clear()
 
 
 KEPT: Final = Kept()

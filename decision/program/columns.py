@@ -179,7 +179,7 @@ class Encoder:
             target = frame.numbers.view(np.float64)[register, :count]
             np.copyto(target, values, casting="safe" if values.dtype.kind == "f" else "same_kind")
             if nulls is not None:
-                target[nulls] = np.nan
+                np.copyto(target, np.nan, where=nulls)
         else:
             np.copyto(frame.numbers[register, :count], values, casting="safe")
             frame.truths[register, :count] = 0 if nulls is None else nulls

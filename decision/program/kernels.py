@@ -31,6 +31,8 @@ from decision.program.opcodes import (
     AT_BEGIN,
     AT_END,
     AT_NOW,
+    AT_PARTS,
+    AT_RESULTS,
     AT_TRUTH,
     AT_TRUTH_WORDS,
     BUCKET_I,
@@ -890,10 +892,14 @@ def run(
     if one:
         _pack_row(cells, base, words, masks, first)
         return
+    results = code[AT_RESULTS]
+    parts_from = (results + 63) // 64 * 64
+    used = parts_from + code[AT_PARTS]
     for w in range(words):
         for i in range(n):
             masks[first + i, w] = 0
-        for b in range(64):
-            r = base + 64 * w + b
+        for bit in range(64 * w, min(64 * w + 64, used)):
+            if results <= bit < parts_from:
+                continue
             for i in range(n):
-                masks[first + i, w] |= uint64(truths[r, i] >> 1) << uint64(b)
+                masks[first + i, w] |= uint64(truths[base + bit, i] >> 1) << uint64(bit & 63)

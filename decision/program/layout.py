@@ -93,6 +93,7 @@ class _Registers:
         self.ints, self.floats = len(by_space["int"]), len(by_space["float"])
         self.truth_base = _up(self.ints, 8)
         first_truth = _up(result_count, WORD)
+        self.parts = len(by_space["truth"])
         self.truths = _up(first_truth + len(by_space["truth"]), WORD)
         self.register = [0] * len(graph.operations)
         self._assign(by_space["int"], 0)
@@ -153,6 +154,8 @@ class _Writer:
             registers.truth_base,
             max(1, registers.truths // WORD),
             now[0] if now else -1,
+            len(results),
+            registers.parts,
         ]
         code = np.array([*prologue, *pooled, *program], np.int64)
         code.setflags(write=False)

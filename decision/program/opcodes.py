@@ -98,6 +98,8 @@ AT_END: Final = 1
 AT_TRUTH: Final = 2  # first register of truth
 AT_TRUTH_WORDS: Final = 3  # how many masks of 64 the registers of truth fill
 AT_NOW: Final = 4  # register of now(), -1 where nothing reads it
-PROLOGUE: Final = 5
+AT_RESULTS: Final = 5  # how many registers of truth are results of conditions
+AT_PARTS: Final = 6  # how many, from the next word on, are other truths
+PROLOGUE: Final = 7
 
 PARTS: Final = ("year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second")
