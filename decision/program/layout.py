@@ -29,6 +29,7 @@ class Layout:
         numbers: int64[r], what registers of numbers hold before a row is written: constants, and NULL.
         truths: uint8[v], the same for bytes.
         int_count: Registers of numbers that are int64.
+        row_bytes: Bytes that a row's registers take in use.
         truth_base: First register of truth; the result of condition i is in the i-th after it.
         register: Register of every value of the graph.
     """
@@ -37,6 +38,7 @@ class Layout:
     numbers: NDArray[np.int64]
     truths: NDArray[np.uint8]
     int_count: int
+    row_bytes: int
     truth_base: int
     register: tuple[int, ...]
 
@@ -56,6 +58,7 @@ def lay_out(graph: Graph, results: list[int]) -> Layout:
         numbers=registers.number_template(),
         truths=registers.truth_template(),
         int_count=registers.ints,
+        row_bytes=max(1, 9 * registers.ints + 8 * registers.floats + len(results) + registers.parts),
         truth_base=registers.truth_base,
         register=tuple(registers.register),
     )

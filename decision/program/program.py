@@ -23,7 +23,7 @@ from decision.program.texts import Generation, Patterns, Texts
 from decision.schema import DType
 
 _TRUTH: Final = np.array([0, -1, 1], np.int8)
-_BLOCK_BYTES: Final = 512 * 1024
+_BLOCK_BYTES: Final = 256 * 1024
 """Registers of a block should stay in the processor's cache."""
 _BLOCK_ROWS_MIN: Final = 64
 _BLOCK_ROWS_MAX: Final = 16_384
@@ -151,7 +151,7 @@ class Program:
         return np.empty((rows, words), np.uint64)
 
     def _block_rows(self, row_count: int) -> int:
-        fitting = _BLOCK_BYTES // (8 * len(self._layout.numbers) + len(self._layout.truths))
+        fitting = _BLOCK_BYTES // self._layout.row_bytes
         return max(1, min(row_count, max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, fitting))))
 
     def _evaluate_block(self, frame: Frame, now_us: int, masks: NDArray[np.uint64], first: int) -> None:
