@@ -6,7 +6,7 @@ evaluated once, what reads the offer or a feature keyed by it once per candidate
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -122,38 +122,51 @@ def assess(plan: PlacementPlan, candidates: frozenset[str], rows: Rows, now_us: 
         name: Standing(plan=plan.offer_plans[name], requested=name in requested)
         for name in plan.considered(candidates)
     }
-    marks = [
-        mark for rule in plan.rules if rule.active(now_us) for mark in _run(rule, standings, rows, now_us)
-    ]
+    verdicts = _verdicts(plan, tuple(standings), rows, now_us)
+    active = (rule for rule in plan.rules if rule.active(now_us))
+    marks = [mark for rule in active for mark in _run(rule, standings, verdicts)]
     competing = [standing for standing in standings.values() if standing.competes]
-    _check_conditions(competing, rows, now_us)
+    _check_conditions(competing, verdicts)
     for cap in plan.caps:
         _check_cap(cap, competing, rows)
     tags = dict.fromkeys(tag for tag, offer in marks if offer is None or standings[offer].competes)
     return Assessment(standings=standings, tags=tuple(tags))
 
 
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the programs said: per place whether the condition is TRUE, for the request and for every candidate."""
+
+    request: Sequence[bool]
+    candidates: Mapping[str, Sequence[bool]]
+
+
+def _verdicts(plan: PlacementPlan, names: tuple[str, ...], rows: Rows, now_us: int) -> Verdicts:
+    request = plan.request_program.run(rows.customer, now_us).truth[0] == 1
+    if not plan.candidate_program.expressions:
+        return Verdicts(request.tolist(), {})
+    candidates = plan.candidate_program.run([rows.candidate(name) for name in names], now_us).truth == 1
+    return Verdicts(request.tolist(), dict(zip(names, candidates.tolist(), strict=True)))
+
+
 Mark = tuple[str, str | None]
 """A decision tag and the candidate that a per-candidate rule found it for."""
 
 
-def _run(rule: RulePlan, standings: Mapping[str, Standing], rows: Rows, now_us: int) -> list[Mark]:
+def _run(rule: RulePlan, standings: Mapping[str, Standing], verdicts: Verdicts) -> list[Mark]:
     if rule.rule.per_candidate:
-        return _run_per_candidate(rule, standings, rows, now_us)
-    acts = rule.then if rule.holds(rows.customer, now_us) is True else rule.otherwise
+        return _run_per_candidate(rule, standings, verdicts)
+    acts = rule.then if verdicts.request[rule.place] else rule.otherwise
     for act in acts:
         for name in act.targets & standings.keys():
             standings[name].take(act)
     return [(act.action.name, None) for act in acts if isinstance(act.action, TagDecision)]
 
 
-def _run_per_candidate(
-    rule: RulePlan, standings: Mapping[str, Standing], rows: Rows, now_us: int
-) -> list[Mark]:
+def _run_per_candidate(rule: RulePlan, standings: Mapping[str, Standing], verdicts: Verdicts) -> list[Mark]:
     marks: list[Mark] = []
-    holds, row = rule.holds, rows.candidate
     for name, standing in standings.items():
-        for act in rule.then if holds(row(name), now_us) is True else rule.otherwise:
+        for act in rule.then if verdicts.candidates[name][rule.place] else rule.otherwise:
             if name in act.targets:
                 standing.take(act)
             elif isinstance(act.action, TagDecision):
@@ -161,12 +174,12 @@ def _run_per_candidate(
     return marks
 
 
-def _check_conditions(competing: list[Standing], rows: Rows, now_us: int) -> None:
+def _check_conditions(competing: list[Standing], verdicts: Verdicts) -> None:
     """An offer's own condition must be TRUE: NULL does not make it eligible."""
     for standing in competing:
-        eligible = standing.plan.eligible
-        if eligible is not None:
-            standing.fits = eligible(rows.candidate(standing.name), now_us) is True
+        place = standing.plan.place
+        if place is not None:
+            standing.fits = verdicts.candidates[standing.name][place]
 
 
 def _check_cap(cap: CapPlan, competing: list[Standing], rows: Rows) -> None:

@@ -1,23 +1,21 @@
-"""What one placement needs, worked out when the bundle is built: what to read, at which level, and prepared closures.
+"""What one placement needs, worked out when the bundle is built: what to read, at which level, and compiled conditions.
 
 A feature is read once per customer where its view's join keys are all the customer's, and once per candidate where
-the view is also keyed by something that offers declare. A request then only looks values up and calls closures.
+the view is also keyed by something that offers declare. A request then only looks values up and runs two programs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from decision.errors import BundleError, InvalidCustomerError
 from decision.lang import names
 from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
+from decision.program import Program
 from decision.schema import Catalog, DType, FeatureRef, Value, ValueType
 from decision.scoring import ScoringPlan
-
-Evaluate = Callable[[Mapping[str, Value], int], Value]
-"""A prepared expression: (values by canonical name, now in µs) → value."""
 
 CONTEXT = "context"
 OFFER = "offer"
@@ -46,10 +44,14 @@ class Act:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulePlan:
-    """A rule ready to run, with what it does where it holds and where it does not."""
+    """A rule ready to run, with what it does where it holds and where it does not.
+
+    Attributes:
+        place: Its condition's place in the program of its level.
+    """
 
     rule: Rule
-    holds: Evaluate
+    place: int
     then: tuple[Act, ...]
     otherwise: tuple[Act, ...]
 
@@ -65,13 +67,13 @@ class OfferPlan:
     Attributes:
         listed: It competes without any rule's doing.
         constants: What rules read of it, as `offer.NAME`.
-        eligible: Its `when`, or None for always.
+        place: The place of its `when` in the candidates' program, or None where it may always be shown.
     """
 
     offer: Offer
     listed: bool
     constants: Mapping[str, Value]
-    eligible: Evaluate | None
+    place: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,9 @@ class PlacementPlan:
     """Everything a request at one placement needs.
 
     Attributes:
+        request_program: Conditions that read customer and context alone, evaluated once a request.
+        candidate_program: Conditions that read the offer or a feature keyed by it, and every offer's own, evaluated
+            over all candidates in one pass.
         offers: All offers that can appear here: listed, added by rules, or fallback, in file order.
         customer_refs: Features to read once, sorted.
         candidate_refs: Features to read per candidate, sorted.
@@ -99,6 +104,8 @@ class PlacementPlan:
     """
 
     placement: Placement
+    request_program: Program
+    candidate_program: Program
     offers: tuple[Offer, ...]
     offer_plans: Mapping[str, OfferPlan]
     rules: tuple[RulePlan, ...]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 
 from decision.errors import BundleError
-from decision.lang.interpreter import prepare
-from decision.lang.syntax import references
+from decision.lang.syntax import Expr, references
 from decision.plan import CONTEXT, OFFER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan, key_type
 from decision.policy import (
     Action,
@@ -25,6 +25,7 @@ from decision.policy import (
     Show,
     TagDecision,
 )
+from decision.program import Program
 from decision.schema import Catalog, FeatureRef, View
 from decision.scoring import ModelHandle, ScoringPlan, plan_scoring
 
@@ -46,11 +47,18 @@ class Planner:
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
         scoring = self._scoring(placement)
         read = self._names_read(rules, offers, caps, scoring)
+        per_candidate = _conditions(rules, per_candidate=True)
+        own = [(offer.name, offer.when) for offer in offers if offer.when is not None]
+        places = {name: place for place, (name, _) in enumerate(own, len(per_candidate))}
         refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
         return PlacementPlan(
             placement=placement,
+            request_program=Program.compile(_conditions(rules, per_candidate=False)),
+            candidate_program=Program.compile([*per_candidate, *(when for _, when in own)]),
             offers=offers,
-            offer_plans={offer.name: _offer_plan(offer, placement) for offer in offers},
+            offer_plans={
+                offer.name: _offer_plan(offer, placement, places.get(offer.name)) for offer in offers
+            },
             rules=rules,
             caps=caps,
             customer_refs=tuple(ref for ref in refs if self._view(ref).name in self._customer_views),
@@ -99,27 +107,28 @@ class Planner:
         )
 
     def _rules(self, placement: Placement, offers: tuple[Offer, ...]) -> tuple[RulePlan, ...]:
+        places = {True: count(), False: count()}
         return tuple(
-            self._rule(rule, order, offers)
+            self._rule(rule, order, offers, next(places[rule.per_candidate]))
             for order, rule in enumerate(self.policy.rules)
             if rule.placement == placement.name
         )
 
-    def _rule(self, rule: Rule, order: int, offers: tuple[Offer, ...]) -> RulePlan:
+    def _rule(self, rule: Rule, order: int, offers: tuple[Offer, ...], place: int) -> RulePlan:
         read = references(rule.condition)
         segments = tuple(segment for name, segment in self._memberships.items() if name in read)
         acts = tuple(
             Act(
                 rule=rule,
                 action=action,
-                rank=(-rule.priority, order, place),
+                rank=(-rule.priority, order, number),
                 targets=_acted_on(action, offers),
                 segments=segments,
             )
-            for place, action in enumerate((*rule.actions, *rule.otherwise))
+            for number, action in enumerate((*rule.actions, *rule.otherwise))
         )
         split = len(rule.actions)
-        return RulePlan(rule=rule, holds=prepare(rule.condition), then=acts[:split], otherwise=acts[split:])
+        return RulePlan(rule=rule, place=place, then=acts[:split], otherwise=acts[split:])
 
     def _cap(self, cap: Cap, offers: tuple[Offer, ...]) -> CapPlan:
         return CapPlan(
@@ -146,6 +155,11 @@ class Planner:
         if scoring is not None:
             read |= {column.name for column in scoring.columns}
         return tuple(sorted(read))
+
+
+def _conditions(rules: Iterable[RulePlan], *, per_candidate: bool) -> list[Expr]:
+    """Conditions of one level, in the order of their places."""
+    return [plan.rule.condition for plan in rules if plan.rule.per_candidate is per_candidate]
 
 
 def _check_explore(placement: Placement) -> None:
@@ -190,7 +204,7 @@ def _acted_on(action: Action, offers: Iterable[Offer]) -> frozenset[str]:
             return _targets(action.selector, offers)
 
 
-def _offer_plan(offer: Offer, placement: Placement) -> OfferPlan:
+def _offer_plan(offer: Offer, placement: Placement, place: int | None) -> OfferPlan:
     if not math.isfinite(offer.value):
         raise BundleError(f"the value of offer {offer.name!r} must be finite, not {offer.value}")
     constants = {f"{OFFER}.{name}": value for name, value in offer.attributes.items()}
@@ -198,7 +212,7 @@ def _offer_plan(offer: Offer, placement: Placement) -> OfferPlan:
         offer=offer,
         listed=_is_listed(offer, placement),
         constants={**constants, f"{OFFER}.tags": offer.tags},
-        eligible=prepare(offer.when) if offer.when is not None else None,
+        place=place,
     )
 
 
