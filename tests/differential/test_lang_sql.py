@@ -11,8 +11,6 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from decision.lang.interpreter import evaluate
 from decision.lang.syntax import And, Arithmetic, Case, Compare, Expr, In, Like, Literal, Not, Now, Ref, walk
@@ -21,7 +19,7 @@ from decision.sql.errors import SqlError
 from decision.sql.writer import to_sql
 from tests.support.lang_cases import read_row, read_value, same, split_case
 from tests.support.lang_counts import Counts
-from tests.support.lang_exprs import NOWS, PARTS, SCALAR_TYPES
+from tests.support.lang_exprs import PARTS, SCALAR_TYPES
 from tests.support.lang_history import (
     COLUMNS,
     ROWS_PER_CONDITION,
@@ -31,8 +29,8 @@ from tests.support.lang_history import (
     duck,
     first_difference,
     random_history,
-    rooted,
 )
+from tests.support.lang_rows import explore
 from tests.support.lang_world import expression
 
 CASES = max(20_000, int(os.environ.get("WAYPOST_LANG_CASES", "0")))
@@ -59,8 +57,6 @@ def agree(connection: duckdb.DuckDBPyConnection, cases: int) -> Counts:
     """Run that many cases, each one row under one condition; raises on the first difference, made small."""
     counts = Counts()
 
-    @settings(max_examples=cases // ROWS_PER_CONDITION, suppress_health_check=[HealthCheck.too_slow])
-    @given(rooted(), st.integers(0, 2**32 - 1), NOWS)
     def run(expr: Expr, seed: int, now_us: int) -> None:
         history = random_history(expr, seed)
         given_values = answers(connection, expr, history, now_us)
@@ -68,7 +64,7 @@ def agree(connection: duckdb.DuckDBPyConnection, cases: int) -> Counts:
         assert difference is None, (difference, to_sql(expr, history.sql, now_us))
         counts.add(expr, given_values)
 
-    run()
+    explore(cases // ROWS_PER_CONDITION, run)
     return counts
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-from hypothesis import assume
-from hypothesis import strategies as st
 
-from decision.lang.calendar import HOUR_US
-from decision.lang.fold import simplify
 from decision.lang.interpreter import evaluate
-from decision.lang.syntax import DatePart, Expr, Ref, references, walk
+from decision.lang.syntax import Expr
 from decision.lang.types import ELEMENTS
 from decision.schema import DType, Value
 from decision.sql.writer import SETTINGS, to_sql
 from tests.support.lang_cases import same
-from tests.support.lang_exprs import DAYLIGHT_US, FLOAT_EDGES, INT_EDGES, PARTS, TEXTS, ZONES, Maker
+from tests.support.lang_rows import Row, RowMaker
 
-Row = dict[str, Value]
 ROWS_PER_CONDITION = 20
-TRANSITIONS_US = [at_us for zone in ZONES for at_us in zone.transitions_us]
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,11 @@ def _narrow(value: float) -> float:
 
 def _listed(column: Column) -> Column:
     reading = "{}" if column.sql == "{}" else f"list_transform({{}}, lambda e: {column.sql.format('e')})"
-    return Column(pa.list_(column.arrow), lambda items: tuple(map(column.fit, items)), reading)
+    return Column(pa.list_(column.arrow), partial(_each, column.fit), reading)
+
+
+def _each(fit: Callable[[Any], Any], items: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(None if item is None else fit(item) for item in items)
 
 
 _WRAP62 = _wrapped(62)  # DuckDB's timestamps do not reach the ends of int64, where two of them are infinities
@@ -72,59 +70,6 @@ COLUMNS = SCALAR_COLUMNS | {
     )
     for listed, element in ELEMENTS.items()
 }
-
-
-ROOTS = [
-    (dtype, branch)
-    for dtype, branches in Maker.branches.items()
-    for branch in [*branches, Maker.coalesce, Maker.case]
-    if branch is not Maker.date_part
-]
-
-
-@st.composite
-def rooted(draw: st.DrawFn, depth: int = 2) -> Expr:
-    """Trees that read the row, each operator and date part as often on top as any other."""
-    maker = Maker(draw)
-    root = maker.pick([*ROOTS, *PARTS])
-    if root in PARTS:
-        operand = maker.make(DType.TIMESTAMP, depth)
-        expr: Expr = DatePart(part=root, operand=operand, zone=maker.pick(ZONES))
-    else:
-        dtype, branch = root
-        expr = branch(maker, dtype, depth)
-    simple = simplify(expr)
-    assume(references(simple))
-    return simple
-
-
-def random_value(draw: random.Random, dtype: DType) -> Value:
-    """A value that is not NULL, at an edge more often than not."""
-    match dtype:
-        case DType.BOOL:
-            return draw.random() < 0.5
-        case DType.INT64:
-            return draw.choice(
-                [draw.randint(-5, 5), draw.choice(INT_EDGES), draw.randint(-(2**63), 2**63 - 1)]
-            )
-        case DType.FLOAT64:
-            special = draw.choice([*FLOAT_EDGES, math.nan, math.inf, -math.inf])
-            return draw.choice(
-                [special, draw.randint(-8, 8) / 2, draw.gauss(0, 1) * 10.0 ** draw.randint(-9, 9)]
-            )
-        case DType.STRING:
-            return draw.choice([draw.choice(TEXTS), "".join(draw.choices("ab%_é🥛", k=draw.randint(0, 4)))])
-        case DType.TIMESTAMP:
-            near = draw.choice([-1, 0, 1, draw.randint(-HOUR_US, HOUR_US)])
-            edge = draw.choice([*DAYLIGHT_US, draw.choice(TRANSITIONS_US), 0])
-            return draw.choice([edge + near, draw.randint(0, 4 * 10**15), draw.randint(-(2**63), 2**63 - 1)])
-        case _:
-            return cast("Value", tuple(_items(draw, ELEMENTS[dtype])))
-
-
-def _items(draw: random.Random, dtype: DType) -> Iterator[Value]:
-    for _ in range(draw.randint(0, 3)):
-        yield random_value(draw, dtype)
 
 
 @dataclass(frozen=True)
@@ -162,17 +107,9 @@ class History:
 def random_history(expr: Expr, seed: int, count: int = ROWS_PER_CONDITION) -> History:
     """Storage and rows for the names that an expression reads."""
     draw = random.Random(seed)
-    dtypes = {node.name: node.dtype for node in walk(expr) if isinstance(node, Ref)}
-    columns = {name: draw.choice(COLUMNS[dtype]) for name, dtype in sorted(dtypes.items())}
-    nulls = draw.choice([0.0, 0.1, 0.5])
-    rows = [
-        {
-            name: column.fit(random_value(draw, dtypes[name]))
-            for name, column in columns.items()
-            if draw.random() >= nulls
-        }
-        for _ in range(count)
-    ]
+    maker = RowMaker(expr, draw)
+    columns = {name: draw.choice(COLUMNS[dtype]) for name, dtype in sorted(maker.dtypes.items())}
+    rows = [{name: columns[name].fit(value) for name, value in maker.row().items()} for _ in range(count)]
     return History(columns, rows)
 
 
@@ -187,9 +124,13 @@ def duck() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def answers(connection: duckdb.DuckDBPyConnection, expr: Expr, history: History, now_us: int) -> list[Value]:
     """What the generated SQL gives for each row."""
-    query = f"SELECT {to_sql(expr, history.sql, now_us)} FROM history ORDER BY nth"  # noqa: S608
+    return answered(connection, to_sql(expr, history.sql, now_us), history)
+
+
+def answered(connection: duckdb.DuckDBPyConnection, sql: str, history: History) -> list[Value]:
+    """What an SQL expression gives for each row."""
     connection.register("history", history.table)
-    found = connection.execute(query).fetchall()
+    found = connection.execute(f"SELECT {sql} FROM history ORDER BY nth").fetchall()  # noqa: S608
     return [tuple(answer) if isinstance(answer, list) else answer for (answer,) in found]
 
 
