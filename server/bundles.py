@@ -148,12 +148,18 @@ class BundleKeeper:
         with self._reloading:
             try:
                 serving = self._build()
+                self._refuse_emptied(serving)
             except ServerError:
                 self._metrics.reloads.labels("refused").inc()
                 raise
             self.current = serving
             self._metrics.reloads.labels("swapped").inc()
             return serving
+
+    def _refuse_emptied(self, serving: Serving) -> None:
+        """A policy without placements is a file caught while it was written, not a wish."""
+        if self.current.bundle.plans and not serving.bundle.plans:
+            raise PolicyRejectedError("the policy has no placements: nothing could be decided any more")
 
     def _build(self) -> Serving:
         root, catalog, customer_key = self._repo.path, self._repo.catalog, self._repo.events.customer

@@ -19,6 +19,7 @@ def spawn(
     output: Path | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    keep_open: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a child in a session of its own, so that the parent alone decides in which order children end.
 
@@ -27,11 +28,12 @@ def spawn(
         output: File that standard output and error are appended to; None inherits the parent's.
         env: The whole environment; None inherits the parent's.
         cwd: Working folder.
+        keep_open: File descriptors that the child inherits.
     """
     if output is None:
-        return _popen(arguments, None, env, cwd)
+        return _popen(arguments, None, env, cwd, keep_open)
     with output.open("ab") as stream:
-        return _popen(arguments, stream.fileno(), env, cwd)
+        return _popen(arguments, stream.fileno(), env, cwd, keep_open)
 
 
 def stop(child: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -48,7 +50,11 @@ def stop(child: subprocess.Popen[bytes], timeout_s: float = STOP_TIMEOUT_S) -> N
 
 
 def _popen(
-    arguments: Sequence[str], output: int | None, env: Mapping[str, str] | None, cwd: Path | None
+    arguments: Sequence[str],
+    output: int | None,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    keep_open: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         list(arguments),
@@ -57,6 +63,7 @@ def _popen(
         stderr=subprocess.STDOUT if output is not None else None,
         env=dict(env) if env is not None else None,
         cwd=cwd,
+        pass_fds=keep_open,
         start_new_session=True,
         preexec_fn=_end_with_parent(),  # noqa: PLW1509 - one call into the kernel, no Python state
     )

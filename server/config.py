@@ -43,6 +43,8 @@ class Limits(BaseModel):
     max_text_bytes: Annotated[int, Field(ge=64, le=1 << 20)] = 4_096
     max_features: Annotated[int, Field(ge=1, le=1_000)] = 1_000
     max_entities: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    max_cells: Annotated[int, Field(ge=1, le=1_000_000)] = 50_000
+    """Features times entities of one request: building the answer holds the event loop."""
     max_events: Annotated[int, Field(ge=1, le=1_000)] = 1_000
     max_concurrent_calls: Annotated[int, Field(ge=1, le=100_000)] = 1_000
 

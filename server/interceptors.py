@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -20,6 +22,8 @@ from server.errors import InvalidRequestError, RequestError
 from server.metrics import Metrics
 
 OWN_SERVICES = "/waypost."
+MAX_STREAMS = 100
+"""Open health watches and reflection streams, together."""
 STATUS_TRAILER = "grpc-status-details-bin"
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -37,6 +41,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._settings = settings
         self._metrics = metrics
         self._wrapped: dict[str, Handler] = {}
+        self._streams = _Streams(MAX_STREAMS)
 
     async def intercept_service(
         self, continuation: Continuation, details: grpc.HandlerCallDetails
@@ -46,6 +51,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if method in self._wrapped:
             return self._wrapped[method]
         handler = await continuation(details)
+        if handler is not None and handler.response_streaming:
+            self._wrapped[method] = self._streams.bounded(handler)
+            return self._wrapped[method]
         if handler is None or not method.startswith(OWN_SERVICES) or handler.unary_unary is None:
             return handler
         call = _Call(method, handler, self._settings, self._metrics)
@@ -53,6 +61,56 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.answer, request_deserializer=None, response_serializer=handler.response_serializer
         )
         return self._wrapped[method]
+
+
+class _Streams:
+    """Bounds calls that stay open (health's Watch, reflection), so that they leave room for those that decide."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open = 0
+
+    def bounded(self, handler: Handler) -> Handler:
+        """The handler of a streaming method, refusing a stream beyond the bound."""
+        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_stream_rpc_method_handler
+        )
+        return make(
+            self._generator(behaviour)
+            if inspect.isasyncgenfunction(behaviour)
+            else self._coroutine(behaviour),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _generator(self, behaviour: Any) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
+            async with self._place(context):
+                async for message in behaviour(request, context):
+                    yield message
+
+        return answer
+
+    def _coroutine(self, behaviour: Any) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
+            async with self._place(context):
+                return await behaviour(request, context)
+
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def _place(self, context: Any) -> AsyncIterator[None]:
+        if self._open >= self._limit:
+            message = f"{self._limit} streams are open already; close some, or poll Check instead of Watch"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
 
 class _Call:

@@ -91,7 +91,10 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         thread.start()
     ready()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(
+                RETRY_S
+            )  # a join without end would keep signals waiting that another thread was handed
     if failures:
         raise failures[0]
 

@@ -141,6 +141,8 @@ class Stack:
         Raises:
             StackError: If one dies or is not ready in time.
         """
+        for port in (self.grpc_port, self.http_port):
+            _check_free(self.settings.host, port)
         for name in ("materializer", "serve"):
             self.children[name] = self._child(name)
             self.children[name].start()
@@ -226,6 +228,17 @@ def serving(target: str) -> bool:
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StackError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another port"
+            ) from error
 
 
 def free_port(host: str) -> int:

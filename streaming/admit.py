@@ -21,12 +21,14 @@ class Admitted:
     Attributes:
         records: Records with an event that counts, in log order.
         late: Records whose event came later than the lateness bound.
+        ahead: Records whose event lies ahead of the clock by more than the schema allows.
         duplicate_count: Records whose event id their customer had already brought.
         now_us: Logical time after the batch.
     """
 
     records: list[LogRecord] = field(default_factory=list)
     late: list[LogRecord] = field(default_factory=list)
+    ahead: list[LogRecord] = field(default_factory=list)
     duplicate_count: int = 0
     now_us: int = 0
 
@@ -37,6 +39,7 @@ def admit(
     *,
     now_us: int,
     lateness_us: int,
+    ceiling_us: int,
 ) -> Admitted:
     """Sort a batch into what counts and what does not, and note the new event ids on the customers' states.
 
@@ -45,12 +48,17 @@ def admit(
         customers: State of each record's customer, by customer id; `recent` is changed in place.
         now_us: Logical time before the batch.
         lateness_us: Bound on how much later than its event time an event may arrive.
+        ceiling_us: Time does not move past it, whatever the records say: one server whose clock is ahead must not
+            make everybody's events late.
     """
     admitted = Admitted(now_us=now_us)
     for record in records:
-        admitted.now_us = max(admitted.now_us, record.time_us)
+        admitted.now_us = max(admitted.now_us, min(record.time_us, ceiling_us))
         event = record.event
         if event is None:
+            continue
+        if event.event_us > ceiling_us:
+            admitted.ahead.append(record)
             continue
         if event.event_us < admitted.now_us - lateness_us:
             admitted.late.append(record)

@@ -200,6 +200,12 @@ class EventSchema(BaseModel):
                 f"max_future_s = {self.max_future_s}; send the time at which the event happened, in UTC"
             )
             raise EventRefused("event_time", "EVENT_TIME_IN_FUTURE", message)
+        if event_us < now_us - self.lateness_us:
+            message = (
+                f"event_time lies {(now_us - event_us) / 1e6:.0f} s behind the server's clock, more than lateness_s = "
+                f"{self.lateness_s}: it would count in no feature; raise lateness_s, or backfill what is old"
+            )
+            raise EventRefused("event_time", "EVENT_TIME_TOO_OLD", message)
         return event_us
 
 

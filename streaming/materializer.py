@@ -63,7 +63,7 @@ class MaterializerLimits:
     batch_records: int = 1000
     timers_per_batch: int = 128
     wait_ms: int = 20
-    checkpoint_interval_s: float = 2.0
+    checkpoint_interval_s: float = 5.0
     checkpoint_rows: int = 50_000
     max_cached_entities: int = 200_000
 
@@ -111,6 +111,7 @@ class Materializer:
         self._position = 0
         self._checkpoint = 0
         self._record_count = 0
+        self._unflushed = False
         self._now_us = 0
         self._checkpoint_us = 0
         self._checkpointed_at = time.monotonic()
@@ -136,7 +137,14 @@ class Materializer:
         self._show_applied()
 
     def step(self) -> int:
-        """Apply one batch of records and what fell due; returns how many records were read."""
+        """Apply one batch of records and what fell due; returns how many records were read.
+
+        While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
+        """
+        if self._unflushed and self._sink.row_count >= self._limits.checkpoint_rows:
+            time.sleep(self._limits.wait_ms / 1000)
+            self._checkpoint_if_due()
+            return 0
         self._tick_if_due()
         records = self._reader.read(self._position, self._limits.batch_records, self._wait_ms())
         due = set(self._timers.due(self._now_us, max(len(records), self._limits.timers_per_batch)))
@@ -149,13 +157,27 @@ class Materializer:
         """Flush what is logged offline, then move the checkpoint and trim the log behind it."""
         self._checkpointed_at = time.monotonic()
         if self._position != self._checkpoint or self._now_us != self._checkpoint_us or self._sink.row_count:
-            self.stats.offline_rows += self._sink.row_count
-            self._sink.flush(f"{self._position}-{self._now_us}")
+            if not self._flush():
+                return
             moved = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
             self._client.hset(self._keys.checkpoint, mapping=moved)
             self._reader.trim(self._position)
             self._checkpoint, self._checkpoint_us = self._position, self._now_us
         self._client.hset(self._keys.stats, mapping=self.stats.summary())
+
+    def _flush(self) -> bool:
+        rows = self._sink.row_count
+        try:
+            self._sink.flush(f"{self._position}-{time.time_ns()}")
+        except OSError as error:
+            self._unflushed = True
+            log.warning(
+                "materializer.offline_unwritable", rows_waiting=self._sink.row_count, error=str(error)
+            )
+            return False
+        self._unflushed = False
+        self.stats.offline_rows += rows
+        return True
 
     def _wait_ms(self) -> int:
         return 0 if self._timers.next_due_us() <= self._now_us else self._limits.wait_ms
@@ -169,10 +191,8 @@ class Materializer:
 
     def _checkpoint_if_due(self) -> None:
         waited_s = time.monotonic() - self._checkpointed_at
-        if (
-            waited_s >= self._limits.checkpoint_interval_s
-            or self._sink.row_count >= self._limits.checkpoint_rows
-        ):
+        full = self._sink.row_count >= self._limits.checkpoint_rows and not self._unflushed
+        if full or waited_s >= self._limits.checkpoint_interval_s:
             self.checkpoint()
 
     def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
@@ -233,6 +253,14 @@ class Materializer:
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
         lateness_s = self._schema.lateness_s
         self._bury(admitted.late, "LATE", f"arrived more than {lateness_s} s after its event time")
+        self.stats.ahead += len(admitted.ahead)
+        ahead_s = self._schema.max_future_s
+        self._bury(admitted.ahead, "AHEAD", f"lies more than {ahead_s} s ahead of the materializer's clock")
+
+    def _ceiling_us(self) -> int:
+        if self._system_now_us is None:
+            return NEVER_US - 1
+        return self._system_now_us() + self._schema.max_future_s * 1_000_000
 
     def _show_applied(self) -> None:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
@@ -248,7 +276,13 @@ class Materializer:
         states = self._cache.load(self._plan.customer, list(dict.fromkeys(keys.values())))
         customers = {customer_id: states[key] for customer_id, key in keys.items()}
         lateness_us = self._schema.lateness_us
-        admitted = admit(records, customers, now_us=self._now_us, lateness_us=lateness_us)
+        admitted = admit(
+            records,
+            customers,
+            now_us=self._now_us,
+            lateness_us=lateness_us,
+            ceiling_us=self._ceiling_us(),
+        )
         for state in states.values():
             forget_recent(state, self._checkpoint_us, lateness_us)
         return admitted

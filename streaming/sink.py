@@ -69,8 +69,11 @@ def write_part(folder: Path, name: str, table: pa.Table) -> None:
     """Write one Parquet part under a name; readers see all of it or nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.{os.getpid()}.tmp"
-    pq.write_table(table, unfinished, coerce_timestamps="us", compression="zstd")
-    unfinished.replace(folder / f"{name}.parquet")
+    try:
+        pq.write_table(table, unfinished, coerce_timestamps="us", compression="zstd")
+        unfinished.replace(folder / f"{name}.parquet")
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class OfflineSink:
@@ -102,14 +105,17 @@ class OfflineSink:
         self.row_count += 1
 
     def flush(self, label: str) -> None:
-        """Write everything collected; `label` makes the part's name unique (a log position)."""
-        for view, rows in self._rows.items():
-            defined = self._views[view]
-            write_part(
-                parts_folder(defined), f"live-{self._partition}-{label}", _table(view_schema(defined), rows)
-            )
-        self._rows.clear()
-        self.row_count = 0
+        """Write everything collected; `label` makes the parts' names unique.
+
+        Raises:
+            OSError: If a part cannot be written; the rows of that view and of those behind it are kept.
+        """
+        for view in list(self._rows):
+            defined, rows = self._views[view], self._rows[view]
+            table = _table(view_schema(defined), rows)
+            write_part(parts_folder(defined), f"live-{self._partition}-{label}", table)
+            del self._rows[view]
+            self.row_count -= len(rows)
 
 
 def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:

@@ -17,6 +17,7 @@ class StreamStats:
 
     events: int = 0
     late: int = 0
+    ahead: int = 0
     duplicates: int = 0
     dead: int = 0
     writes: int = 0
@@ -36,6 +37,7 @@ class StreamStats:
             for name in (
                 "events",
                 "late",
+                "ahead",
                 "duplicates",
                 "dead",
                 "writes",

@@ -43,7 +43,7 @@ class Timers:
     def due(self, now_us: int, limit: int) -> list[Member]:
         """At most `limit` entities due by `now_us`; each stays in the index until `settle`."""
         members: list[Member] = []
-        while len(members) < limit and self.next_due_us() <= now_us:
+        while len(members) < limit and self.next_due_us() <= min(now_us, NEVER_US - 1):
             _, member = heapq.heappop(self._heap)
             del self._due[member]
             members.append(member)

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from online.errors import OnlineStoreError
 from server.errors import ServerError
+from streaming.errors import StreamingError
 
 REFUSED = 1
 UNREACHABLE = 3
@@ -56,7 +58,11 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except ServerError as error:
+        except (ServerError, StreamingError, OnlineStoreError) as error:
             raise fail(str(error)) from error
+        except OSError as error:
+            raise fail(
+                f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+            ) from error
 
     return guarded

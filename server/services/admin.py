@@ -12,11 +12,14 @@ import redis.exceptions
 from server.bundles import BundleKeeper
 from server.clock import Clock, VirtualClock
 from server.decision_log import DecisionLog
-from server.errors import ConditionError, ServerError, StoreUnavailableError
+from server.errors import ConditionError, InvalidRequestError, ServerError, StoreUnavailableError
 from server.services.decision import DecisionService
 from server.values import micros, timestamp
 from streaming.log import EventLog
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
+
+MAX_SECONDS = 253_402_300_799
+"""The end of the year 9999, where protobuf's timestamps end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         if not isinstance(self._clock, VirtualClock):
             message = "the server runs on the system's clock: start it with --clock virtual to advance time"
             raise ConditionError("CLOCK_NOT_VIRTUAL", message)
+        if not 0 <= request.now.seconds <= MAX_SECONDS:
+            description = (
+                f"is {request.now.seconds} s since the epoch; a timestamp lies between 1970 and 9999"
+            )
+            raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "now", description)
         before_us = self._clock.now_us()
         now_us = self._clock.advance(micros(request.now))
         if now_us > before_us:

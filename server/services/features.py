@@ -49,6 +49,7 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         self._check(request)
         catalog = self._bundles.current.bundle.catalog
         refs = requested_refs(request, catalog)
+        check_count("features × entities", len(refs) * len(request.entities), self._limits.max_cells)
         keys = join_keys(refs, catalog)
         rows = [entity_row(row.keys, keys, f"entities[{i}]") for i, row in enumerate(request.entities)]
         plan = self._plan(catalog, refs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,6 +227,41 @@ def test_watermark_waits_for_entities_that_are_due(client: redis.Redis, url: str
     assert steps > 2
     for customer in customers:
         assert _stored(client, world, "spending", keys, {"customer_id": customer})["count_5m"] == 0
+
+
+def test_clock_that_is_ahead_makes_nobody_late(client: redis.Redis, url: str) -> None:
+    """A record stamped hours ahead moves time no further than the materializer's own clock allows."""
+    world = World.create()
+    first, second, third = (
+        EventRecord(f"e{n}", "buy", "ada", START_US + n, {"category": "tea", "amount": 1.0}) for n in range(3)
+    )
+    ahead_us = START_US + 120 * MINUTE_US
+    ahead = EventRecord("f", "buy", "ada", ahead_us, {"category": "tea", "amount": 1.0})
+    publish(url, [(START_US, first), (ahead_us, ahead), (START_US + 1, second), (START_US + 2, third)])
+    materializer = world.materializer(client, system_now_us=lambda: START_US + 10)
+    materializer.step()
+    assert (materializer.stats.events, materializer.stats.late, materializer.stats.ahead) == (3, 0, 1)
+
+
+def test_rows_wait_for_an_offline_folder_that_cannot_be_written(
+    client: redis.Redis, url: str, tmp_path: Path
+) -> None:
+    """The stream goes on, the checkpoint does not move, and once there is room everything is there."""
+    world = World.create()
+    blocked = world.offline / "spending"
+    blocked.write_text("a file where a folder should be")
+    publish(url, random_events(3, 60))
+    materializer = world.materializer(client)
+    for _ in range(40):
+        materializer.step()
+    materializer.checkpoint()
+    checkpoint = PartitionKeys(PROJECT, 0).checkpoint
+    assert not client.exists(checkpoint)
+    blocked.rename(tmp_path / "moved")
+    materializer.checkpoint()
+    drain(materializer)
+    assert client.exists(checkpoint)
+    assert list(blocked.glob("*.parquet"))
 
 
 def test_late_event_is_put_aside_and_counted(client: redis.Redis, url: str, world: World) -> None:

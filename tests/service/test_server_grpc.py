@@ -22,6 +22,7 @@ from server.decision_files import find
 from server.embedded import EmbeddedValkey
 from server.errors import RequestError
 from server.grpc_server import SERVICE_NAMES
+from server.interceptors import MAX_STREAMS
 from server.replay import replay
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
 from tests.support.valkey import run_valkey
@@ -383,6 +384,56 @@ def test_reload_swaps_a_new_policy_in(store: EmbeddedValkey, tmp_path: Path) -> 
         assert "policy/portal.policy:" in refused.message
         assert "^" in refused.message
         assert decide(clinic).bundle_version == after
+
+
+def test_an_emptied_policy_is_refused(store: EmbeddedValkey, tmp_path: Path) -> None:
+    """A file caught between truncation and writing does not take every placement away."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        before = decide(clinic).bundle_version
+        (clinic.settings.repo / "policy" / "portal.policy").write_text("")
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        assert "no placements" in refusal(caught.value).message
+        assert decide(clinic).bundle_version == before
+
+
+def test_a_time_beyond_protobufs_is_refused(clinic: Clinic) -> None:
+    """Such a tick would stand in the log for good."""
+    request = admin_pb2.AdvanceClockRequest()
+    request.now.seconds = 2**63 - 1
+    with pytest.raises(grpc.RpcError) as caught:
+        clinic.admin.AdvanceClock(request, timeout=TIMEOUT_S)
+    refused = refusal(caught.value)
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_OUT_OF_RANGE")
+
+
+def test_more_cells_than_the_bound_are_refused(clinic: Clinic) -> None:
+    """Features times entities are what an answer costs, so their product is bounded as well."""
+    request = features_pb2.GetOnlineFeaturesRequest(features=["visits:fees_90d"] * 1_000)
+    for number in range(1_000):
+        request.entities.add().keys["patient_id"].int64_value = number
+    with pytest.raises(grpc.RpcError) as caught:
+        clinic.features.GetOnlineFeatures(request, timeout=TIMEOUT_S)
+    assert "send at most 50000" in refusal(caught.value).message
+
+
+def test_idle_streams_leave_room_for_decisions(clinic: Clinic) -> None:
+    """Watches beyond the bound are refused one by one, and Decide goes on."""
+    with grpc.insecure_channel(clinic.addresses.grpc) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [
+            stub.Watch(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S) for _ in range(MAX_STREAMS + 5)
+        ]
+        refused = 0
+        for watch in watches:
+            try:
+                next(watch)
+            except grpc.RpcError as error:
+                refused += error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused == 5
+        assert decide(clinic).bundle_version
+        for watch in watches:
+            watch.cancel()
 
 
 def test_a_policy_full_of_mistakes_is_refused_within_what_trailers_hold(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,7 +192,12 @@ class World:
         return World(offline, stream_plan(offline))
 
     def materializer(
-        self, client: redis.Redis, *, partition: int = 0, batch_records: int = 7
+        self,
+        client: redis.Redis,
+        *,
+        partition: int = 0,
+        batch_records: int = 7,
+        system_now_us: Callable[[], int] | None = None,
     ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
         keys = PartitionKeys(PROJECT, partition)
@@ -205,7 +210,7 @@ class World:
             schema=SCHEMA,
             keys=keys,
             sink=OfflineSink(views, partition),
-            system_now_us=None,
+            system_now_us=system_now_us,
             limits=MaterializerLimits(
                 batch_records=batch_records, wait_ms=0, checkpoint_interval_s=3600, checkpoint_rows=40
             ),

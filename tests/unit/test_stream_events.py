@@ -91,6 +91,7 @@ def test_valid_event_is_typed() -> None:
         ({"properties": {"booked_at": 5}}, "WRONG_TYPE", "properties.booked_at"),
         ({"event_us": NOW_US + 5_000_001}, "EVENT_TIME_IN_FUTURE", "event_time"),
         ({"event_us": -1}, "EVENT_TIME_INVALID", "event_time"),
+        ({"event_us": NOW_US - 60_000_001}, "EVENT_TIME_TOO_OLD", "event_time"),
     ],
 )
 def test_wrong_event_is_refused_with_place_and_reason(

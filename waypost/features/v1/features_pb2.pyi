@@ -194,7 +194,7 @@ class GetOnlineFeaturesRequest(_message.Message):
 
     @_builtins.property
     def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___EntityRow]:
-        """The entities, at most 1,000."""
+        """The entities, at most 1,000; features times entities are at most 50,000."""
 
     def __init__(
         self,
