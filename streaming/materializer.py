@@ -21,7 +21,7 @@ import structlog
 from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
 from streaming.admit import Admitted, admit, forget_recent, note_recent
-from streaming.advance import NEVER_US, SegmentChange, Update, advance
+from streaming.advance import NEVER_US, SegmentChange, advance
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import EntityState
@@ -35,7 +35,7 @@ from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.errors import SumOverflow, ValueRefused
-from streaming.writes import apply_writes, prepare_write
+from streaming.writes import PreparedWrite, apply_writes, prepare_write
 
 log = structlog.get_logger()
 
@@ -66,6 +66,15 @@ class MaterializerLimits:
     checkpoint_interval_s: float = 5.0
     checkpoint_rows: int = 50_000
     max_cached_entities: int = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is applied at once: admitted records, the rows they became by view, and entities that are due."""
+
+    admitted: Admitted
+    feeds: Mapping[str, ViewRows]
+    due: set[Member]
 
 
 class Materializer:
@@ -231,20 +240,30 @@ class Materializer:
             self._timers.settle({member: NEVER_US})
 
     def _apply_batch(self, records: Sequence[LogRecord], due: set[Member]) -> None:
+        """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
         admitted = self._admit(records)
         feeds = self._transform(admitted.records) if admitted.records else {}
         if records:
             self._position = records[-1].position
         self._now_us = admitted.now_us
-        for kind in self._plan.kinds:
-            keys = dict.fromkeys(key for name, key in due if name == kind.name)
-            for plan in kind.views:
-                keys.update(dict.fromkeys(feeds[plan.view.name].keys if plan.view.name in feeds else ()))
-            if kind is self._plan.customer:
-                keys.update(dict.fromkeys(self._customer_keys(admitted.records).values()))
-            self._advance_kind(kind, list(keys), feeds, admitted, due)
+        batch = _Batch(admitted, feeds, due)
+        prepared = [
+            (kind, self._prepare(kind, self._touched(kind, batch), batch)) for kind in self._plan.kinds
+        ]
+        for kind, writes in prepared:
+            self._write_all(kind, writes, batch)
         self._count(admitted)
         self._cache.shrink()
+
+    def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
+        """Entities of a kind that the batch changes or that are due."""
+        keys = dict.fromkeys(key for name, key in batch.due if name == kind.name)
+        for plan in kind.views:
+            if plan.view.name in batch.feeds:
+                keys.update(dict.fromkeys(batch.feeds[plan.view.name].keys))
+        if kind is self._plan.customer:
+            keys.update(dict.fromkeys(self._customer_keys(batch.admitted.records).values()))
+        return list(keys)
 
     def _count(self, admitted: Admitted) -> None:
         self.stats.events += len(admitted.records)
@@ -301,34 +320,36 @@ class Materializer:
         frame: pd.DataFrame = events_frame(events, self._schema.property_types)
         return {plan.view.name: plan.rows(frame) for kind in self._plan.kinds for plan in kind.views}
 
-    def _advance_kind(
-        self,
-        kind: EntityKind,
-        keys: Sequence[bytes],
-        feeds: Mapping[str, ViewRows],
-        admitted: Admitted,
-        due: set[Member],
-    ) -> None:
-        positions = [record.position for record in admitted.records]
-        pending = list(keys)
+    def _prepare(self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch) -> list[PreparedWrite]:
+        """Bring entities to the batch's end and encode their writes."""
+        if not keys:
+            return []
+        records = batch.admitted.records
+        positions = [record.position for record in records]
+        states = self._cache.load(kind, keys)
+        if kind is self._plan.customer:
+            self._note_ids(records, states)
+        applied = {key: state.positions.get(self._keys.partition, 0) for key, state in states.items()}
+        updates = advance(
+            kind,
+            states,
+            batch.feeds,
+            lambda key, source: positions[source] > applied[key],
+            borrow(self._client, kind, keys),
+            self._now_us,
+        )
+        for update in updates:
+            update.state.positions[self._keys.partition] = max(applied[update.key], self._position)
+        return [prepare_write(kind, update) for update in updates]
+
+    def _write_all(self, kind: EntityKind, writes: Sequence[PreparedWrite], batch: _Batch) -> None:
+        """Write entities; those that somebody else changed meanwhile are read and computed again."""
         for _ in range(MAX_WRITE_ATTEMPTS):
-            if not pending:
+            if not writes:
                 return
-            states = self._cache.load(kind, pending)
-            if kind is self._plan.customer:
-                self._note_ids(admitted.records, states)
-            applied = {key: state.positions.get(self._keys.partition, 0) for key, state in states.items()}
-            updates = advance(
-                kind,
-                states,
-                feeds,
-                lambda key, source, applied=applied: positions[source] > applied[key],  # type: ignore[misc]
-                borrow(self._client, kind, pending),
-                self._now_us,
-            )
-            pending = self._write(kind, updates, due)
+            writes = self._prepare(kind, self._write(kind, writes, batch.due), batch)
         raise StreamingError(
-            f"{len(pending)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times"
+            f"{len(writes)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times"
         )
 
     def _note_ids(self, records: Sequence[LogRecord], states: Mapping[bytes, EntityState]) -> None:
@@ -340,16 +361,13 @@ class Materializer:
             if state is not None:
                 note_recent(state, record.event, record.position, self._schema.lateness_us)
 
-    def _write(self, kind: EntityKind, updates: Sequence[Update], due: set[Member]) -> list[bytes]:
-        """Write updates and what follows from them; returns the keys of those refused."""
-        for update in updates:
-            applied = update.state.positions.get(self._keys.partition, 0)
-            update.state.positions[self._keys.partition] = max(applied, self._position)
-        wanted = {(kind.name, update.key): update.due_us for update in updates}
+    def _write(self, kind: EntityKind, writes: Sequence[PreparedWrite], due: set[Member]) -> list[bytes]:
+        """Write and do what follows from it; returns the keys of those refused."""
+        wanted = {(kind.name, entry.update.key): entry.update.due_us for entry in writes}
         self._timers.announce(wanted)
-        accepted, refused = apply_writes(self._writer, [prepare_write(kind, update) for update in updates])
+        accepted, refused = apply_writes(self._writer, writes)
         self._cache.drop(refused)
-        self.stats.writes += len(updates)
+        self.stats.writes += len(writes)
         self.stats.refused_writes += len(refused)
         self._timers.settle({m: wanted[m] for done in accepted if (m := (kind.name, done.update.key)) in due})
         self._announce_changes(kind, [change for done in accepted for change in done.update.changes])

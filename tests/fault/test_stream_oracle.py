@@ -169,6 +169,8 @@ def test_event_that_cannot_be_aggregated_is_put_aside_alone(
     assert EventRecord.from_bytes(letter[b"event"]).event_id == "e2"
     found = _stored(client, world, "spending", EntityKeys(PROJECT, (CUSTOMER,)), {"customer_id": "ada"})
     assert found["count_5m"] == 3
+    shared = _stored(client, world, "demand", EntityKeys(PROJECT, (CATEGORY,)), {"category": "tea"})
+    assert shared["count_total"] == 3
     assert materializer.stats.dead == 1
 
 
