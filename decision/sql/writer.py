@@ -5,6 +5,7 @@ Where DuckDB means something else by the same words, the text spells our meaning
 - A NaN is NULL. Float arithmetic carries NaN along and it becomes NULL where the value is looked at.
 - int64 arithmetic is done in HUGEINT, which no two int64 can overflow, and is NULL where int64 cannot hold the result.
 - Division and remainder by zero are NULL whatever the session's settings.
+- Strings compare by content, whatever the collation of their column.
 - Timestamps and intervals are BIGINT microseconds; date parts come from the transitions within the condition.
 
 No part of the text can raise, for any row of the declared types, so it does not matter what DuckDB evaluates first.
@@ -41,12 +42,12 @@ from decision.sql.errors import SqlError
 from decision.sql.text import SHORT_CHARS, cast_to, constant, named, quoted
 
 SETTINGS: Final = (
-    "SET default_collation = ''",  # strings compare by content
+    "SET default_collation = ''",  # constants too compare by content
     "SET max_expression_depth = 4000",  # a condition nests 64 deep, each level is several of SQL's
 )
 """Statements to execute on the connection before generated text."""
 
-NOW: Final = "CAST($now_us AS BIGINT)"
+NOW: Final = "$now_us"
 """`now()` as a parameter of the query."""
 
 NAN: Final = "CAST('NaN' AS DOUBLE)"
@@ -71,8 +72,7 @@ def to_sql(expr: Expr, columns: Mapping[str, str], now_us: int | str = NOW) -> s
     Raises:
         SqlError: A name has no column, or a string is no Unicode text.
     """
-    now = cast_to(DType.TIMESTAMP, str(now_us)) if isinstance(now_us, int) else now_us
-    return _Writer(columns, now).value(expr)
+    return _Writer(columns, cast_to(DType.TIMESTAMP, str(now_us))).value(expr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,8 @@ class _Writer:
         text = cast_to(expr.dtype, column)
         if expr.dtype is DType.FLOAT64:
             return named(text, _without_nan)
+        if expr.dtype is DType.STRING:
+            return f'({text} COLLATE "binary")'
         if expr.dtype is DType.FLOAT64_LIST:
             return f"list_transform({text}, lambda v: {_without_nan('v')})"
         return text

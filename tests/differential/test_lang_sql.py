@@ -167,6 +167,19 @@ def test_columns_and_tables_of_any_name_are_read(
         assert first_difference(expr, history, 0, given_values) is None
 
 
+@pytest.mark.parametrize(
+    "text", ["s = 'a'", "s IN ('a', 'b')", "s LIKE 'a%'", "s = z", "coalesce(z, s) = 'a'", "contains(ss, s)"]
+)
+def test_collation_of_a_column_changes_no_value(connection: duckdb.DuckDBPyConnection, text: str) -> None:
+    """Text that a column compares without case still compares by content."""
+    columns = {"v.s": "s", "v.z": "z", "v.ss": "['a']"}
+    table = "(SELECT CAST('A' AS VARCHAR) COLLATE NOCASE AS s, CAST(NULL AS VARCHAR) AS z) AS history"
+    sql = to_sql(expression(text), columns)
+    row: dict[str, Value] = {"v.s": "A", "v.ss": ("a",)}
+    answer = connection.execute(f"SELECT {sql} FROM {table}").fetchall()  # noqa: S608
+    assert answer == [(evaluate(expression(text), row, 0),)]
+
+
 def nested(levels: int) -> Expr:
     """A condition that uses a float of a choice by a condition, level within level."""
     expr: Expr = X
