@@ -17,7 +17,7 @@ from decision.program import Program
 from decision.schema import DType, Value
 from tests.support.lang_exprs import NOWS, SCALAR_TYPES, expressions, rows
 
-CASES = 22_000
+CASES = 50_000
 SOAK_CASES = 200_000
 CONDITIONS, ROWS = 10, 20
 TRUTHS: dict[Value, int] = {True: 1, False: 0, None: -1}
