@@ -82,6 +82,41 @@ class Frame:
     rows: int
 
 
+def resolve(
+    name: str, column: Column, dtype: DType, row_count: int, texts: Generation
+) -> Numbers | Sequence[Value]:
+    """A column checked for length and kind, its texts as codes of the generation.
+
+    Raises:
+        FrameError: If the column has another length, or arrays of another type than the values have.
+    """
+    if isinstance(column, TextCodes):
+        _check(dtype is DType.STRING, name, f"holds texts, not {dtype}")
+        _check(len(column.codes) == row_count, name, f"has {len(column.codes)} values for {row_count} rows")
+        return _coded(name, column, texts)
+    if isinstance(column, Numbers):
+        kinds = {DType.BOOL: "b", DType.FLOAT64: "fiu", DType.STRING: "", **dict.fromkeys(ELEMENTS, "")}
+        _check(
+            column.values.dtype.kind in kinds.get(dtype, "iu"), name, f"is {column.values.dtype}, not {dtype}"
+        )
+        _check(len(column.values) == row_count, name, f"has {len(column.values)} values for {row_count} rows")
+        return column
+    _check(len(column) == row_count, name, f"has {len(column)} values for {row_count} rows")
+    return column
+
+
+def _coded(name: str, column: TextCodes, texts: Generation) -> Numbers:
+    _check(bool(np.all(column.codes < len(column.texts))), name, "has codes beyond its texts")
+    codes = np.array([*map(texts.code, column.texts), 0], np.int64)
+    nulls = column.codes < 0
+    return Numbers(values=codes[np.where(nulls, len(codes) - 1, column.codes)], nulls=nulls)
+
+
+def _check(holds: bool, name: str, problem: str) -> None:
+    if not holds:
+        raise FrameError(f"column {name} {problem}")
+
+
 class Encoder:
     """Writes values into frames of one program."""
 
@@ -94,9 +129,10 @@ class Encoder:
         self._lists = tuple(ListSlot(name, dtype) for name, dtype in graph.lists)
 
     @property
-    def names(self) -> frozenset[str]:
-        """Names that a row may give."""
-        return frozenset([slot.name for slot in self._slots] + [slot.name for slot in self._lists])
+    def dtypes(self) -> dict[str, DType]:
+        """Types of the values that a row may give, by name."""
+        scalars = {slot.name: slot.dtype for slot in self._slots}
+        return scalars | {slot.name: slot.dtype for slot in self._lists}
 
     def frame(self, room: int) -> Frame:
         """Registers without rows."""
@@ -123,7 +159,12 @@ class Encoder:
         return frame
 
     def fill_block(
-        self, frame: Frame, columns: Mapping[str, Column], start: int, count: int, texts: Generation
+        self,
+        frame: Frame,
+        columns: Mapping[str, Numbers | Sequence[Value]],
+        start: int,
+        count: int,
+        texts: Generation,
     ) -> None:
         """Write `count` rows of columns from `start` on; a column that is not there is NULL."""
         frame.rows = count
@@ -131,8 +172,6 @@ class Encoder:
             column = columns.get(slot.name)
             if isinstance(column, Numbers):
                 self._fill_numbers(frame, slot, column, slice(start, start + count))
-            elif isinstance(column, TextCodes):
-                raise FrameError(f"column {slot.name} of texts is not resolved")
             elif column is not None:
                 self._fill(frame, slot, column[start : start + count], texts)
         if self._lists:
@@ -177,7 +216,7 @@ class Encoder:
                 frame.truths[register, :count][nulls] = opcodes.NULL
         elif slot.dtype is DType.FLOAT64:
             target = frame.numbers.view(np.float64)[register, :count]
-            np.copyto(target, values, casting="safe" if values.dtype.kind == "f" else "same_kind")
+            np.copyto(target, values)
             if nulls is not None:
                 np.copyto(target, np.nan, where=nulls)
         else:

@@ -13,13 +13,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.errors import FrameError
 from decision.lang.syntax import Expr, IsNull, Like, Ref
 from decision.program import kernels
-from decision.program.columns import Column, Encoder, Frame, Numbers, Row, TextCodes
+from decision.program.columns import Column, Encoder, Frame, Row, resolve
 from decision.program.layout import WORD, Layout, lay_out
 from decision.program.lower import Lowering
-from decision.program.texts import Generation, Patterns, Texts
+from decision.program.texts import Patterns, Texts
 from decision.schema import DType
 
 _TRUTH: Final = np.array([0, -1, 1], np.int8)
@@ -87,7 +86,7 @@ class Program:
     @property
     def names(self) -> frozenset[str]:
         """Names of the values that rows give."""
-        return self._encoder.names
+        return frozenset(self._encoder.dtypes)
 
     @cached_property
     def bits(self) -> Mapping[Expr, int]:
@@ -133,8 +132,11 @@ class Program:
             FrameError: If a column has another length or type.
         """
         texts = self._texts.generation()
-        read = self.names & columns.keys()
-        resolved = {name: _resolved(name, columns[name], row_count, texts) for name in read}
+        dtypes = self._encoder.dtypes
+        resolved = {
+            name: resolve(name, columns[name], dtypes[name], row_count, texts)
+            for name in dtypes.keys() & columns.keys()
+        }
         masks = self._masks(row_count)
         registers = np.empty((len(self.expressions), row_count), np.uint8)
         frame = self._encoder.frame(self._block_rows(row_count))
@@ -174,27 +176,6 @@ class Program:
     def _results(self, masks: NDArray[np.uint64], registers: NDArray[np.uint8]) -> Results:
         split = self._result_words
         return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers)
-
-
-def _resolved(name: str, column: Column, row_count: int, texts: Generation) -> Column:
-    """A column of the right length, its texts as codes of the generation."""
-    if _length(column) != row_count:
-        raise FrameError(f"column {name} has {_length(column)} values for {row_count} rows")
-    if not isinstance(column, TextCodes):
-        return column
-    codes = np.array([*map(texts.code, column.texts), 0], np.int64)
-    nulls = column.codes < 0
-    return Numbers(values=codes[np.where(nulls, len(codes) - 1, column.codes)], nulls=nulls)
-
-
-def _length(column: Column) -> int:
-    match column:
-        case Numbers():
-            return len(column.values)
-        case TextCodes():
-            return len(column.codes)
-        case _:
-            return len(column)
 
 
 def warm() -> None:

@@ -117,6 +117,21 @@ def test_values_of_another_type_are_refused() -> None:
         program.run_columns({"v.i": [1]}, 2, 0)
 
 
+def test_columns_of_another_kind_are_refused() -> None:
+    """Arrays that would be read as something else are named, not read."""
+    program = compile_texts("v.i > 1", "v.s = 'a'", "v.b")
+    numbers, codes = np.array([1, 2]), np.array([0, 1])
+    for name, column in (
+        ("v.s", Numbers(values=numbers)),
+        ("v.i", Numbers(values=numbers / 2)),
+        ("v.b", Numbers(values=numbers)),
+        ("v.i", TextCodes(codes=codes, texts=("a", "b"))),
+        ("v.s", TextCodes(codes=codes, texts=("a",))),
+    ):
+        with pytest.raises(FrameError, match=name):
+            program.run_columns({name: column}, 2, 0)
+
+
 def test_nothing_to_do_is_no_error() -> None:
     """No conditions, no rows, constants alone."""
     assert Program.compile([]).run({}, 0).truth.shape == (1, 0)
