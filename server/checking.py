@@ -14,6 +14,7 @@ from server.bundles import check_policy
 from server.errors import Problem, RepoError
 from server.models import parse_definitions
 from server.repo import EVENTS_FILE, Repo, load_repo
+from server.stream_check import stream_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ def check_repo(path: Path) -> Report:
             Bundle.build(repo.catalog, checked.policy, {}, repo.events.customer)
         except BundleError as error:
             problems.append(Problem(message=str(error)))
+        problems += stream_problems(repo, checked.policy)
     return Report(
         problems=tuple(problems),
         findings=checked.findings,

@@ -120,18 +120,24 @@ def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], str | None]
 
 
 def _feast_config(root: Path) -> Any:
-    from feast.repo_config import FeastConfigError, load_repo_config
+    from feast.repo_config import load_repo_config
 
     try:
         config = load_repo_config(root, root / STORE_FILE)
         version = config.entity_key_serialization_version
-    except (FeastConfigError, ValueError, OSError) as error:
-        raise RepoError.of(str(error), STORE_FILE) from error
+    except Exception as error:  # Feast has exceptions of many roots for what it finds in this file
+        raise RepoError.of(_first_words(error), STORE_FILE) from error
     if version != KEY_SERIALIZATION:
         raise RepoError.of(
             f"set entity_key_serialization_version: {KEY_SERIALIZATION} (it is {version})", STORE_FILE
         )
     return config
+
+
+def _first_words(error: Exception) -> str:
+    """The message without pydantic's pointers to its own pages."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "\n".join(line for line in lines if "errors.pydantic.dev" not in line)
 
 
 def _parse(root: Path) -> Any:

@@ -32,7 +32,7 @@ log = structlog.get_logger()
 READY_TIMEOUT_S = 120.0
 RESTART_PAUSE_S = 0.5
 MAX_QUICK_DEATHS = 5
-QUICK_DEATH_S = 10.0
+QUICK_DEATH_S = 60.0
 _POLL_S = 0.1
 
 
@@ -85,7 +85,14 @@ class Child:
             return
         lived_s = time.monotonic() - self._started_at
         self._quick_deaths = self._quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
-        log.warning("child.died", name=self.name, code=self._process.returncode, lived_s=round(lived_s, 1))
+        log.warning(
+            "child.died",
+            name=self.name,
+            code=self._process.returncode,
+            lived_s=round(lived_s, 1),
+            log=str(self.output),
+            said=self.last_words().splitlines()[-1],
+        )
         if self._quick_deaths >= MAX_QUICK_DEATHS:
             raise StackError(f"{self.name} died {self._quick_deaths} times in a row:\n{self.last_words()}")
         self.restarts += 1

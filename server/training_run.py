@@ -7,13 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from decision.plan import key_type
 from decision.policy import Policy
-from decision.schema import Value
+from decision.schema import Value, ValueType
 from server.bundles import repo_policy
 from server.config import Settings
 from server.errors import ServerError
 from server.models import parse_definitions
-from server.repo import load_repo
+from server.repo import Repo, load_repo
+from streaming.errors import SourceFileError
+from streaming.history import history_frame
 from training.definition import Candidates
 
 if TYPE_CHECKING:
@@ -32,15 +39,13 @@ def train_from_repo(
     Args:
         settings: Repo and data folder.
         name: A model of `models/*.yaml`.
-        events_file: Parquet with event_type, event_time (UTC, microseconds) and the label's join keys.
+        events_file: Parquet of events, as a backfill takes it.
         progress: Told which stage begins.
 
     Raises:
         TrainingRunError: The model is not defined or the file is not there.
         TrainingError: The set cannot be built, or the model is not good enough.
     """
-    import pandas as pd
-
     from training.pipeline import train_model
 
     repo = load_repo(settings.repo)
@@ -53,11 +58,24 @@ def train_from_repo(
     return train_model(
         definition=definition,
         catalog=repo.catalog,
-        events=pd.read_parquet(events_file),
+        events=_events(repo, events_file),
         candidates=candidate_keys(repo_policy(repo), definition.candidates),
         models_dir=settings.models_dir,
         now_us=time.time_ns() // 1_000,
         progress=progress,
+    )
+
+
+def _events(repo: Repo, file: Path) -> pd.DataFrame:
+    """The file that a backfill takes; the customer stands under the repo's join key as well."""
+    try:
+        events = history_frame(pq.read_table(file), repo.events)
+    except (SourceFileError, pa.ArrowInvalid) as error:
+        raise TrainingRunError(f"{file}: {error}") from error
+    customer = repo.events.customer
+    typed = key_type(repo.catalog, customer) in {ValueType.INT32, ValueType.INT64}
+    return events.assign(
+        **{customer: events["customer_id"].astype("int64") if typed else events["customer_id"]}
     )
 
 

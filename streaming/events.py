@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 from google.protobuf.struct_pb2 import Value as StructValue
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from decision.schema import Value
 from streaming.errors import EventRefused, EventSchemaError
@@ -27,7 +27,24 @@ MAX_SHOWN_LENGTH = 100
 EARLIEST_EVENT_US = 0
 SCHEMA_FILE = "events.yaml"
 
+_ALLOWED_TYPES: dict[str, type | tuple[type, ...]] = {"string": str, "int64": int, "double": (int, float)}
+
 PropertyType = Literal["string", "int64", "double", "bool", "timestamp"]
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a repeated key is an error: otherwise the last one wins without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands here twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 class PropertySchema(BaseModel):
@@ -42,6 +59,21 @@ class PropertySchema(BaseModel):
     allowed: tuple[str | int | float, ...] | None = None
     max_length: int = Field(default=MAX_STRING_LENGTH, ge=1, le=65_536)
     description: str = ""
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> PropertySchema:
+        bounds = (self.minimum, self.maximum)
+        if bounds != (None, None) and self.type not in {"int64", "double"}:
+            raise ValueError(f"minimum and maximum bound numbers, not a {self.type}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}: nothing would fit")
+        wanted = _ALLOWED_TYPES.get(self.type)
+        wrong = [value for value in self.allowed or () if wanted is None or not isinstance(value, wanted)]
+        if wrong or self.allowed == ():
+            raise ValueError(
+                f"allowed must list one or more values of type {self.type}, got {wrong or 'none'}"
+            )
+        return self
 
 
 class EventType(BaseModel):
@@ -115,7 +147,7 @@ class EventSchema(BaseModel):
     def parse(text: str, name: str = SCHEMA_FILE) -> EventSchema:
         """Parse the text of `events.yaml`; `name` stands in errors."""
         try:
-            schema = EventSchema.model_validate(yaml.safe_load(text))
+            schema = EventSchema.model_validate(yaml.load(text, Loader=_UniqueKeys))  # noqa: S506 - a SafeLoader
         except yaml.YAMLError as error:
             raise EventSchemaError(f"{name}: not valid YAML: {error}") from error
         except ValidationError as error:

@@ -159,6 +159,16 @@ def test_records_survive_the_log(record: EventRecord) -> None:
             "bool here, string in another type",
         ),
         ("- 1", "events.yaml: file:"),
+        ("customer: c\ntypes: {t: {}, t: {}}", "'t' stands here twice"),
+        (
+            "customer: c\ntypes: {t: {properties: {p: {type: string, minimum: 1}}}}",
+            "bound numbers, not a string",
+        ),
+        (
+            "customer: c\ntypes: {t: {properties: {p: {type: int64, minimum: 2, maximum: 1}}}}",
+            "nothing would fit",
+        ),
+        ("customer: c\ntypes: {t: {properties: {p: {type: int64, allowed: [a]}}}}", "values of type int64"),
     ],
 )
 def test_wrong_schema_is_refused_with_its_place(text: str, said: str) -> None:

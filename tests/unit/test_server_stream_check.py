@@ -1,0 +1,95 @@
+"""`waypost check` tries stream views before they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from decision.policy import Policy
+from decision.schema import Aggregation, Feature, ValueType
+from server.errors import Problem
+from server.repo import Repo
+from server.stream_check import stream_problems
+from tests.support.stream_world import SCHEMA, catalog
+
+
+def _buys(events: pd.DataFrame) -> pd.DataFrame:
+    return events.loc[events["event_type"] == "buy"].assign(bought_at=lambda rows: rows["event_time"])
+
+
+def _repo(tmp_path: Path, **changes: Any) -> Repo:
+    transforms = dict.fromkeys(("spending", "demand", "taste"), _buys) | {"looked": lambda events: events}
+    repo = Repo(
+        path=tmp_path,
+        catalog=catalog(tmp_path),
+        transforms=transforms,
+        events=SCHEMA,
+        policy_sources={},
+        model_definitions={},
+        connection_string=None,
+    )
+    return replace(repo, **changes)
+
+
+def _spending(tmp_path: Path, aggregation: Aggregation, value_type: ValueType) -> Repo:
+    """The repo with one more windowed feature of `spending`."""
+    definitions = catalog(tmp_path)
+    spending = definitions.view_by_name["spending"]
+    changed = replace(
+        spending,
+        features=(*spending.features, Feature(name="more", value_type=value_type)),
+        aggregations=(*spending.aggregations, aggregation),
+    )
+    views = tuple(changed if view.name == "spending" else view for view in definitions.views)
+    return _repo(tmp_path, catalog=replace(definitions, views=views))
+
+
+def _said(problems: list[Problem]) -> str:
+    return "\n".join(map(str, problems))
+
+
+def test_views_that_work_have_no_problem(tmp_path: Path) -> None:
+    """The world of the stream tests passes."""
+    assert stream_problems(_repo(tmp_path), Policy()) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "column", "value_type", "said"),
+    [
+        ("maxx", "amount", ValueType.DOUBLE, "maxx"),
+        ("sum", "amuont", ValueType.DOUBLE, "amuont"),
+        ("count", "amount", ValueType.STRING, "more"),
+        ("sum", "category", ValueType.DOUBLE, "category"),
+    ],
+)
+def test_aggregation_that_cannot_work_is_named(
+    tmp_path: Path, function: str, column: str, value_type: ValueType, said: str
+) -> None:
+    """A wrong function, column or type is found without a real event."""
+    aggregation = Aggregation(feature="more", column=column, function=function, window_s=600)
+    problems = stream_problems(_spending(tmp_path, aggregation, value_type), Policy())
+    assert said in _said(problems)
+    assert "spending" in _said(problems)
+
+
+def _raises(events: pd.DataFrame) -> pd.DataFrame:
+    return events[["gone"]]
+
+
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (_raises, "the transformation failed: KeyError("),
+        (lambda _events: None, "returned a NoneType"),
+        (lambda events: events.reset_index(drop=True).set_index(events.index + 1000), "keep the index"),
+        (lambda events: _buys(events).drop(columns="category"), "no column 'category'"),
+    ],
+)
+def test_transformation_that_cannot_work_is_named(tmp_path: Path, transform: Any, said: str) -> None:
+    """A transformation is run on made-up events of every type, alone and together."""
+    problems = stream_problems(_repo(tmp_path, transforms={"spending": _buys, "demand": transform}), Policy())
+    assert said in _said(problems)
