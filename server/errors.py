@@ -75,6 +75,7 @@ EVENT_REASONS = frozenset(
         "EVENT_TIME_MISSING",
         "EVENT_TIME_INVALID",
         "EVENT_TIME_IN_FUTURE",
+        "EVENT_TIME_TOO_OLD",
         "REQUIRED_PROPERTY_MISSING",
         "WRONG_TYPE",
         "TOO_LONG",

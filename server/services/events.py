@@ -81,7 +81,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             record = self._schema.validate_event(event, now_us)
             typed_key(record.customer_id, self._customer_type())
         except EventRefused as error:
-            return InvalidRequestError.of(error.reason, f"events[{index}].{error.field}", str(error))
+            description = str(error).removeprefix(f"{error.field} ")
+            return InvalidRequestError.of(error.reason, f"events[{index}].{error.field}", description)
         except InvalidCustomerError as error:
             return InvalidRequestError.of("INVALID_ID", f"events[{index}].customer_id", error.message)
         return record

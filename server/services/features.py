@@ -108,11 +108,18 @@ def requested_refs(
 def _service_refs(name: str, catalog: Catalog) -> tuple[FeatureRef, ...]:
     service = catalog.service_by_name.get(name)
     if service is None:
-        message = f"no feature service {name!r}{_hint(name, catalog.service_by_name)}"
+        message = f"no feature service {name!r}{_service_hint(name, catalog)}"
         raise UnknownResourceError("UNKNOWN_FEATURE_SERVICE", message, "feature_service", name)
     for ref in service.features:
         _check_stored(ref, "feature_service", catalog)
     return service.features
+
+
+def _service_hint(name: str, catalog: Catalog) -> str:
+    view = catalog.view_by_name.get(name)
+    if view is None or not view.features:
+        return _hint(name, catalog.service_by_name)
+    return f"; {name!r} is a view: ask for its features, such as '{name}:{view.features[0].name}'"
 
 
 def _ref(name: str, field: str, catalog: Catalog) -> FeatureRef:

@@ -194,6 +194,7 @@ BAD_EVENTS = [
     ("EVENT_TIME_MISSING", "event_time", {"event_time": None}),
     ("EVENT_TIME_INVALID", "event_time", {"event_time": Timestamp(seconds=-1)}),
     ("EVENT_TIME_IN_FUTURE", "event_time", {"event_time": stamp(NOW_US + DAY_US)}),
+    ("EVENT_TIME_TOO_OLD", "event_time", {"event_time": stamp(NOW_US - DAY_US)}),
     ("REQUIRED_PROPERTY_MISSING", "properties.fee", {"properties": {"fee": None}}),
     ("WRONG_TYPE", "properties.fee", {"properties": {"fee": "much"}}),
     ("TOO_LONG", "properties.department", {"properties": {"department": "x" * 65}}),
@@ -211,6 +212,14 @@ def test_a_malformed_event_names_field_and_reason(
     refused = refusal(result.error)
     assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
     assert refused.fields == [f"events[0].{field}"]
+    assert refused.message.count(field) == 1
+
+
+def test_a_view_in_place_of_a_service_is_recognized(clinic: Clinic) -> None:
+    """Who asks for a view as if it were a feature service learns the form of a feature."""
+    with pytest.raises(grpc.RpcError) as caught:
+        read(clinic, feature_service="visits", entities=[row(patient_id=7)])
+    assert "'visits:visit_count_30d'" in refusal(caught.value).message
 
 
 def _raw(method: str, data: bytes) -> Call:
