@@ -199,7 +199,7 @@ def phrase(action: Action) -> str:
         case Show():
             return "shows it above scored offers"
         case Boost(factor=factor):
-            return f"{'boosts' if factor >= 1 else 'buries'} its score by {factor:g}"
+            return f"multiplies its score by {factor:g} ({'boost' if factor >= 1 else 'bury'})"
         case Include():
             return "makes it eligible"
         case Exclude():

@@ -159,7 +159,7 @@ def test_reasons_tell_every_act_in_words() -> None:
         ("RULE", "q", "pins it to position 2"),
         ("RULE", "s", "shows it above scored offers, priority 0"),
         ("RULE", "s", "makes it eligible, as it is anyway"),
-        ("RULE", "s", "buries its score by 0.5"),
+        ("RULE", "s", "multiplies its score by 0.5 (bury)"),
         ("SEGMENT", "vip", "read by s"),
         ("VALUE", "a", "value 1"),
     }

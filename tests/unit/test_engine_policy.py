@@ -62,7 +62,7 @@ def test_policy_rule_of_the_brief_fires() -> None:
         "   rule premium_for_spenders: shows it above scored offers, priority 80",
         "   value premium_electronics: value 1",
         "2. soap, score 3, first with probability 0",
-        "   rule for_vips: boosts its score by 3",
+        "   rule for_vips: multiplies its score by 3 (boost)",
         "   segment vip: read by for_vips",
         "   value soap: value 1",
         "3. milk, score 2, first with probability 0",
