@@ -11,6 +11,7 @@ import structlog
 import uvloop
 
 from decision.forest.kernels import warm as warm_forests
+from decision.program import warm as warm_programs
 from online.read import OnlineReader
 from online.store import check_store, connect, connect_async
 from server.application import Application
@@ -90,6 +91,7 @@ async def _clock(settings: Settings, log: RedisLog) -> Clock:
 
 async def _warm() -> None:
     await asyncio.to_thread(warm_forests)
+    await asyncio.to_thread(warm_programs)
 
 
 class _Announce:
