@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from server.errors import ServerError
 
@@ -130,26 +133,47 @@ def load_settings(**options: Any) -> Settings:
     """
     unknown = unknown_variables(os.environ)
     if unknown:
-        raise ConfigError(f"unknown settings in the environment: {', '.join(unknown)}")
+        raise ConfigError("\n".join(f"{name}: there is no such setting{_hint(name)}" for name in unknown))
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problem(item, given) for item in error.errors())) from error
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        place = PREFIX + field[1].upper() if field else "settings"
+        raise ConfigError(f"{place}: not JSON; set its parts one by one, as {place}__NAME") from error
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """`WAYPOST_` variables that name no setting."""
-    known = OTHER_VARIABLES | {PREFIX + name.upper() for name in _flat_names()}
-    known |= {PREFIX + name.upper() for name in Settings.model_fields}
+    known = _known_variables()
     return sorted(name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+
+
+def _known_variables() -> frozenset[str]:
+    names = {*_flat_names(), *Settings.model_fields}
+    return OTHER_VARIABLES | {PREFIX + name.upper() for name in names}
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name.upper(), _known_variables(), n=1)
+    return f"; did you mean {near[0]}?" if near else "; `waypost config show` lists all of them"
+
+
+def _problem(item: ErrorDetails, options: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, under the name by which it was given."""
+    place = "__".join(map(str, item["loc"]))
+    name = "--" + place.replace("_", "-") if place in options else PREFIX + place.upper()
+    return f"{name}: {item['msg']}, got {redacted(item['input'])!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effective:
-    """One effective setting; `source` is `default`, `environment` or `option`."""
+    """One effective setting; `source` is `default`, `environment` or `option`, and `value` None where none is set."""
 
     name: str
-    value: str
+    value: str | None
     source: str
 
 
@@ -161,7 +185,8 @@ def describe(settings: Settings, options: frozenset[str] = frozenset()) -> list[
         value: Any = dump
         for part in name.split("__"):
             value = value[part]
-        rows.append(Effective(name=name, value=redacted(value), source=_source(name, options)))
+        shown = None if value is None else redacted(value)
+        rows.append(Effective(name=name, value=shown, source=_source(name, options)))
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,6 +13,7 @@ from server.commands.output import REFUSED, reports_errors, say, say_json
 
 if TYPE_CHECKING:
     from server.checking import Report
+    from server.errors import Problem
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +42,17 @@ def check(repo: Repo = None, as_json: AsJson = False) -> None:
         raise typer.Exit(REFUSED)
 
 
+def plain(problem: Problem) -> Problem:
+    """The problem with its file named once and without pointers to pages about the library that found it."""
+    prefix = re.compile(rf"^(\S*/)?{re.escape(problem.file)}: ") if problem.file else None
+    lines = [line for line in problem.message.splitlines() if "errors.pydantic.dev" not in line]
+    texts = [prefix.sub("", line) if prefix else line for line in lines]
+    return dataclasses.replace(problem, message="\n  ".join(texts))
+
+
 def _print(report: Report) -> None:
     for problem in report.problems:
-        say(f"error: {problem}")
+        say(f"error: {plain(problem)}")
     if report.findings:
         say(report.rendered)
     say(report.summary)
@@ -50,7 +61,7 @@ def _print(report: Report) -> None:
 def _as_json(report: Report) -> dict[str, Any]:
     problems = [
         {"severity": "error", "code": "repo", "message": item.message, "file": item.file, "line": item.line}
-        for item in report.problems
+        for item in map(plain, report.problems)
     ]
     findings = [
         {

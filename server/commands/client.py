@@ -10,6 +10,7 @@ import typer
 
 from server.commands.options import DEFAULT_TARGET, AsJson, Target
 from server.commands.output import fail, reports_errors, say, say_json, table
+from server.wording import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +65,7 @@ def features(
 
     Example: `waypost features purchase_history:last_month_total --key customer_id=17`
     """
+    from server.commands.as_json import features_json
     from server.commands.calls import TIMEOUT_S, channel_to, key_and_value
     from server.commands.render import features_text
     from waypost.features.v1 import features_pb2, features_pb2_grpc
@@ -79,7 +81,10 @@ def features(
     )
     with channel_to(target) as channel:
         response = features_pb2_grpc.FeatureServiceStub(channel).GetOnlineFeatures(request, timeout=TIMEOUT_S)
-    _show(response, as_json, features_text)
+    if as_json:
+        say_json(features_json(response))
+    else:
+        say(features_text(response))
 
 
 @reports_errors
@@ -109,7 +114,7 @@ def publish(
             refused += len(response.results) - response.accepted_count
             _show(response, as_json, publish_text)
     if refused:
-        raise fail(f"{refused} events were refused")
+        raise fail(f"{counted(refused, 'event')} refused")
 
 
 @reports_errors
@@ -118,6 +123,7 @@ def status(target: Target = DEFAULT_TARGET, as_json: AsJson = False) -> None:
 
     Example: `waypost status --target 127.0.0.1:50051`
     """
+    from server.commands.as_json import status_json
     from server.commands.calls import TIMEOUT_S, channel_to
     from server.commands.render import status_rows
     from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
@@ -127,9 +133,9 @@ def status(target: Target = DEFAULT_TARGET, as_json: AsJson = False) -> None:
             admin_pb2.GetStatusRequest(), timeout=TIMEOUT_S
         )
     if as_json:
-        _show(response, as_json=True, text=str)
+        say_json(status_json(response))
     else:
-        table(f"Server at {target}", ("what", "value"), status_rows(response))
+        table(f"Server at {target}", ("what", "value"), status_rows(response), folded="value")
 
 
 @reports_errors
@@ -168,9 +174,9 @@ def advance(
 
 
 def _show(message: Any, as_json: bool, text: Any) -> None:
-    from google.protobuf.json_format import MessageToDict
+    from server.commands.as_json import message_json
 
     if as_json:
-        say_json(MessageToDict(message, always_print_fields_with_no_presence=True))
+        say_json(message_json(message))
     else:
         say(text(message))

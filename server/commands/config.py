@@ -30,5 +30,5 @@ def show(as_json: AsJson = False) -> None:
     if as_json:
         say_json([dataclasses.asdict(row) for row in rows])
     else:
-        cells = [(row.name, row.value, row.source, PREFIX + row.name.upper()) for row in rows]
-        table("Settings", ("setting", "value", "source", "variable"), cells)
+        cells = [(PREFIX + row.name.upper(), row.value or "–", row.source) for row in rows]
+        table("Settings", ("variable", "value", "source"), cells, folded="value")

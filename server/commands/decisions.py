@@ -28,14 +28,13 @@ def explain(decision_id: Id, data_dir: DataDir = None, as_json: AsJson = False) 
 
     Example: `waypost explain 01935c2e-…`
     """
-    from google.protobuf.json_format import MessageToDict
-
+    from server.commands.as_json import message_json
     from server.commands.explanation import record_text
     from server.config import load_settings
 
     record = _find(load_settings(data_dir=data_dir), decision_id)
     if as_json:
-        say_json(MessageToDict(record, always_print_fields_with_no_presence=True))
+        say_json(message_json(record))
     else:
         say(record_text(record))
 

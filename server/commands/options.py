@@ -14,6 +14,10 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data is 
 RedisUrl = Annotated[
     str | None, typer.Option("--redis-url", help="Your Redis or Valkey; without it one is started here.")
 ]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", help="The Redis or Valkey to use; needed here or as WAYPOST_REDIS_URL."),
+]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 GrpcPort = Annotated[
     int | None, typer.Option("--grpc-port", help="0 picks a free one.", show_default="50051")

@@ -35,11 +35,11 @@ def say_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: str) -> None:
+    """A table for people; where it is too wide, the column `folded` is folded and the others stay whole."""
     grid = Table(title=title, title_justify="left")
     for column in columns:
-        grid.add_column(column, overflow="fold")
+        grid.add_column(column, overflow="fold", no_wrap=column != folded)
     for row in rows:
         grid.add_row(*(cell.replace("[", r"\[") for cell in row))
     console.print(grid)

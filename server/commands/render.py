@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from server.commands.calls import details_of, text_of
+from server.wording import counted
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 from waypost.events.v1 import events_pb2
@@ -61,7 +62,7 @@ def _feature(column: features_pb2.FeatureColumn, width: int) -> str:
 
 def publish_text(response: events_pb2.PublishEventsResponse) -> str:
     """How many were accepted, and why the others were not."""
-    lines = [f"{response.accepted_count} of {len(response.results)} events accepted"]
+    lines = [f"{response.accepted_count} of {counted(len(response.results), 'event')} accepted"]
     for result in response.results:
         if not result.accepted:
             lines += [f"{result.event_id or '(no id)'}: {result.error.message}", *details_of(result.error)]
@@ -80,5 +81,7 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
     ]
     for part in response.partitions:
         current = part.watermark.ToJsonString() if part.watermark.ByteSize() else "nothing yet"
-        rows.append((f"partition {part.partition}", f"{part.lag} records behind, features as of {current}"))
+        rows.append(
+            (f"partition {part.partition}", f"{counted(part.lag, 'record')} behind, features as of {current}")
+        )
     return rows

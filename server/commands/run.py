@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.options import Clock, DataDir, GrpcPort, Host, HttpPort, Partitions, RedisUrl, Repo
+from server.commands.options import (
+    Clock,
+    DataDir,
+    GrpcPort,
+    Host,
+    HttpPort,
+    Partitions,
+    RedisUrl,
+    Repo,
+    StoreUrl,
+)
 from server.commands.output import reports_errors, say
+from server.wording import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -50,7 +61,7 @@ def up(  # noqa: PLR0917 - the options of a command
         if history is not None:
             _backfill(stack.settings, stack.redis_url, history)
         for view, count in load_batch_views(stack.settings, stack.redis_url).items():
-            say(f"{view}: {count} entities online")
+            say(f"{view}: {counted(count, 'entity', 'entities')} online")
 
     def announce(stack: Stack) -> None:
         say(f"gRPC    {stack.target}")
@@ -79,7 +90,7 @@ def up(  # noqa: PLR0917 - the options of a command
 def serve(
     repo: Repo = None,
     data_dir: DataDir = None,
-    redis_url: RedisUrl = None,
+    redis_url: StoreUrl = None,
     host: Host = None,
     grpc_port: GrpcPort = None,
     http_port: HttpPort = None,
@@ -110,7 +121,7 @@ def serve(
 def materializer(
     repo: Repo = None,
     data_dir: DataDir = None,
-    redis_url: RedisUrl = None,
+    redis_url: StoreUrl = None,
     partitions: Partitions = None,
     clock: Clock = None,
 ) -> None:
@@ -132,7 +143,7 @@ def backfill(
     events: Annotated[Path, typer.Argument(help="Parquet of events, in any order.")],
     repo: Repo = None,
     data_dir: DataDir = None,
-    redis_url: RedisUrl = None,
+    redis_url: StoreUrl = None,
     partitions: Partitions = None,
 ) -> None:
     """Compute features from the past, offline and online, with the code that the stream uses.
@@ -153,9 +164,10 @@ def _backfill(settings: Settings, redis_url: str, events: Path) -> None:
     with Progress() as bar:
         report = backfill_file(settings, redis_url, events, _progress(bar))
     rows = sum(report.offline_rows.values())
-    say(f"{report.event_count} events, {rows} offline rows in {report.seconds:.1f} s")
+    made = f"{counted(report.event_count, 'event')}, {counted(rows, 'offline row')}"
+    say(f"{made} in {report.seconds:.1f} s")
     for kind, count in report.online_entities.items():
-        say(f"  {count} entities of kind {kind} online")
+        say(f"  {counted(count, 'entity', 'entities')} of kind {kind} online")
 
 
 def store_url(settings: Settings) -> str:

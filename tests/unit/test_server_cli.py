@@ -8,11 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner
 
 from server.cli import app
+from server.commands.as_json import features_json, status_json
 from server.commands.calls import key_and_value
+from server.commands.check import plain
+from server.errors import Problem
 from server.scaffold import project_name
+from server.wording import counted
+from waypost.admin.v1 import admin_pb2
+from waypost.features.v1 import features_pb2
 
 ROOT = Path(__file__).parents[2]
 CLINIC = Path(__file__).parents[1] / "fixtures" / "clinic"
@@ -88,6 +95,54 @@ def test_config_show_names_sources_and_hides_passwords(monkeypatch: pytest.Monke
         "source": "environment",
     }
     assert "secret" not in result.stdout
+
+
+def test_config_show_breaks_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 80 columns every variable stands whole, and what is not set is a dash, null in JSON."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = subprocess.run(
+        [sys.executable, "-m", "server.cli", "config", "show"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "WAYPOST_LIMITS__MAX_CONCURRENT_CALLS │ 1000" in shown
+    assert "WAYPOST_REDIS_URL                    │ –" in shown
+    rows = {row["name"]: row for row in json.loads(runner.invoke(app, ["config", "show", "--json"]).stdout)}
+    assert rows["redis_url"]["value"] is None
+
+
+def test_json_has_null_for_what_never_was() -> None:
+    """A feature that was never written and a partition that was never applied have no time, not the epoch's."""
+    stamps = [Timestamp(), Timestamp(seconds=1)]
+    columns = [features_pb2.FeatureColumn(name="v:f", event_timestamps=stamps)]
+    shown = features_json(features_pb2.GetOnlineFeaturesResponse(columns=columns))
+    assert shown["columns"][0]["eventTimestamps"] == [None, "1970-01-01T00:00:01Z"]
+    partitions = [admin_pb2.PartitionStatus(watermark=stamp) for stamp in (Timestamp(), None, stamps[1])]
+    state = status_json(admin_pb2.GetStatusResponse(partitions=partitions))
+    assert [part["watermark"] for part in state["partitions"]] == [None, None, "1970-01-01T00:00:01Z"]
+
+
+def test_check_names_a_file_once() -> None:
+    """Problems of one file stand under its name, without the library's pointers to its own pages."""
+    text = "events.yaml: types: wrong\n/tmp/r/events.yaml: customer: missing\n  see https://errors.pydantic.dev/x"
+    shown = str(plain(Problem(message=text, file="events.yaml")))
+    assert shown == "events.yaml: types: wrong\n  customer: missing"
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 entities"), (1, "1 entity"), (2, "2 entities")])
+def test_counts_agree_with_their_noun(count: int, text: str) -> None:
+    """One is singular."""
+    assert counted(count, "entity", "entities") == text
+
+
+def test_only_up_says_that_it_starts_a_store() -> None:
+    """Commands that need a store do not promise one."""
+    promise = "one is started here"
+    for command in ("up", "serve", "materializer", "backfill"):
+        shown = " ".join(runner.invoke(app, [command, "--help"], env={"COLUMNS": "300"}).stdout.split())
+        assert (promise in shown) == (command == "up")
 
 
 def test_wrong_settings_end_with_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

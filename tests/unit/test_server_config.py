@@ -27,14 +27,27 @@ def test_options_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 def test_numbers_are_bounded(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     """A number out of bounds is refused before anything starts."""
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=f"^{name}: .*, got '{value}'$"):
+        load_settings()
+
+
+def test_a_wrong_option_is_named_as_an_option() -> None:
+    """Who typed `--grpc-port` does not look for a variable."""
+    with pytest.raises(ConfigError, match=r"^--grpc-port: "):
+        load_settings(grpc_port=70_000)
+
+
+def test_a_group_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group of settings may be set whole, as JSON; what is none is refused by its name."""
+    monkeypatch.setenv("WAYPOST_LIMITS", "many")
+    with pytest.raises(ConfigError, match=r"^WAYPOST_LIMITS: not JSON"):
         load_settings()
 
 
 def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A misspelt setting is an error, not a silent default."""
     monkeypatch.setenv("WAYPOST_PARTITION", "3")
-    with pytest.raises(ConfigError, match="WAYPOST_PARTITION"):
+    with pytest.raises(ConfigError, match=r"^WAYPOST_PARTITION: .* did you mean WAYPOST_PARTITIONS\?$"):
         load_settings()
 
 
