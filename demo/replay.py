@@ -103,7 +103,7 @@ class Replay:
         reachable = [visit for visit in visits if visit.bought & set(self._categories.values())]
         chosen = random.Random(SEED).sample(reachable, min(self._decisions, len(reachable)))
         decided = {visit.basket_id for visit in chosen}
-        self.outcome.story = _story(visits, _last_viewed(events), frozenset(self._categories.values()))
+        self.outcome.story = _story(visits, _last_viewed(events), frozenset(self._baselines.popular[:10]))
         bought = events.loc[events["event_type"] == "purchase"]
         self.outcome.top_spender = str(bought.groupby("customer_id")["sales_value"].sum().idxmax())
         for step in steps(events, visits):
@@ -189,7 +189,7 @@ def count_segment_changes(
 
 
 def _story(visits: list[Visit], last_viewed: Mapping[str, str], offered: frozenset[str]) -> Story | None:
-    """The first visit in which a cart is left for a while before it is paid, and what was viewed last is on offer."""
+    """The first visit in which a cart is left for a while before it is paid, and what was viewed last is `offered`."""
     for visit in visits:
         left_for_a_while = visit.paid_us - visit.starts_us > 2 * ABANDONED_US
         if left_for_a_while and last_viewed.get(visit.basket_id) in offered:
