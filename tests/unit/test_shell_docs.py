@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from streaming.events import EventSchema, EventType, PropertySchema
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LOCKS = ("requirements.lock", "requirements-runtime.lock")
@@ -37,6 +39,16 @@ def test_readme_python_parses() -> None:
     assert blocks
     for block in blocks:
         ast.parse(block)
+
+
+def test_events_page_shows_a_file_that_loads() -> None:
+    """The example of docs/events.md is a valid events.yaml, and every key that one may have is on the page."""
+    page = (ROOT / "docs" / "events.md").read_text()
+    example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    EventSchema.parse(example[1])
+    for model in (EventSchema, EventType, PropertySchema):
+        assert [name for name in model.model_fields if f"`{name}`" not in page] == []
 
 
 def test_makefile_stays_small() -> None:
