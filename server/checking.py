@@ -15,6 +15,7 @@ from server.errors import Problem, RepoError
 from server.models import parse_definitions
 from server.repo import EVENTS_FILE, Repo, load_repo
 from server.stream_check import stream_problems
+from server.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +48,8 @@ def check_repo(path: Path) -> Report:
         definitions = {} if problems else repo.model_definitions
         checked = check_policy(repo.catalog, repo.policy_sources, definitions, repo.events.customer)
     except RepoError as error:
-        return Report(
-            problems=error.problems, summary=f"{len(error.problems)} errors: the repo cannot be served"
-        )
+        errors = counted(len(error.problems), "error")
+        return Report(problems=error.problems, summary=f"{errors}: the repo cannot be served")
     if checked.policy is not None and not problems:
         try:
             Bundle.build(repo.catalog, checked.policy, {}, repo.events.customer)
@@ -94,12 +94,13 @@ def _model_problems(repo: Repo) -> list[Problem]:
 
 def _summary(repo: Repo, problems: list[Problem], findings: tuple[Finding, ...]) -> str:
     errors = len(problems) + sum(item.severity is Severity.ERROR for item in findings)
-    warnings = sum(item.severity is Severity.WARNING for item in findings)
+    warnings = counted(sum(item.severity is Severity.WARNING for item in findings), "warning")
     if errors:
-        return f"{errors} errors, {warnings} warnings: the repo cannot be served"
-    return f"ok: {_counts(repo.catalog)}, {len(repo.events.types)} event types, {warnings} warnings"
+        return f"{counted(errors, 'error')}, {warnings}: the repo cannot be served"
+    return f"ok: {_counts(repo.catalog)}, {counted(len(repo.events.types), 'event type')}, {warnings}"
 
 
 def _counts(catalog: Catalog) -> str:
     features = sum(len(view.features) for view in catalog.views)
-    return f"{len(catalog.views)} views, {features} features, {len(catalog.services)} feature services"
+    parts = ((len(catalog.views), "view"), (features, "feature"), (len(catalog.services), "feature service"))
+    return ", ".join(counted(count, noun) for count, noun in parts)
