@@ -79,12 +79,14 @@ class Child:
         """Start the process again if it has died.
 
         Raises:
-            StackError: If it died quickly several times in a row.
+            StackError: If it ended by itself, quickly, several times in a row.
         """
         if self._process is None or self.alive:
             return
         lived_s = time.monotonic() - self._started_at
-        self._quick_deaths = self._quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
+        # One that was killed from outside is simply started again; one that ends by itself at once has a reason to.
+        gave_up = self._process.returncode > 0 and lived_s < QUICK_DEATH_S
+        self._quick_deaths = self._quick_deaths + 1 if gave_up else 0
         log.warning(
             "child.died",
             name=self.name,
