@@ -134,8 +134,8 @@ def _segments(weighing: Weighing) -> tuple[str, ...]:
 def _feature_ages(frame: Frame, now_us: int) -> tuple[ViewAge, ...]:
     newest: dict[str, int] = {}
     for block in (frame.customer, frame.candidates):
-        for view, event_us in block.newest_us_by_view().items():
-            newest[view] = max(newest.get(view, 0), event_us)
+        for view, event_us in zip(block.layout.views, block.event_us, strict=True):
+            newest[view] = max(newest.get(view, 0), int(event_us.max(initial=0)))
     return tuple(
         ViewAge(view=view, age_us=now_us - event_us if event_us else None)
         for view, event_us in sorted(newest.items())
@@ -157,13 +157,15 @@ def _degradations(
 
 def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, ...]:
     """Nothing is stored under the customer's own key."""
+    views = frame.customer.layout.views
     statuses = [
         status
-        for view, cells in frame.customer.view_statuses()
-        if view in plan.customer_keyed_views
-        for status in cells
+        for view, status in zip(
+            frame.customer.layout.view_of.tolist(), frame.customer.statuses[:, 0].tolist(), strict=True
+        )
+        if views[view] in plan.customer_keyed_views
     ]
-    if not statuses or any(status is not Status.NOT_FOUND for status in statuses):
+    if not statuses or any(status != Status.NOT_FOUND for status in statuses):
         return ()
     return _degradation(
         DegradationKind.UNKNOWN_CUSTOMER, plan.customer_key, "nothing is stored for this customer"
@@ -172,10 +174,9 @@ def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, .
 
 def _stale(frame: Frame) -> tuple[Degradation, ...]:
     views = {
-        view
+        block.layout.views[view]
         for block in (frame.customer, frame.candidates)
-        for view, statuses in block.view_statuses()
-        if Status.STALE in statuses
+        for view in block.layout.view_of[(block.statuses == Status.STALE).any(axis=1)].tolist()
     }
     detail = "older than the view's TTL, and used"
     return tuple(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from decision.errors import BundleError, InvalidCustomerError
+from decision.frame import Layout
 from decision.lang import names
 from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
 from decision.program import Program
@@ -97,6 +98,8 @@ class PlacementPlan:
         offers: All offers that can appear here: listed, added by rules, or fallback, in file order.
         customer_refs: Features to read once, sorted.
         candidate_refs: Features to read per candidate, sorted.
+        customer_layout: The columns of the customer's block, as `customer_refs`.
+        candidate_layout: The columns of the candidates' block, as `candidate_refs`.
         memberships: Customer-level segments as (segment, canonical name of its stored membership).
         customer_key: Name of the customer join key.
         scoring: How the model's rows are made, or None where there is no model to score with.
@@ -112,6 +115,8 @@ class PlacementPlan:
     caps: tuple[CapPlan, ...]
     customer_refs: tuple[FeatureRef, ...]
     candidate_refs: tuple[FeatureRef, ...]
+    customer_layout: Layout
+    candidate_layout: Layout
     memberships: tuple[tuple[str, str], ...]
     customer_key: str
     customer_key_type: ValueType

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import count
 
 from decision.errors import BundleError
+from decision.frame import layout_of
 from decision.lang.syntax import Expr, references
 from decision.plan import CONTEXT, OFFER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan, key_type
 from decision.policy import (
@@ -51,6 +52,8 @@ class Planner:
         own = [(offer.name, offer.when) for offer in offers if offer.when is not None]
         places = {name: place for place, (name, _) in enumerate(own, len(per_candidate))}
         refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
+        customer_refs = tuple(ref for ref in refs if self._view(ref).name in self._customer_views)
+        candidate_refs = tuple(ref for ref in refs if ref.view not in self._customer_views)
         return PlacementPlan(
             placement=placement,
             request_program=Program.compile(_conditions(rules, per_candidate=False)),
@@ -61,8 +64,10 @@ class Planner:
             },
             rules=rules,
             caps=caps,
-            customer_refs=tuple(ref for ref in refs if self._view(ref).name in self._customer_views),
-            candidate_refs=tuple(ref for ref in refs if ref.view not in self._customer_views),
+            customer_refs=customer_refs,
+            candidate_refs=candidate_refs,
+            customer_layout=layout_of(self.catalog, customer_refs),
+            candidate_layout=layout_of(self.catalog, candidate_refs),
             memberships=tuple((segment, name) for name, segment in self._memberships.items()),
             customer_key=self.customer_key,
             customer_key_type=key_type(self.catalog, self.customer_key),

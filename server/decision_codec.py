@@ -11,10 +11,10 @@ from google.protobuf.struct_pb2 import Struct
 
 from decision.bundle import PlacementPlan
 from decision.engine import ENGINE_VERSION
-from decision.frame import Block, Frame
+from decision.frame import Block, Frame, layout_of
 from decision.policy import Offer
 from decision.record import Decision, Degradation, DegradationKind, RankedOffer, Request, ViewAge
-from decision.schema import Catalog, FeatureRef, Status, Value, ValueType
+from decision.schema import Catalog, FeatureRef, Value
 from server.values import column_to_proto, context_value, from_proto, timestamp
 from waypost.decision.v1 import decision_pb2
 
@@ -162,40 +162,43 @@ def record_bytes(record: decision_pb2.DecisionRecord) -> bytes:
     return record.SerializeToString(deterministic=True)
 
 
-def frame_from_record(record: decision_pb2.DecisionRecord) -> Frame:
-    """The values that a recorded decision was made on."""
+def frame_from_record(record: decision_pb2.DecisionRecord, catalog: Catalog) -> Frame:
+    """The values that a recorded decision was made on; `catalog` is that of its bundle."""
     return Frame(
-        customer=_block_from_proto(record.customer, (CUSTOMER_ROW,)),
-        candidates=_block_from_proto(record.candidates, tuple(record.candidates.rows)),
+        customer=_block_from_proto(record.customer, (CUSTOMER_ROW,), catalog),
+        candidates=_block_from_proto(record.candidates, tuple(record.candidates.rows), catalog),
     )
 
 
 def _block(block: Block, catalog: Catalog, *, with_rows: bool) -> decision_pb2.VectorBlock:
-    columns = zip(block.names, block.values, block.statuses, block.event_us, strict=True)
+    layout = block.layout
+    event_us = block.event_us.tolist()
+    columns = zip(layout.names, block.values(), block.statuses.tolist(), layout.view_of.tolist(), strict=True)
     return decision_pb2.VectorBlock(
         rows=block.rows if with_rows else (),
         columns=[
             decision_pb2.VectorColumn(
                 name=name,
-                values=column_to_proto(values, _value_type(name, catalog)),
-                statuses=[int(status) for status in statuses],  # type: ignore[misc]
-                event_timestamps_us=event_us,
+                values=column_to_proto(values, catalog.feature(_ref(name)).value_type),
+                statuses=statuses,
+                event_timestamps_us=event_us[view],
             )
-            for name, values, statuses, event_us in columns
+            for name, values, statuses, view in columns
         ],
     )
 
 
-def _value_type(name: str, catalog: Catalog) -> ValueType:
-    view, _, feature = name.partition(".")
-    return catalog.feature(FeatureRef(view=view, feature=feature)).value_type
-
-
-def _block_from_proto(message: decision_pb2.VectorBlock, rows: tuple[str, ...]) -> Block:
-    return Block(
-        rows=rows,
-        names=tuple(column.name for column in message.columns),
-        values=tuple(tuple(from_proto(value) for value in column.values) for column in message.columns),
-        statuses=tuple(tuple(Status(status) for status in column.statuses) for column in message.columns),
-        event_us=tuple(tuple(column.event_timestamps_us) for column in message.columns),
+def _block_from_proto(message: decision_pb2.VectorBlock, rows: tuple[str, ...], catalog: Catalog) -> Block:
+    columns = message.columns
+    return Block.of(
+        layout_of(catalog, (_ref(column.name) for column in columns)),
+        rows,
+        [[from_proto(value) for value in column.values] for column in columns],
+        [column.statuses for column in columns],
+        [column.event_timestamps_us for column in columns],
     )
+
+
+def _ref(name: str) -> FeatureRef:
+    view, _, feature = name.partition(".")
+    return FeatureRef(view=view, feature=feature)

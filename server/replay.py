@@ -56,7 +56,7 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
         raise ReplayError(f"bundle {record.bundle_version} decided, this is {bundle.version}")
     plan = bundle.placement(record.request.placement)
     request = request_from_proto(record.request, plan)
-    frame = frame_from_record(record)
+    frame = frame_from_record(record, bundle.catalog)
     degraded = degradations_from_proto(record.degraded)
     decision = run_engine(request, frame, bundle, record.decided_at_us, record.seed, degraded)
     contents = contents_of(bundle.policy.offers)

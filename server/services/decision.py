@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from decision import errors as engine_errors
-from decision.frame import Block, Frame
+from decision.frame import Block, Frame, Layout
 from decision.plan import PlacementPlan
 from decision.record import Degradation, DegradationKind, Request
 from decision.validate import check_request
@@ -138,7 +138,10 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
             now_us,
             timeout_s,
         )
-        frame = Frame(customer=_block((CUSTOMER_ROW,), customer), candidates=_block(names, candidates))
+        frame = Frame(
+            customer=_block(plan.customer_layout, (CUSTOMER_ROW,), customer),
+            candidates=_block(plan.candidate_layout, names, candidates),
+        )
         timed_out = time.monotonic() - started >= timeout_s
         return frame, _store_degradation(customer.error, timed_out=timed_out)
 
@@ -172,14 +175,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
             self._metrics.decision_stage_seconds.labels(stage).observe(end - start)
 
 
-def _block(rows: Sequence[str], columns: Columns) -> Block:
-    return Block(
-        rows=tuple(rows),
-        names=tuple(str(ref) for ref in columns.refs),
-        values=tuple(map(tuple, columns.values)),
-        statuses=tuple(map(tuple, columns.statuses)),
-        event_us=tuple(map(tuple, columns.event_us)),
-    )
+def _block(layout: Layout, rows: Sequence[str], columns: Columns) -> Block:
+    return Block.of(layout, rows, columns.values, columns.statuses, columns.event_us)
 
 
 def _store_degradation(error: str | None, *, timed_out: bool) -> tuple[Degradation, ...]:

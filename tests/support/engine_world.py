@@ -7,7 +7,7 @@ from typing import Any
 
 from decision.bundle import Bundle, ModelHandle
 from decision.engine import Decision, Request, decide
-from decision.frame import Block, Frame
+from decision.frame import Block, Frame, Layout, layout_of
 from decision.lang.syntax import NOWHERE, Compare, CompareOp, Expr, Literal, Ref
 from decision.plan import PlacementPlan
 from decision.policy import Action, Cap, Offer, Placement, Policy, Rule, Segment, Selector
@@ -80,14 +80,13 @@ def rule(name: str, *actions: Action, when: Expr = TRUE, **parts: Any) -> Rule:
 
 def cap(name: str, counter: str, limit: int, selector: Selector | None = None) -> Cap:
     """A cap on every placement."""
-    view, _, feature = counter.partition(".")
     return Cap(
         name=name,
         placement=None,
         limit=limit,
         window_s=7 * 86_400,
         selector=selector,
-        counter=FeatureRef(view=view, feature=feature),
+        counter=_ref(counter),
         span=NOWHERE,
     )
 
@@ -124,15 +123,36 @@ def frame(
 def block(rows: Mapping[str, Mapping[str, Value]]) -> Block:
     """A block out of rows; what a row lacks is NOT_FOUND."""
     names = tuple(dict.fromkeys(name for row in rows.values() for name in row))
-    return Block(
-        rows=tuple(rows),
-        names=names,
-        values=tuple(tuple(row.get(name) for row in rows.values()) for name in names),
-        statuses=tuple(tuple(_status(row, name) for row in rows.values()) for name in names),
-        event_us=tuple(
-            tuple(NOW_US - HOUR_US if name in row else 0 for row in rows.values()) for name in names
-        ),
+    return Block.of(
+        layout(*names),
+        tuple(rows),
+        [[row.get(name) for row in rows.values()] for name in names],
+        [[_status(row, name) for row in rows.values()] for name in names],
+        [[NOW_US - HOUR_US if name in row else 0 for row in rows.values()] for name in names],
     )
+
+
+def cells(row: str, columns: Mapping[str, tuple[Value, Status, int]]) -> Block:
+    """A block of one row out of (value, status, event time) by column."""
+    parts = tuple(zip(*columns.values(), strict=True))
+    values, statuses, event_us = parts or ((), (), ())
+    return Block.of(
+        layout(*columns),
+        (row,),
+        [[value] for value in values],
+        [[status] for status in statuses],
+        [[us] for us in event_us],
+    )
+
+
+def layout(*names: str) -> Layout:
+    """The columns as the catalog types them."""
+    return layout_of(CATALOG, [_ref(name) for name in names])
+
+
+def _ref(name: str) -> FeatureRef:
+    view, _, feature = name.partition(".")
+    return FeatureRef(view=view, feature=feature)
 
 
 def _status(row: Mapping[str, Value], name: str) -> Status:

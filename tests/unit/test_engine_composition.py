@@ -29,6 +29,7 @@ from tests.support.engine_world import (
     ask,
     block,
     cap,
+    cells,
     compare,
     frame,
     offer,
@@ -319,13 +320,8 @@ def test_missing_model_scores_by_value_and_says_so() -> None:
 
 def test_unknown_customer_is_marked_and_still_decided() -> None:
     """Where nothing is stored under the customer's key the answer comes from defaults and rules, and says so."""
-    missing = Block(
-        rows=("c",),
-        names=("profile.age", "segments.vip"),
-        values=((None,), (None,)),
-        statuses=((Status.NOT_FOUND,), (Status.NOT_FOUND,)),
-        event_us=((0,), (0,)),
-    )
+    nothing = (None, Status.NOT_FOUND, 0)
+    missing = cells("c", {"profile.age": nothing, "segments.vip": nothing})
     decision = ask(world([A]), Frame(customer=missing, candidates=Block.empty(("a",))))
     assert shown(decision) == ["a"]
     assert [d.kind for d in decision.degraded] == [DegradationKind.UNKNOWN_CUSTOMER]
@@ -334,13 +330,7 @@ def test_unknown_customer_is_marked_and_still_decided() -> None:
 
 def test_stale_values_are_used_and_named() -> None:
     """A STALE value decides, and its view is listed as degraded."""
-    stale = Block(
-        rows=("c",),
-        names=("profile.spend",),
-        values=((900.0,),),
-        statuses=((Status.STALE,),),
-        event_us=((NOW_US - 5,),),
-    )
+    stale = cells("c", {"profile.spend": (900.0, Status.STALE, NOW_US - 5)})
     bundle = world([A], [rule("r", TagDecision(name="t"), when=compare("profile.spend", ">", 500.0))])
     decision = ask(bundle, Frame(customer=stale, candidates=Block.empty(())))
     assert decision.tags == ("t",)
@@ -352,10 +342,8 @@ def test_stale_values_are_used_and_named() -> None:
 def test_only_present_and_stale_cells_carry_a_value(status: Status) -> None:
     """A value under any other status reads as NULL, and so does a NaN."""
     over = rule("r", TagDecision(name="t"), when=compare("profile.spend", ">", 500.0))
-    cells = Block(
-        rows=("c",), names=("profile.spend",), values=((900.0,),), statuses=((status,),), event_us=((1,),)
-    )
-    assert ask(world([A], [over]), Frame(customer=cells, candidates=Block.empty(()))).tags == ()
+    customer = cells("c", {"profile.spend": (900.0, status, 1)})
+    assert ask(world([A], [over]), Frame(customer=customer, candidates=Block.empty(()))).tags == ()
     assert ask(world([A], [over]), frame({"profile.spend": float("nan")})).tags == ()
 
 

@@ -32,6 +32,7 @@ from tests.support.engine_world import (
     compare,
     frame,
     home,
+    layout,
     offer,
     rule,
     world,
@@ -214,7 +215,7 @@ def test_bundle_is_immutable() -> None:
 def test_block_refuses_another_shape() -> None:
     """Columns of uneven length, repeated names and a customer's block of two rows are programming errors."""
     with pytest.raises(FrameError, match="shape"):
-        Block(rows=("a",), names=("v.f",), values=((1, 2),), statuses=((Status.PRESENT,),), event_us=((0,),))
+        Block.of(layout("profile.age"), ("a",), [[1, 2]], [[Status.PRESENT]], [[0]])
     with pytest.raises(FrameError, match="unique"):
         Block.empty(("a", "a"))
     with pytest.raises(FrameError, match="one row"):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from decision.frame import Block, Frame
-from decision.schema import Catalog, Feature, JoinKey, Status, Value, ValueType, View
+from decision.frame import Block, Frame, layout_of
+from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
 from server import decision_files, ids
 from server.config import DecisionLogBounds
 from server.decision_codec import CUSTOMER_ROW, Decided, frame_from_record, record_to_proto
@@ -44,20 +44,20 @@ CATALOG = Catalog(project="p", views=(View(name="v", join_keys=(KEY,), features=
 
 def decided(number: int = 0) -> Decided:
     """A decision on a value of every type, and the same feature missing for an offer."""
-    names = tuple(f"v.{feature.name}" for feature in FEATURES)
-    customer = Block(
-        rows=(CUSTOMER_ROW,),
-        names=names,
-        values=tuple((value,) for value in VALUES.values()),
-        statuses=((Status.PRESENT,),) * len(names),
-        event_us=((5,),) * len(names),
+    one = len(FEATURES)
+    customer = Block.of(
+        layout_of(CATALOG, [FeatureRef(view="v", feature=feature.name) for feature in FEATURES]),
+        (CUSTOMER_ROW,),
+        [[value] for value in VALUES.values()],
+        [[Status.PRESENT]] * one,
+        [[5]] * one,
     )
-    candidates = Block(
-        rows=("a", "b"),
-        names=("v.string",),
-        values=((None, "x"),),
-        statuses=((Status.NOT_FOUND, Status.STALE),),
-        event_us=((0, 7),),
+    candidates = Block.of(
+        layout_of(CATALOG, [FeatureRef(view="v", feature="string")]),
+        ("a", "b"),
+        [[None, "x"]],
+        [[Status.NOT_FOUND, Status.STALE]],
+        [[0, 7]],
     )
     return Decided(
         request=decision_pb2.DecideRequest(placement="home", customer_id="c"),
@@ -79,7 +79,17 @@ def log_in(folder: Path, **bounds: int) -> DecisionLog:
 def test_a_record_keeps_every_type_of_value() -> None:
     """Values, statuses and times read back from a record are the ones that were decided on."""
     entry = decided()
-    assert frame_from_record(record_to_proto(entry, CATALOG)) == entry.frame
+    again = frame_from_record(record_to_proto(entry, CATALOG), CATALOG)
+    for block, kept in ((again.customer, entry.frame.customer), (again.candidates, entry.frame.candidates)):
+        assert (block.rows, block.layout.names, block.layout.dtypes) == (
+            kept.rows,
+            kept.layout.names,
+            kept.layout.dtypes,
+        )
+        assert list(block.values()) == list(kept.values())
+        assert block.statuses.tolist() == kept.statuses.tolist()
+        assert block.event_us.tolist() == kept.event_us.tolist()
+    assert [values[0] for values in again.customer.values()] == list(VALUES.values())
 
 
 async def test_records_are_on_disk_soon(tmp_path: Path) -> None:
