@@ -10,6 +10,7 @@ OnlineStoreError
 ├── WriteTooLargeError          one entity's write exceeds the bound of a script call
 ├── ConnectionStringError       an address that cannot be understood
 ├── StoreUnsupportedError       the server is too old
+├── StoreTopologyError          the address says one kind of store, the server is another
 ├── StoreUnavailableError       no answer: refused, cut, or too slow
 └── StoreReplyError             the server answered with an error
 """
@@ -58,6 +59,10 @@ class ConnectionStringError(OnlineStoreError):
 
 class StoreUnsupportedError(OnlineStoreError):
     """The server lacks what Waypost relies on."""
+
+
+class StoreTopologyError(OnlineStoreError):
+    """The address is of one kind of store (standalone, cluster, sentinels) and the server is of another."""
 
 
 class StoreUnavailableError(OnlineStoreError):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import redis
 
 from online.errors import StoreReplyError
-from online.exchange import Command, exchange
+from online.exchange import exchange
+from online.route import Command
 
 
 class Script:

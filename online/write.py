@@ -9,8 +9,9 @@ from itertools import chain
 import redis
 
 from online.errors import StoreReplyError, WriteTooLargeError
-from online.exchange import Command, exchange
+from online.exchange import exchange
 from online.keys import US_PER_SECOND, state_key, timestamp_field
+from online.route import Command
 from online.script import Script
 from online.values import encode_timestamp
 

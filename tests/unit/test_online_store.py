@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 import redis
 
+from online.address import Address, Kind, Node, Sentinels, url_of
 from online.errors import ConnectionStringError, StoreUnsupportedError
 from online.store import (
-    Address,
     _check_version,
     connect,
     connect_async,
@@ -16,29 +16,71 @@ from online.store import (
 )
 
 WORD, COMMA, DIGITS, EQUALS = "secret", "p,w", "12", "a=b"
+CACHE = (Node("cache", 7000),)
+THREE = (Node("a"), Node("::1", 7001), Node("b", 2))
+TWO = (Node("a", 26379), Node("b", 1))
+SHOP = Sentinels(master="shop")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("redis://localhost:6379", Address()),
-        ("redis://cache:7000/3", Address(host="cache", port=7000, db=3)),
-        ("rediss://me:p%2Cw@cache", Address(host="cache", username="me", password=COMMA, tls=True)),
-        ("unix:///run/v.sock?db=2", Address(unix_socket="/run/v.sock", db=2)),
-        ("redis://[::1]:6380/0", Address(host="::1", port=6380)),
-        ("redis://h?socket_timeout=0.5", Address(host="h", options={"socket_timeout": 0.5})),
+        ("redis://cache:7000/3", Address(nodes=CACHE, db=3)),
+        ("rediss://me:p%2Cw@cache:7000", Address(nodes=CACHE, username="me", password=COMMA, tls=True)),
+        ("unix:///run/v.sock?db=2", Address(nodes=(Node(unix_socket="/run/v.sock"),), db=2)),
+        ("redis://[::1]:6380/0", Address(nodes=(Node("::1", 6380),))),
+        ("redis://h?socket_timeout=0.5", Address(nodes=(Node("h"),), options={"socket_timeout": 0.5})),
+        ("redis+cluster://:secret@a,[::1]:7001,b:2", Address(nodes=THREE, kind=Kind.CLUSTER, password=WORD)),
+        ("rediss+cluster://a,[::1]:7001,b:2", Address(nodes=THREE, kind=Kind.CLUSTER, tls=True)),
+        ("redis+sentinel://a,b:1/shop/2", Address(nodes=TWO, kind=Kind.SENTINEL, db=2, sentinels=SHOP)),
+        ("redis+sentinel://a,b:1", Address(nodes=TWO, kind=Kind.SENTINEL)),
+        (
+            "rediss+sentinel://:secret@a,b:1/shop?sentinel_tls=false&sentinel_password=12",
+            Address(
+                nodes=TWO,
+                kind=Kind.SENTINEL,
+                tls=True,
+                password=WORD,
+                sentinels=Sentinels(master="shop", password=DIGITS),
+            ),
+        ),
         ("localhost:6379", Address()),
-        ("cache:7000,db=3,password=secret", Address(host="cache", port=7000, db=3, password=WORD)),
-        ('cache:7000,password="12"', Address(host="cache", port=7000, password=DIGITS)),
-        ("cache:7000,password=a=b", Address(host="cache", port=7000, password=EQUALS)),
-        ("cache:7000,ssl=true", Address(host="cache", port=7000, tls=True)),
-        ("cache:7000,ssl=False", Address(host="cache", port=7000, tls=False)),
-        ("localhost:6379,unix_socket_path=/run/v.sock", Address(unix_socket="/run/v.sock")),
+        ("cache:7000,db=3,password=secret", Address(nodes=CACHE, db=3, password=WORD)),
+        ('cache:7000,password="12"', Address(nodes=CACHE, password=DIGITS)),
+        ("cache:7000,password=a=b", Address(nodes=CACHE, password=EQUALS)),
+        ("cache:7000,ssl=true", Address(nodes=CACHE, tls=True)),
+        ("cache:7000,ssl=False", Address(nodes=CACHE, tls=False)),
+        ("cache:7000,skip_full_coverage_check=true", Address(nodes=CACHE)),
+        ("localhost:6379,unix_socket_path=/run/v.sock", Address(nodes=(Node(unix_socket="/run/v.sock"),))),
     ],
 )
 def test_addresses_are_read_in_both_forms(text: str, expected: Address) -> None:
     """URLs and Feast's connection strings name the same things; `ssl=False` is off."""
     assert parse_address(text) == expected
+    assert parse_address(url_of(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("redis_type", "text", "expected"),
+    [
+        ("redis", "cache:7000", Address(nodes=CACHE)),
+        (
+            "redis_cluster",
+            "a,b:1,ssl=true",
+            Address(nodes=(Node("a"), Node("b", 1)), kind=Kind.CLUSTER, tls=True),
+        ),
+        ("redis_sentinel", "a,b:1,db=2", Address(nodes=TWO, kind=Kind.SENTINEL, db=2, sentinels=SHOP)),
+        (
+            "redis_sentinel",
+            'a,b:1,sentinel_kwargs={"password":"secret"}',
+            Address(nodes=TWO, kind=Kind.SENTINEL, sentinels=Sentinels(master="shop", password=WORD)),
+        ),
+    ],
+)
+def test_addresses_follow_feasts_redis_type(redis_type: str, text: str, expected: Address) -> None:
+    """Feast's `redis_type` and `sentinel_master` say what the hosts of a connection string are."""
+    assert parse_address(text, redis_type, "shop") == expected
 
 
 @pytest.mark.parametrize(
@@ -49,6 +91,10 @@ def test_addresses_are_read_in_both_forms(text: str, expected: Address) -> None:
         ("redis://localhost/one", "db is 'one'"),
         ("redis://localhost?colour=red", "unknown option 'colour'"),
         ("a:1,b:2", "found 2"),
+        ("redis://a:1,b:2", "found 2"),
+        ("redis+cluster://a/1", "database 0 alone"),
+        ("redis+proxy://a", "unknown scheme 'redis.proxy'"),
+        ("redis+sentinel://a/shop/0/more", "goes on with 'more'"),
         ("db=1", "found 0"),
         ("localhost:port", "port is 'port'"),
         ("localhost:1,ssl=maybe", "use true or false"),
