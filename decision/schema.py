@@ -32,6 +32,38 @@ class ValueType(enum.IntEnum):
     FLOAT_LIST = 16
     BOOL_LIST = 17
     UNIX_TIMESTAMP_LIST = 18
+    MAP = 20
+    MAP_LIST = 21
+    BYTES_SET = 22
+    STRING_SET = 23
+    INT32_SET = 24
+    INT64_SET = 25
+    DOUBLE_SET = 26
+    FLOAT_SET = 27
+    BOOL_SET = 28
+    UNIX_TIMESTAMP_SET = 29
+    JSON = 32
+    JSON_LIST = 33
+    STRUCT = 34
+    STRUCT_LIST = 35
+    UUID = 36
+    TIME_UUID = 37
+    UUID_LIST = 38
+    TIME_UUID_LIST = 39
+    UUID_SET = 40
+    TIME_UUID_SET = 41
+    VALUE_LIST = 42
+    VALUE_SET = 43
+    DECIMAL = 44
+    DECIMAL_LIST = 45
+    DECIMAL_SET = 46
+    SCALAR_MAP = 47
+    ZONED_TIMESTAMP = 48
+
+    @property
+    def opaque(self) -> bool:
+        """Whether values of it pass through as stored: no rule, model or window reads them."""
+        return self > ValueType.UNIX_TIMESTAMP_LIST
 
 
 class DType(enum.StrEnum):

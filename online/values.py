@@ -129,6 +129,8 @@ def encoder(value_type: ValueType) -> Encoder:
     element_type = _ELEMENT.get(value_type)
     if element_type is not None:
         return _list_encoder(value_type, element_type)
+    if value_type.opaque:
+        raise ValueEncodeError(f"{value_type.name} is passed through as stored; there is no encoder of it here")
     tag = encode_varint(value_type << 3 | _WIRE[value_type])
     payload = _PAYLOADS[value_type]
 
@@ -248,10 +250,16 @@ _PAYLOADS: dict[ValueType, Callable[[Value], bytes]] = {
 
 @cache
 def decoder(value_type: ValueType) -> Decoder:
-    """Return the function that reads values of one type; see `decode_value`."""
+    """Return the function that reads values of one type; see `decode_value`. An opaque type's are the bytes themselves."""
+    if value_type.opaque:
+        return _as_stored
     if value_type in _ELEMENT:
         return lambda data: _decode_any(value_type, data)
     return _FAST_DECODERS[value_type]
+
+
+def _as_stored(data: bytes) -> Value:
+    return data or None
 
 
 def _decode_int64(data: bytes) -> Value:

@@ -77,6 +77,8 @@ class Converter:
             description=view.description or "",
         )
         self.check_windows(converted)
+        if converted.stream:
+            self.check_streamed(converted)
         return converted
 
     def on_demand_view(self, view: Any) -> View:
@@ -173,6 +175,16 @@ class Converter:
             if ref.view not in views or ref.feature not in views[ref.view].feature_by_name:
                 self.report(
                     service, f"feature service {service!r} names unknown feature {ref.view}:{ref.feature}"
+                )
+
+    def check_streamed(self, view: View) -> None:
+        """Report features of a stream view that the materializer could not compute."""
+        for feature in view.features:
+            if feature.value_type.opaque:
+                self.report(
+                    view.name,
+                    f"{view.name}:{feature.name} is {feature.value_type.name}, which no stream view computes: "
+                    "push it to a FeatureView with a PushSource",
                 )
 
     def check_windows(self, view: View) -> None:

@@ -25,7 +25,10 @@ Progress = Callable[[str, int, int], None]
 
 
 def batch_views(catalog: Catalog) -> list[View]:
-    """Views that no stream feeds, that are not computed on demand and that have a file to read."""
+    """Views that no stream feeds, that are not computed on demand and that have a file to read.
+
+    Views with opaque features are left to `feast materialize`, which knows how their types lie in a file.
+    """
     return [
         view
         for view in catalog.views
@@ -33,6 +36,7 @@ def batch_views(catalog: Catalog) -> list[View]:
         and not view.on_demand
         and view.tag("waypost.role") != "segments"
         and view.offline_path
+        and not any(feature.value_type.opaque for feature in view.features)
     ]
 
 

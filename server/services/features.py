@@ -111,7 +111,7 @@ def _service_refs(name: str, catalog: Catalog) -> tuple[FeatureRef, ...]:
         message = f"no feature service {name!r}{_service_hint(name, catalog)}"
         raise UnknownResourceError("UNKNOWN_FEATURE_SERVICE", message, "feature_service", name)
     for ref in service.features:
-        _check_stored(ref, "feature_service", catalog)
+        _check_readable(ref, "feature_service", catalog)
     return service.features
 
 
@@ -134,13 +134,17 @@ def _ref(name: str, field: str, catalog: Catalog) -> FeatureRef:
     if feature not in features:
         raise _unknown_feature(name, f"view {view!r} has no feature {feature!r}{_hint(feature, features)}")
     ref = FeatureRef(view=view, feature=feature)
-    _check_stored(ref, field, catalog)
+    _check_readable(ref, field, catalog)
     return ref
 
 
-def _check_stored(ref: FeatureRef, field: str, catalog: Catalog) -> None:
+def _check_readable(ref: FeatureRef, field: str, catalog: Catalog) -> None:
     if catalog.view_by_name[ref.view].on_demand:
         description = f"{ref.view}:{ref.feature} is computed on demand, not stored: read its inputs"
+        raise InvalidRequestError.of("FEATURE_NOT_READABLE", field, description)
+    value_type = catalog.feature(ref).value_type
+    if value_type.opaque:
+        description = f"{ref.view}:{ref.feature} is {value_type.name}: read it by feast.serving.ServingService"
         raise InvalidRequestError.of("FEATURE_NOT_READABLE", field, description)
 
 

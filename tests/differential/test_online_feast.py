@@ -26,7 +26,11 @@ US = 1_000_000
 EVENT_US = 1_700_000_000_123_456
 USER = JoinKey(name="user_id", value_type=ValueType.INT64)
 ITEM = JoinKey(name="item", value_type=ValueType.STRING)
-FEATURES = tuple(Feature(name=value_type.name.lower(), value_type=value_type) for value_type in ValueType)
+FEATURES = tuple(
+    Feature(name=value_type.name.lower(), value_type=value_type)
+    for value_type in ValueType
+    if not value_type.opaque
+)
 CATALOG = Catalog(
     project="shop",
     views=(

@@ -219,8 +219,18 @@ def test_values_of_another_type_are_refused(value_type: ValueType, value: Value)
 def test_values_null_is_the_empty_string() -> None:
     """None is stored as no bytes in every type, and read back as None."""
     for value_type in ValueType:
-        assert encode_value(value_type, None) == b""
+        assert value_type.opaque or encode_value(value_type, None) == b""
         assert decode_value(value_type, b"") is None
+
+
+def test_values_opaque_types_pass_through() -> None:
+    """A type that no rule reads is read as the bytes that are stored, and has no encoder."""
+    opaque = [value_type for value_type in ValueType if value_type.opaque]
+    assert ValueType.UNIX_TIMESTAMP_LIST not in opaque
+    for value_type in opaque:
+        assert decode_value(value_type, b"\xa2\x01\x00") == b"\xa2\x01\x00"
+        with pytest.raises(ValueEncodeError, match="passed through"):
+            encode_value(value_type, b"")
 
 
 def test_values_timestamps_are_floored_to_seconds() -> None:
