@@ -130,7 +130,9 @@ def encoder(value_type: ValueType) -> Encoder:
     if element_type is not None:
         return _list_encoder(value_type, element_type)
     if value_type.opaque:
-        raise ValueEncodeError(f"{value_type.name} is passed through as stored; there is no encoder of it here")
+        raise ValueEncodeError(
+            f"{value_type.name} is passed through as stored; there is no encoder of it here"
+        )
     tag = encode_varint(value_type << 3 | _WIRE[value_type])
     payload = _PAYLOADS[value_type]
 
@@ -250,7 +252,7 @@ _PAYLOADS: dict[ValueType, Callable[[Value], bytes]] = {
 
 @cache
 def decoder(value_type: ValueType) -> Decoder:
-    """Return the function that reads values of one type; see `decode_value`. An opaque type's are the bytes themselves."""
+    """Return the function that reads values of one type; see `decode_value`. An opaque type's stay bytes."""
     if value_type.opaque:
         return _as_stored
     if value_type in _ELEMENT:

@@ -144,7 +144,9 @@ def _check_readable(ref: FeatureRef, field: str, catalog: Catalog) -> None:
         raise InvalidRequestError.of("FEATURE_NOT_READABLE", field, description)
     value_type = catalog.feature(ref).value_type
     if value_type.opaque:
-        description = f"{ref.view}:{ref.feature} is {value_type.name}: read it by feast.serving.ServingService"
+        description = (
+            f"{ref.view}:{ref.feature} is {value_type.name}: read it by feast.serving.ServingService"
+        )
         raise InvalidRequestError.of("FEATURE_NOT_READABLE", field, description)
 
 

@@ -41,7 +41,8 @@ def values(value_type: ValueType) -> st.SearchStrategy[object]:
     return ELEMENTS[name]
 
 
-typed_values = st.sampled_from(list(ValueType)).flatmap(lambda t: st.tuples(st.just(t), values(t)))
+TYPES = [value_type for value_type in ValueType if not value_type.opaque]
+typed_values = st.sampled_from(TYPES).flatmap(lambda t: st.tuples(st.just(t), values(t)))
 
 
 def feast_value(value_type: ValueType, stored: object) -> Message:
@@ -143,7 +144,7 @@ def verdict(value_type: ValueType, data: bytes) -> tuple[str, Value]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(list(ValueType)), pieces)
+@given(st.sampled_from(TYPES), pieces)
 def test_values_read_any_valid_encoding_as_protobuf_does(value_type: ValueType, parts: list[bytes]) -> None:
     """Unknown fields, repeated arms and merged lists are read the way protobuf reads them."""
     data = b"".join(parts)
