@@ -15,6 +15,7 @@ from decision.plan import CONTEXT, CUSTOMER, Act, CapPlan, OfferPlan, PlacementP
 from decision.policy import Action, Boost, Exclude, Include, Pin, Show, TagDecision
 from decision.record import Request
 from decision.schema import Value
+from decision.verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +103,15 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """Standings of the considered offers in file order, and the tags that rules put on the decision."""
+    """Standings of the considered offers in file order, and the tags that rules put on the decision.
+
+    Attributes:
+        verdicts: How every condition came out.
+    """
 
     standings: Mapping[str, Standing]
     tags: tuple[str, ...]
+    verdicts: Verdicts
 
 
 def assess(plan: PlacementPlan, candidates: frozenset[str], rows: Rows, now_us: int) -> Assessment:
@@ -122,51 +128,60 @@ def assess(plan: PlacementPlan, candidates: frozenset[str], rows: Rows, now_us: 
         name: Standing(plan=plan.offer_plans[name], requested=name in requested)
         for name in plan.considered(candidates)
     }
-    verdicts = _verdicts(plan, tuple(standings), rows, now_us)
+    held, verdicts = _run_programs(plan, tuple(standings), rows, now_us)
     active = (rule for rule in plan.rules if rule.active(now_us))
-    marks = [mark for rule in active for mark in _run(rule, standings, verdicts)]
+    marks = [mark for rule in active for mark in _run(rule, standings, held)]
     competing = [standing for standing in standings.values() if standing.competes]
-    _check_conditions(competing, verdicts)
+    _check_conditions(competing, held)
     for cap in plan.caps:
         _check_cap(cap, competing, rows)
     tags = dict.fromkeys(tag for tag, offer in marks if offer is None or standings[offer].competes)
-    return Assessment(standings=standings, tags=tuple(tags))
+    return Assessment(standings=standings, tags=tuple(tags), verdicts=verdicts)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """What the programs said: per place whether the condition is TRUE, for the request and for every candidate."""
+class Held:
+    """Per place whether the condition is TRUE, for the request and for every candidate."""
 
     request: Sequence[bool]
     candidates: Mapping[str, Sequence[bool]]
 
 
-def _verdicts(plan: PlacementPlan, names: tuple[str, ...], rows: Rows, now_us: int) -> Verdicts:
-    request = plan.request_program.run(rows.customer, now_us).truth[0] == 1
-    if not plan.candidate_program.expressions:
-        return Verdicts(request.tolist(), {})
-    candidates = plan.candidate_program.run([rows.candidate(name) for name in names], now_us).truth == 1
-    return Verdicts(request.tolist(), dict(zip(names, candidates.tolist(), strict=True)))
+def _run_programs(
+    plan: PlacementPlan, names: tuple[str, ...], rows: Rows, now_us: int
+) -> tuple[Held, Verdicts]:
+    """Evaluate every condition: what acts now, and all of it for the record."""
+    request = plan.request_program.run(rows.customer, now_us)
+    many = [rows.candidate(name) for name in names] if plan.candidate_program.expressions else []
+    candidates = plan.candidate_program.run(many, now_us)
+    held = Held(
+        (request.truth[0] == 1).tolist(),
+        dict(zip(names, (candidates.truth == 1).tolist(), strict=True)) if many else {},
+    )
+    verdicts = Verdicts(
+        names, plan.request_program, request.truths, plan.candidate_program, candidates.truths
+    )
+    return held, verdicts
 
 
 Mark = tuple[str, str | None]
 """A decision tag and the candidate that a per-candidate rule found it for."""
 
 
-def _run(rule: RulePlan, standings: Mapping[str, Standing], verdicts: Verdicts) -> list[Mark]:
+def _run(rule: RulePlan, standings: Mapping[str, Standing], held: Held) -> list[Mark]:
     if rule.rule.per_candidate:
-        return _run_per_candidate(rule, standings, verdicts)
-    acts = rule.then if verdicts.request[rule.place] else rule.otherwise
+        return _run_per_candidate(rule, standings, held)
+    acts = rule.then if held.request[rule.place] else rule.otherwise
     for act in acts:
         for name in act.targets & standings.keys():
             standings[name].take(act)
     return [(act.action.name, None) for act in acts if isinstance(act.action, TagDecision)]
 
 
-def _run_per_candidate(rule: RulePlan, standings: Mapping[str, Standing], verdicts: Verdicts) -> list[Mark]:
+def _run_per_candidate(rule: RulePlan, standings: Mapping[str, Standing], held: Held) -> list[Mark]:
     marks: list[Mark] = []
     for name, standing in standings.items():
-        for act in rule.then if verdicts.candidates[name][rule.place] else rule.otherwise:
+        for act in rule.then if held.candidates[name][rule.place] else rule.otherwise:
             if name in act.targets:
                 standing.take(act)
             elif isinstance(act.action, TagDecision):
@@ -174,12 +189,12 @@ def _run_per_candidate(rule: RulePlan, standings: Mapping[str, Standing], verdic
     return marks
 
 
-def _check_conditions(competing: list[Standing], verdicts: Verdicts) -> None:
+def _check_conditions(competing: list[Standing], held: Held) -> None:
     """An offer's own condition must be TRUE: NULL does not make it eligible."""
     for standing in competing:
         place = standing.plan.place
         if place is not None:
-            standing.fits = verdicts.candidates[standing.name][place]
+            standing.fits = held.candidates[standing.name][place]
 
 
 def _check_cap(cap: CapPlan, competing: list[Standing], rows: Rows) -> None:

@@ -39,8 +39,8 @@ __all__ = [
     "decide",
 ]
 
-ENGINE_VERSION: Final = "1"
-"""Changes whenever the same inputs may give another decision; records name it."""
+ENGINE_VERSION: Final = "2"
+"""Changes whenever the same inputs may give another decision or record; records name it."""
 
 
 def decide(
@@ -82,6 +82,7 @@ def decide(
         model_version=weighing.model_version,
         feature_ages=_feature_ages(frame, now_us),
         degraded=_degradations(weighing, frame, degraded, fallback=not ranked),
+        verdicts=weighing.assessment.verdicts,
     )
 
 

@@ -3,6 +3,7 @@
 WaypostDecisionError
 ├── BundleError                 catalog, policy and models do not fit together
 ├── FrameError                  a block of values is malformed
+├── VerdictError                bits that were kept do not fit what they are read by
 └── RequestError                carries the field, the message and the nearest valid name
     ├── UnknownPlacementError   the bundle has no such placement
     └── InvalidRequestError     a field of the request is wrong
@@ -29,6 +30,10 @@ class BundleError(WaypostDecisionError):
 
 class FrameError(WaypostDecisionError):
     """A block of values is malformed: a programming error of whoever fetched it."""
+
+
+class VerdictError(WaypostDecisionError):
+    """Bits that were kept do not fit the conditions that they are read by."""
 
 
 class RequestError(WaypostDecisionError):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from decision.schema import Value
+from decision.verdicts import Verdicts
 
 
 class DegradationKind(enum.IntEnum):
@@ -112,6 +113,7 @@ class Decision:
         model_version: The model that scored as `name@version`, or empty.
         feature_ages: One entry per view that was read, by name.
         degraded: What was left out or missing; empty where the decision is whole.
+        verdicts: How every condition came out.
     """
 
     offers: tuple[RankedOffer, ...]
@@ -121,3 +123,4 @@ class Decision:
     model_version: str
     feature_ages: tuple[ViewAge, ...]
     degraded: tuple[Degradation, ...]
+    verdicts: Verdicts

@@ -13,8 +13,10 @@ from decision.bundle import PlacementPlan
 from decision.engine import ENGINE_VERSION
 from decision.frame import Block, Frame, layout_of
 from decision.policy import Offer
+from decision.program import Bits
 from decision.record import Decision, Degradation, DegradationKind, RankedOffer, Request, ViewAge
 from decision.schema import Catalog, FeatureRef, Value
+from decision.verdicts import Verdicts
 from server.values import column_to_proto, context_value, from_proto, timestamp
 from waypost.decision.v1 import decision_pb2
 
@@ -129,6 +131,7 @@ class Decided:
         now_us: The decision's clock.
         seed: The seed of its draws.
         response: The answer.
+        verdicts: How the conditions came out.
     """
 
     request: decision_pb2.DecideRequest
@@ -139,6 +142,7 @@ class Decided:
     now_us: int
     seed: int
     response: decision_pb2.DecideResponse
+    verdicts: Verdicts
 
 
 def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.DecisionRecord:
@@ -154,7 +158,18 @@ def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.Decision
         decided_at_us=decided.now_us,
         seed=decided.seed,
         response=decided.response,
+        request_verdicts=_verdicts(decided.verdicts.request),
+        candidate_verdicts=_verdicts(decided.verdicts.candidates),
     )
+
+
+def _verdicts(bits: Bits) -> decision_pb2.Verdicts:
+    return decision_pb2.Verdicts(count=bits.count, is_true=bits.is_true, is_null=bits.is_null)
+
+
+def verdicts_from_proto(message: decision_pb2.Verdicts) -> Bits:
+    """How conditions came out, out of a record."""
+    return Bits(count=message.count, is_true=message.is_true, is_null=message.is_null)
 
 
 def record_bytes(record: decision_pb2.DecisionRecord) -> bytes:

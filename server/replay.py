@@ -69,5 +69,6 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
         now_us=record.decided_at_us,
         seed=record.seed,
         response=response_to_proto(decision, contents, record.response.decision_id, record.decided_at_us),
+        verdicts=decision.verdicts,
     )
     return record_to_proto(decided, bundle.catalog)

@@ -5,5 +5,6 @@ Computes what the reference interpreter computes; knows typed expressions and va
 
 from decision.program.columns import Column, Frame, Numbers, Row, TextCodes
 from decision.program.program import Program, Results, warm
+from decision.program.verdicts import Bits, Truth
 
-__all__ = ["Column", "Frame", "Numbers", "Program", "Results", "Row", "TextCodes", "warm"]
+__all__ = ["Bits", "Column", "Frame", "Numbers", "Program", "Results", "Row", "TextCodes", "Truth", "warm"]

@@ -13,12 +13,13 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.lang.syntax import Expr, IsNull, Like, Ref
-from decision.program import kernels
+from decision.lang.syntax import Expr, IsNull, Like, Not, Ref
+from decision.program import kernels, opcodes
 from decision.program.columns import Column, Encoder, Frame, Row, resolve
 from decision.program.layout import WORD, Layout, lay_out
 from decision.program.lower import Lowering
 from decision.program.texts import Patterns, Texts
+from decision.program.verdicts import Bits, listing
 from decision.schema import DType
 
 _TRUTH: Final = np.array([0, -1, 1], np.int8)
@@ -35,11 +36,14 @@ class Results(NamedTuple):
         mask: uint64[rows, words]: bit i % 64 of word i // 64 is 1 where condition i is TRUE.
         parts: uint64[rows, words]: the same for the distinct comparisons and connectives, see `Program.bits`.
         registers: uint8[conditions, rows]: FALSE 0, NULL 1, TRUE 2.
+        truths: uint8[registers, rows]: all truth there was, conditions first, for `Program.verdicts`; of columns the
+            conditions alone.
     """
 
     mask: NDArray[np.uint64]
     parts: NDArray[np.uint64]
     registers: NDArray[np.uint8]
+    truths: NDArray[np.uint8]
 
     @property
     def truth(self) -> NDArray[np.int8]:
@@ -98,6 +102,33 @@ class Program:
             if expr.dtype is DType.BOOL
         }
 
+    @cached_property
+    def listing(self) -> tuple[Expr, ...]:
+        """What the bits of `verdicts` stand for, see `decision.program.verdicts`."""
+        return listing(self.expressions)
+
+    def verdicts(self, truths: NDArray[np.uint8]) -> Bits:
+        """The truths of an evaluation as bits to keep, a row for a row.
+
+        Args:
+            truths: `Results.truths` of `run` or `evaluate`.
+        """
+        registers, flipped = self._listed
+        listed = truths[registers].T
+        return Bits.pack(np.where(flipped, opcodes.TRUE - listed, listed))
+
+    @cached_property
+    def _listed(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Register of each listed truth among `Results.truths`, and whether it holds the opposite."""
+        known, register = self._lowering.values, self._layout.register
+        places = [(place, False) for place in range(len(self.expressions))]
+        for part in self.listing[len(places) :]:
+            flipped = part not in known
+            value = known[Not(operand=part) if flipped else part]
+            places.append((register[value] - self._layout.truth_base, flipped))
+        registers, flips = zip(*places, strict=True) if places else ((), ())
+        return np.array(registers, np.int64), np.array(flips, np.bool_)
+
     def run(self, rows: Row | Sequence[Row], now_us: int) -> Results:
         """Evaluate every condition over one row or several.
 
@@ -118,7 +149,8 @@ class Program:
         """Evaluate a frame; it may be evaluated again at another time, but not by two threads at once."""
         masks = self._masks(frame.rows)
         self._evaluate_block(frame, now_us, masks, 0)
-        return self._results(masks, self._outputs(frame).copy())
+        truths = frame.truths[self._layout.truth_base :, : frame.rows].copy()
+        return self._results(masks, truths[: len(self.expressions)], truths)
 
     def run_columns(self, columns: Mapping[str, Column], row_count: int, now_us: int) -> Results:
         """Evaluate every condition over columns, block by block.
@@ -146,7 +178,7 @@ class Program:
             self._encoder.fill_block(frame, resolved, start, count, texts)
             self._evaluate_block(frame, now_us, masks, start)
             registers[:, start : start + count] = self._outputs(frame)
-        return self._results(masks, registers)
+        return self._results(masks, registers, registers)
 
     def _masks(self, rows: int) -> NDArray[np.uint64]:
         words = (len(self._layout.truths) - self._layout.truth_base) // WORD
@@ -173,9 +205,11 @@ class Program:
         base = self._layout.truth_base
         return frame.truths[base : base + len(self.expressions), : frame.rows]
 
-    def _results(self, masks: NDArray[np.uint64], registers: NDArray[np.uint8]) -> Results:
+    def _results(
+        self, masks: NDArray[np.uint64], registers: NDArray[np.uint8], truths: NDArray[np.uint8]
+    ) -> Results:
         split = self._result_words
-        return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers)
+        return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers, truths=truths)
 
 
 def warm() -> None:

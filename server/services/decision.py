@@ -121,6 +121,7 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
             now_us=now_us,
             seed=seed,
             response=response,
+            verdicts=decision.verdicts,
         )
 
     async def _fetch(

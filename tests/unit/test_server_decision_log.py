@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from decision.frame import Block, Frame, layout_of
-from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
+from decision.lang.syntax import Ref
+from decision.program import Program
+from decision.schema import Catalog, DType, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
+from decision.verdicts import Verdicts
 from server import decision_files, ids
 from server.config import DecisionLogBounds
 from server.decision_codec import CUSTOMER_ROW, Decided, frame_from_record, record_to_proto
@@ -42,6 +45,16 @@ FEATURES = tuple(Feature(name=kind.name.lower(), value_type=kind) for kind in VA
 CATALOG = Catalog(project="p", views=(View(name="v", join_keys=(KEY,), features=FEATURES),))
 
 
+PROGRAM = Program.compile([Ref(name="v.bool", dtype=DType.BOOL)])
+VERDICTS = Verdicts(
+    ("a", "b"),
+    PROGRAM,
+    PROGRAM.run({"v.bool": True}, 0).truths,
+    PROGRAM,
+    PROGRAM.run([{}, {"v.bool": False}], 0).truths,
+)
+
+
 def decided(number: int = 0) -> Decided:
     """A decision on a value of every type, and the same feature missing for an offer."""
     one = len(FEATURES)
@@ -68,6 +81,7 @@ def decided(number: int = 0) -> Decided:
         now_us=1_000 + number,
         seed=number,
         response=decision_pb2.DecideResponse(decision_id=f"id-{number:04}"),
+        verdicts=VERDICTS,
     )
 
 

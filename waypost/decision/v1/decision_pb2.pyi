@@ -404,6 +404,8 @@ class DecisionRecord(_message.Message):
     DECIDED_AT_US_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
+    REQUEST_VERDICTS_FIELD_NUMBER: _builtins.int
+    CANDIDATE_VERDICTS_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """Content hash of the bundle."""
     model_version: _builtins.str
@@ -434,6 +436,14 @@ class DecisionRecord(_message.Message):
     def response(self) -> Global___DecideResponse:
         """The answer."""
 
+    @_builtins.property
+    def request_verdicts(self) -> Global___Verdicts:
+        """How the conditions came out that read customer and context alone: one row."""
+
+    @_builtins.property
+    def candidate_verdicts(self) -> Global___Verdicts:
+        """How the conditions came out that read the offer: a row for each of candidates.rows."""
+
     def __init__(
         self,
         *,
@@ -447,14 +457,49 @@ class DecisionRecord(_message.Message):
         decided_at_us: _builtins.int = ...,
         seed: _builtins.int = ...,
         response: Global___DecideResponse | None = ...,
+        request_verdicts: Global___Verdicts | None = ...,
+        candidate_verdicts: Global___Verdicts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "customer", b"customer", "request", b"request", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_verdicts", b"candidate_verdicts", "candidates", b"candidates", "customer", b"customer", "request", b"request", "request_verdicts", b"request_verdicts", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "candidates", b"candidates", "customer", b"customer", "decided_at_us", b"decided_at_us", "degraded", b"degraded", "engine_version", b"engine_version", "model_version", b"model_version", "request", b"request", "response", b"response", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "candidate_verdicts", b"candidate_verdicts", "candidates", b"candidates", "customer", b"customer", "decided_at_us", b"decided_at_us", "degraded", b"degraded", "engine_version", b"engine_version", "model_version", b"model_version", "request", b"request", "request_verdicts", b"request_verdicts", "response", b"response", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecisionRecord: _TypeAlias = DecisionRecord  # noqa: Y015
+
+@_typing.final
+class Verdicts(_message.Message):
+    """Verdicts is whether conditions were TRUE, FALSE or NULL. A row holds the conditions of the rules in file order, of a
+    candidate followed by those of the offers, and behind them every comparison in them once, in the order of reading.
+    With the bundle that the record names they say in words what fired and why; see Explain.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    IS_TRUE_FIELD_NUMBER: _builtins.int
+    IS_NULL_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Conditions and comparisons in a row."""
+    is_true: _builtins.bytes
+    """Rows one after the other, each padded to whole bytes: bit i % 8 of byte i / 8 is 1 where i is TRUE."""
+    is_null: _builtins.bytes
+    """The same where it is NULL; empty where nothing is. What is neither is FALSE."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        is_true: _builtins.bytes = ...,
+        is_null: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "is_null", b"is_null", "is_true", b"is_true"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Verdicts: _TypeAlias = Verdicts  # noqa: Y015
 
 @_typing.final
 class VectorBlock(_message.Message):
