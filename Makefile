@@ -27,8 +27,10 @@ soak: setup ## Run the long tests: crashes and restarts under load
 lint: setup ## Run every static check
 	@scripts/lint.sh
 
-bench: setup ## Measure, each rival in the same run (NAME=forest measures one)
-	@for name in $(or $(NAME),$(BENCHES)); do $(BIN)/waypost bench $$name || exit 1; done
+bench: setup ## Measure, each rival in the same run (NAME=forest: one; ARGS=--check: bounds must hold)
+	@mkdir -p reports/bench
+	@for name in $(or $(NAME),$(BENCHES)); do \
+	  $(BIN)/waypost bench $$name --json reports/bench/$$name.json $(ARGS) || exit 1; done
 
 load: setup ## Put a short load on a server of its own (ARGS="--target HOST:PORT" loads another)
 	@$(BIN)/python -m loadtest $(ARGS)

@@ -106,7 +106,7 @@ def parse_expression(text: str) -> Node | Failure:
 
 def _parse(text: str, start: str) -> object:
     try:
-        tree = _lark().parse(text, start=start)
+        tree = load_grammar().parse(text, start=start)
         return _bounded(tree) if start == "expression" else tree
     except TokenError as error:
         return _token_failure(error)
@@ -197,7 +197,8 @@ class _Lexer(Lexer):
 
 
 @functools.cache
-def _lark() -> Lark:
+def load_grammar() -> Lark:
+    """The parser's tables, made once per process."""
     grammar = resources.files("decision.lang").joinpath("grammar.lark").read_text("utf-8")
     return Lark(
         grammar,

@@ -1,18 +1,11 @@
-"""The rule program against CPython's `eval` on one row, and against DuckDB on history, all measured in one run."""
+"""The rule program against other engines of rules on one row, and against DuckDB on history, all in one run."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import platform
-import random
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
-import numba
 import numpy as np
 import pyarrow as pa
 
@@ -21,185 +14,165 @@ from decision.lang.bound import KEPT
 from decision.lang.compiler import compile_expression, compile_policy
 from decision.lang.syntax import Expr
 from decision.program import Numbers, Program, TextCodes, warm
-from decision.schema import Catalog, Feature, JoinKey, Value, ValueType, View
+from decision.sql import SETTINGS, to_sql
+from loadtest.bench import rivals
+from loadtest.bench.measure import cell, elapsed_ns, environment, in_turn
+from loadtest.bench.workload import CATALOG, NOW_US, WAYPOST, Rule, make_row, make_rules, texts
+from server.measurement import Bound, Report, Results, Table, Tell
 
-NUMBERS, TEXTS, TIMES = 40, 15, 5
-NOW_US: Final = 1_780_000_000_000_000
-MINUTE_US: Final = 60_000_000
 RULES: Final = 1_000
 MANY_RULES: Final = 10_000
 HISTORY_ROWS: Final = 1_400_000
-BUDGET_S: Final = 2.0
-"""Wall time spent on each pair of measurements."""
-BLOCK: Final = 20
-"""Calls of one in a row, as a server makes them."""
-FEWEST, MOST = 5, 3_000
-RIVALS: Final = {"zen": "zen", "cel": "cel", "rule-engine": "rule_engine"}
-"""Rivals that the lock does not hold, by module; a column of one that is absent is null."""
-
-CATALOG: Final = Catalog(
-    project="bench",
-    views=(
-        View(
-            name="v",
-            join_keys=(JoinKey(name="customer_id", value_type=ValueType.STRING),),
-            features=tuple(
-                Feature(name=f"{prefix}{i}", value_type=kind)
-                for prefix, count, kind in (
-                    ("n", NUMBERS, ValueType.DOUBLE),
-                    ("s", TEXTS, ValueType.STRING),
-                    ("t", TIMES, ValueType.UNIX_TIMESTAMP),
-                )
-                for i in range(count)
-            ),
-        ),
-    ),
-)
+BUDGET_S: Final = 12.0
+"""Wall time spent on the rivals in turn."""
 HISTORY_CONDITION: Final = "v.n0 > 50.0 AND (v.s0 = 'word 3' OR v.n1 < 20.0) AND NOT v.n2 > 90.0"
-HISTORY_SQL: Final = "n0 > 50.0 AND (s0 = 'word 3' OR n1 < 20.0) AND NOT n2 > 90.0"
+
+COLUMNS: Final = {f"v.{name}": name for name in ("n0", "n1", "n2", "s0")}
+
+NAMES: Final = {
+    "waypost": "Waypost",
+    "eval": "CPython `eval`, one list",
+    "eval_each": "CPython `eval`, rule by rule",
+    "zen_expr": "ZEN expressions, one list",
+    "zen_each": "ZEN expressions, rule by rule",
+    "zen_table": "ZEN decision table",
+    "cel": "CEL (Rust), one list",
+    "rule_engine": "rule-engine",
+}
+"""What is compared, as tables call it, by its name in the results."""
 
 
-@dataclass(frozen=True, slots=True)
-class Atom:
-    """One comparison as Waypost reads it and as Python does; Python's is true exactly where Waypost's is TRUE."""
-
-    ours: str
-    python: str
-
-
-def run() -> dict[str, Any]:
+def run(tell: Tell) -> Results:
     """Measure everything.
 
     Returns:
-        Medians in µs of 1,000 rules on one row, from decoded row to masks (`waypost_us_p50`, `eval_us_p50`, and null
-        for rivals that are not installed); cost per rule at 1,000 and 10,000 rules; compile times in ms with one rule
-        changed and with empty caches; `string_us`, an unseen text against every pattern; one condition over 1.4
-        million rows against DuckDB with one thread; the environment.
+        Medians and p99 in µs of 1,000 rules on one row, from the decoded row to the bitmask, of ours and every rival
+        (`waypost_us_p50`, `zen_table_us_p50`, …; null for one that is not installed), `ratio_vs_zen` to the better of
+        ZEN's table and expressions and `ratio_vs_eval`; `same_rules_fired` by rival; cost per rule at 1,000 and 10,000
+        rules; compile times in ms with one rule changed and with empty caches; `string_us`, an unseen text against
+        every pattern; one condition over 1.4 million rows against DuckDB with one thread; `environment`.
     """
     warm()
-    parser._lark()  # noqa: SLF001 - the grammar is built once per process, not once per policy
-    rules = _rules(RULES)
-    compile_times = _compile_times([rule.ours for rule in rules])
+    parser.load_grammar()
+    rules = make_rules(RULES)
+    tell(f"compiling {RULES} rules")
+    compile_times = _compile_times(texts(rules, WAYPOST))
+    tell(f"{RULES} rules on one row, ours and the rivals' in turn")
     few = _measure_row(rules)
-    many = _measure_row(_rules(MANY_RULES))
+    tell(f"{MANY_RULES} rules on one row")
+    many = _measure_many(make_rules(MANY_RULES))
+    tell(f"one condition over {HISTORY_ROWS} rows, ours and DuckDB's in turn")
+    history = _measure_history()
     return {
-        "waypost_us_p50": few["us_p50"],
-        "waypost_us_p99": few["us_p99"],
-        "eval_us_p50": few["eval_us_p50"],
-        "zen_table_us_p50": None,
-        "zen_expr_us_p50": None,
-        "cel_us_p50": None,
-        "ratio_vs_zen": None,
-        "ratio_vs_eval": round(few["eval_us_p50"] / few["us_p50"], 1),
-        "rivals_absent": [
-            name for name, module in RIVALS.items() if importlib.util.find_spec(module) is None
-        ],
-        "same_rules_fired": few["same"] and many["same"],
-        "per_rule_ns_1000": round(few["us_p50"] * 1e3 / RULES, 2),
-        "per_rule_ns_10000": round(many["us_p50"] * 1e3 / MANY_RULES, 2),
+        **few,
+        "per_rule_ns_1000": round(few["waypost_us_p50"] * 1e3 / RULES, 2),
+        "per_rule_ns_10000": round(many * 1e3 / MANY_RULES, 2),
         **compile_times,
-        "string_us": few["string_us"],
-        "encode_us_p50": few["encode_us_p50"],
-        "history": _measure_history(),
-        "environment": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "numba": numba.__version__,
-            "duckdb": duckdb.__version__,
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 1),
-        },
+        "history": history,
+        "environment": environment(
+            "numpy", "numba", "duckdb", "zen-engine", "common-expression-language", "rule-engine"
+        ),
     }
 
 
-def _rules(count: int) -> list[Atom]:
-    """Pairwise different conditions of three comparisons; a third has OR or NOT."""
-    draw = random.Random(7)
-    return [_rule(draw) for _ in range(count)]
-
-
-def _rule(draw: random.Random) -> Atom:
-    a, b, c = (_atom(draw) for _ in range(3))
-    if draw.random() < 2 / 3:
-        return Atom(f"{a.ours} AND {b.ours} AND {c.ours}", f"{a.python} and {b.python} and {c.python}")
-    if draw.random() < 0.5:
-        return Atom(f"{a.ours} AND ({b.ours} OR {c.ours})", f"{a.python} and ({b.python} or {c.python})")
-    limit, name = draw.random() * 100, f"n{draw.randrange(NUMBERS)}"
-    negated = Atom(f"NOT v.{name} > {limit!r}", f"({name} is not None and not {name} > {limit!r})")
-    return Atom(
-        f"{a.ours} AND {b.ours} AND {negated.ours}", f"{a.python} and {b.python} and {negated.python}"
+def report(results: Results) -> Report:
+    """Rivals on one row, what compiling takes, and history."""
+    ours = results["waypost_us_p50"]
+    rows = tuple(
+        (
+            f"{called}",
+            cell(results[f"{name}_us_p50"]),
+            cell(results[f"{name}_us_p99"]),
+            cell(results[f"{name}_us_p50"] and results[f"{name}_us_p50"] / ours, " ×"),
+            {True: "yes", False: "NO", None: "–"}[results["same_rules_fired"].get(name)],
+        )
+        for name, called in NAMES.items()
+    )
+    history = results["history"]
+    more = (
+        ("per rule, 1,000 rules", cell(results["per_rule_ns_1000"], " ns")),
+        ("per rule, 10,000 rules", cell(results["per_rule_ns_10000"], " ns")),
+        ("a row of Python values into registers", cell(results["encode_us_p50"], " µs")),
+        ("a text never seen before, against every pattern", cell(results["string_us"], " µs")),
+        ("compile 1,000 rules, one of them changed", cell(results["compile_ms"], " ms")),
+        ("the same, the change moves the lines below it", cell(results["compile_moved_ms"], " ms")),
+        ("compile 1,000 rules for the first time", cell(results["compile_cold_ms"], " ms")),
+        (f"one condition over {history['rows']:,} rows", cell(history["waypost_ms_p50"], " ms")),
+        ("DuckDB, one thread, the generated SQL", cell(history["duckdb_ms_p50"], " ms")),
+    )
+    head = ("engine", "µs p50", "µs p99", "÷ Waypost", "same rules fired")
+    return Report(
+        tables=(
+            Table("1,000 rules of three conditions on one row", head, rows),
+            Table("Compiling, scaling and history", ("what", "takes"), more),
+        ),
+        bounds=_bounds(results),
+        notes=_notes(results),
     )
 
 
-def _atom(draw: random.Random) -> Atom:
-    """60 % numbers, 20 % texts by = and IN, 10 % LIKE, 10 % time."""
-    kind = draw.random()
-    if kind < 0.6:
-        name, op, limit = (
-            f"n{draw.randrange(NUMBERS)}",
-            draw.choice(["<", "<=", ">", ">="]),
-            draw.random() * 100,
-        )
-        return Atom(f"v.{name} {op} {limit!r}", f"({name} is not None and {name} {op} {limit!r})")
-    name = f"s{draw.randrange(TEXTS)}"
-    words = [f"word {draw.randrange(400)}" for _ in range(3)]
-    if kind < 0.7:
-        return Atom(f'v.{name} = "{words[0]}"', f"{name} == {words[0]!r}")
-    if kind < 0.8:
-        listed = ", ".join(f'"{word}"' for word in words)
-        return Atom(f"v.{name} IN ({listed})", f"{name} in {set(words)!r}")
-    if kind < 0.9:
-        part = str(draw.randrange(400))
-        return Atom(f'v.{name} LIKE "%{part}%"', f"({name} is not None and {part!r} in {name})")
-    name, minutes = f"t{draw.randrange(TIMES)}", draw.randrange(1, 2_000)
-    python = f"({name} is not None and {name} > now - {minutes * MINUTE_US})"
-    return Atom(f"v.{name} > now() - {minutes} minutes", python)
+def _bounds(results: Results) -> tuple[Bound, ...]:
+    few, many = results["per_rule_ns_1000"], results["per_rule_ns_10000"]
+    return (
+        Bound("1,000 rules on one row", results["waypost_us_p50"], 12, " µs"),
+        Bound("the better of ZEN's ÷ Waypost", results["ratio_vs_zen"], 40, " ×", at_most=False),
+        Bound("CPython eval ÷ Waypost", results["ratio_vs_eval"], 10, " ×", at_most=False),
+        Bound("per rule at 10,000 rules, as at 1,000", many, few, " ns"),
+        Bound("compile, one rule changed", results["compile_ms"], 200, " ms"),
+        Bound("compile, one changed and lines moved", results["compile_moved_ms"], 200, " ms"),
+        Bound("compile, cold", results["compile_cold_ms"], 1000, " ms"),
+        Bound("history, Waypost ÷ DuckDB", results["history"]["ratio"], 2, " ×"),
+    )
 
 
-def _row() -> dict[str, Value]:
-    """A row with a tenth of its values missing."""
-    draw = random.Random(3)
-    row: dict[str, Value] = {f"n{i}": draw.random() * 100 for i in range(NUMBERS)}
-    row |= {f"s{i}": f"word {draw.randrange(400)}" for i in range(TEXTS)}
-    row |= {f"t{i}": NOW_US - draw.randrange(2_000) * MINUTE_US for i in range(TIMES)}
-    return {name: None if draw.random() < 0.1 else value for name, value in row.items()}
+def _notes(results: Results) -> tuple[str, ...]:
+    missing = [NAMES[name] for name in results["rivals_absent"]]
+    if not missing:
+        return ()
+    return (f"Not installed, so not measured: {', '.join(missing)}; the extra `bench` has them.",)
 
 
-def _expressions(conditions: Sequence[str]) -> list[Expr]:
+def expressions(conditions: Sequence[str]) -> list[Expr]:
+    """Conditions of the workload, bound."""
     bound = [compile_expression(text, CATALOG)[0] for text in conditions]
     return [expr for expr in bound if expr is not None]
 
 
-def _measure_row(rules: Sequence[Atom]) -> dict[str, Any]:
-    program = Program.compile(_expressions([rule.ours for rule in rules]))
-    codes = [compile(rule.python, "rule", "eval") for rule in rules]
-    row = _row()
+def _measure_row(rules: Sequence[Rule]) -> dict[str, Any]:
+    program = Program.compile(expressions(texts(rules, WAYPOST)))
+    row = make_row()
     named = {f"v.{name}": value for name, value in row.items()}
     frame = program.encode([named])
-    scope: dict[str, Any] = {"__builtins__": {}, **row, "now": NOW_US}
+    others = rivals.make_rivals(rules, {**row, "now": NOW_US})
+    ours = (program.evaluate(frame, NOW_US).truth[0] == 1).tolist()
+    same = {name: rival.fired() == ours for name, rival in others.items()}
+    calls: dict[str, Callable[[], object]] = {"waypost": lambda: program.evaluate(frame, NOW_US)}
+    times = in_turn({**calls, **{name: rival.run for name, rival in others.items()}}, budget_s=BUDGET_S)
+    p50 = {name: times[name].p50 if name in times else None for name in NAMES}
+    zen = [us for name, us in p50.items() if us is not None and name.startswith("zen")]
+    return {
+        **{f"{name}_us_p50": us for name, us in p50.items()},
+        **{f"{name}_us_p99": times[name].p99 if name in times else None for name in NAMES},
+        "ratio_vs_zen": round(min(zen) / times["waypost"].p50, 1) if zen else None,
+        "ratio_vs_eval": round(min(times["eval"].p50, times["eval_each"].p50) / times["waypost"].p50, 1),
+        "same_rules_fired": same,
+        "rivals_absent": rivals.absent(),
+        "string_us": _string_us(program),
+        "encode_us_p50": in_turn({"encode": lambda: program.encode([named])}, budget_s=0.5)["encode"].p50,
+    }
 
-    def ours() -> object:
-        return program.evaluate(frame, NOW_US)
 
-    def python() -> list[bool]:
-        return [eval(code, scope) for code in codes]  # noqa: S307 - the rival; its texts are made above
+def _measure_many(rules: Sequence[Rule]) -> float:
+    program = Program.compile(expressions(texts(rules, WAYPOST)))
+    frame = program.encode([{f"v.{name}": value for name, value in make_row().items()}])
+    return in_turn({"many": lambda: program.evaluate(frame, NOW_US)})["many"].p50
 
-    our_us, eval_us = _time_in_turn(ours, python)
+
+def _string_us(program: Program) -> float:
     unseen = iter(range(10**9))
     generation = program._texts.generation()  # noqa: SLF001 - resolving a text is measured by itself
-    string_us = [
-        _elapsed_ns(lambda: generation.code(f"unseen word {next(unseen)}")) / 1e3 for _ in range(500)
-    ]
-    encode_us = [_elapsed_ns(lambda: program.encode([named])) / 1e3 for _ in range(200)]
-    return {
-        "us_p50": round(float(np.median(our_us)), 2),
-        "us_p99": round(float(np.percentile(our_us, 99)), 2),
-        "eval_us_p50": round(float(np.median(eval_us)), 2),
-        "string_us": round(float(np.median(string_us)), 2),
-        "encode_us_p50": round(float(np.median(encode_us)), 2),
-        "same": (program.evaluate(frame, NOW_US).truth[0] == 1).tolist() == python(),
-    }
+    taken = [elapsed_ns(lambda: generation.code(f"unseen word {next(unseen)}")) / 1e3 for _ in range(500)]
+    return round(float(np.median(taken)), 2)
 
 
 def _compile_times(conditions: Sequence[str]) -> dict[str, float]:
@@ -214,14 +187,15 @@ def _compile_times(conditions: Sequence[str]) -> dict[str, float]:
         Program.compile([rule.condition for rule in policy.rules])
 
     cold = [_cold(build) for _ in range(3)]
-    changed = []
+    changed, moved = [], []
     for turn in range(5):
         rules[500] = f'rule changed on p:\n  IF v.n0 > {turn}\n  THEN boost("a", 1.5)\n'
-        changed.append(_elapsed_ns(build) / 1e6)
-    rules[1] += "\n"
+        changed.append(elapsed_ns(build) / 1e6)
+        rules[1] += "\n"
+        moved.append(elapsed_ns(build) / 1e6)
     return {
         "compile_ms": round(float(np.median(changed)), 1),
-        "compile_moved_ms": round(_elapsed_ns(build) / 1e6, 1),
+        "compile_moved_ms": round(float(np.median(moved)), 1),
         "compile_cold_ms": round(float(np.median(cold)), 1),
     }
 
@@ -230,7 +204,7 @@ def _cold(build: Callable[[], None]) -> float:
     for kept in (parser.parse_declaration, logic.alternatives, logic.can_hold, logic.can_fail):
         kept.cache_clear()
     KEPT.clear()
-    return _elapsed_ns(build) / 1e6
+    return elapsed_ns(build) / 1e6
 
 
 def _measure_history() -> dict[str, float | bool]:
@@ -244,25 +218,29 @@ def _measure_history() -> dict[str, float | bool]:
         f"v.{name}": Numbers(values=values, nulls=nulls[name]) for name, values in numbers.items()
     }
     columns["v.s0"] = TextCodes(codes=codes, texts=words)
-    program = Program.compile(_expressions([HISTORY_CONDITION]))
+    (condition,) = expressions([HISTORY_CONDITION])
+    program = Program.compile([condition])
     with duckdb.connect(config={"threads": 1}) as connection:
+        for setting in SETTINGS:
+            connection.execute(setting)
         _fill(connection, numbers, nulls, codes, words)
 
         def ours() -> int:
             return int((program.run_columns(columns, HISTORY_ROWS, NOW_US).registers == 2).sum())
 
+        query = f"SELECT count(*) FROM history WHERE {to_sql(condition, COLUMNS)}"  # noqa: S608 - generated
+
         def theirs() -> int:
-            found = connection.execute(f"SELECT count(*) FROM history WHERE {HISTORY_SQL}").fetchone()  # noqa: S608
+            found = connection.execute(query).fetchone()
             return int(found[0]) if found else 0
 
-        our_us, duckdb_us = _time_in_turn(ours, theirs, block=1)
+        times = in_turn({"ours": ours, "duckdb": theirs}, budget_s=4.0)
         same = ours() == theirs()
-    ours_ms, duckdb_ms = float(np.median(our_us)) / 1e3, float(np.median(duckdb_us)) / 1e3
     return {
         "rows": HISTORY_ROWS,
-        "waypost_ms_p50": round(ours_ms, 1),
-        "duckdb_ms_p50": round(duckdb_ms, 1),
-        "ratio": round(ours_ms / duckdb_ms, 2),
+        "waypost_ms_p50": round(times["ours"].p50 / 1e3, 1),
+        "duckdb_ms_p50": round(times["duckdb"].p50 / 1e3, 1),
+        "ratio": round(times["ours"].p50 / times["duckdb"].p50, 2),
         "same": same,
     }
 
@@ -272,23 +250,3 @@ def _fill(connection: Any, numbers: Any, nulls: Any, codes: Any, words: Sequence
     texts = pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(words)).cast(pa.string())
     connection.register("arrow", pa.table({**masked, "s0": texts}))
     connection.execute("CREATE TABLE history AS SELECT * FROM arrow")
-
-
-def _time_in_turn(
-    first: Callable[[], object], second: Callable[[], object], block: int = BLOCK
-) -> tuple[list[float], list[float]]:
-    """Times in µs of both calls, alternating in short blocks, so that a busy moment of the machine meets both."""
-    first()
-    second()
-    times: tuple[list[float], list[float]] = ([], [])
-    stop = time.perf_counter() + BUDGET_S
-    while len(times[0]) < FEWEST or (time.perf_counter() < stop and len(times[0]) < MOST):
-        for call, into in zip((first, second), times, strict=True):
-            into.extend(_elapsed_ns(call) / 1e3 for _ in range(block))
-    return times
-
-
-def _elapsed_ns(call: Callable[[], object]) -> int:
-    started = time.perf_counter_ns()
-    call()
-    return time.perf_counter_ns() - started

@@ -30,6 +30,11 @@ def say(text: str = "") -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def status(text: str) -> None:
+    """A line on how far a long command is; apart from its output."""
+    errors.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
+
+
 def say_json(value: object) -> None:
     """A value for machines."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
