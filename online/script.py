@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import redis
+import redis.asyncio
 
 from online.errors import StoreReplyError
-from online.exchange import exchange
+from online.exchange import exchange, exchange_async
 from online.route import Command
 
 
@@ -26,19 +27,38 @@ class Script:
             StoreReplyError: The server refused a call; others of the batch may have been carried out.
             StoreUnavailableError: The store did not answer.
         """
-        replies = _call(client, b"EVALSHA", self._sha, calls)
-        unknown = [
-            place for place, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
-        ]
+        replies = exchange(client, self._by_hash(calls))
+        unknown = _unknown(replies)
         if unknown:
-            again = _call(client, b"EVAL", self._source, [calls[place] for place in unknown])
-            for place, reply in zip(unknown, again, strict=True):
-                replies[place] = reply
-        for reply in replies:
-            if isinstance(reply, redis.RedisError):
-                raise StoreReplyError(f"the store refused a write: {reply}") from reply
-        return replies
+            _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
+        return _checked(replies)
+
+    async def run_async(self, client: redis.asyncio.Redis, calls: Sequence[Command]) -> list[object]:
+        """As `run`, on an event loop."""
+        replies = await exchange_async(client, self._by_hash(calls))
+        unknown = _unknown(replies)
+        if unknown:
+            _replace(replies, unknown, await exchange_async(client, self._whole(calls, unknown)))
+        return _checked(replies)
+
+    def _by_hash(self, calls: Sequence[Command]) -> Iterator[Command]:
+        return ((b"EVALSHA", self._sha, *call) for call in calls)
+
+    def _whole(self, calls: Sequence[Command], places: Sequence[int]) -> Iterator[Command]:
+        return ((b"EVAL", self._source, *calls[place]) for place in places)
 
 
-def _call(client: redis.Redis, verb: bytes, script: bytes, calls: Sequence[Command]) -> list[object]:
-    return exchange(client, ((verb, script, *call) for call in calls))
+def _unknown(replies: Sequence[object]) -> list[int]:
+    return [place for place, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+
+
+def _replace(replies: list[object], places: Sequence[int], others: Sequence[object]) -> None:
+    for place, reply in zip(places, others, strict=True):
+        replies[place] = reply
+
+
+def _checked(replies: list[object]) -> list[object]:
+    for reply in replies:
+        if isinstance(reply, redis.RedisError):
+            raise StoreReplyError(f"the store refused a write: {reply}") from reply
+    return replies

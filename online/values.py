@@ -90,11 +90,15 @@ def decode_value(value_type: ValueType, data: bytes) -> Value:
     return decoder(value_type)(data)
 
 
-def encode_timestamp(event_us: int) -> bytes:
-    """Serialize microseconds since the epoch as `google.protobuf.Timestamp`; the epoch itself gives b""."""
+def encode_timestamp(event_us: int, rest_ns: int = 0) -> bytes:
+    """Serialize microseconds since the epoch, and 0 to 999 nanoseconds beyond, as `google.protobuf.Timestamp`.
+
+    The epoch itself gives b"".
+    """
     seconds, rest_us = divmod(event_us, US_PER_SECOND)
+    nanos = rest_us * 1_000 + rest_ns
     encoded = b"\x08" + encode_varint(seconds) if seconds else b""
-    return encoded + b"\x10" + encode_varint(rest_us * 1_000) if rest_us else encoded
+    return encoded + b"\x10" + encode_varint(nanos) if nanos else encoded
 
 
 def decode_timestamp(data: bytes) -> int:

@@ -19,8 +19,9 @@ from decision.lang.syntax import Expr, references, uses_now
 from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, View
 from online.errors import KeyEncodingError
-from online.keys import EntityKeys, feature_field, timestamp_field
-from online.values import decoder, encode_timestamp, encoder
+from online.keys import EntityKeys, feature_field
+from online.values import decoder, encoder
+from online.write import ViewWrite
 from streaming.errors import StreamingError, TransformError
 from streaming.windows.plan import WindowPlan
 
@@ -97,11 +98,10 @@ class ViewPlan:
             for feature in self.view.features
         )
 
-    def online_fields(self, values: Mapping[str, Value], value_us: int) -> dict[bytes, bytes]:
+    def online_write(self, values: Mapping[str, Value], value_us: int) -> ViewWrite:
         """The view's part of the entity's Feast hash."""
-        fields = {field: encode(values[name]) for name, field, encode in self.encoders}
-        fields[timestamp_field(self.view.name)] = encode_timestamp(value_us)
-        return fields
+        encoded = {field: encode(values[name]) for name, field, encode in self.encoders}
+        return ViewWrite(view=self.view.name, values=encoded, event_us=value_us)
 
     def _transformed(self, events: pd.DataFrame) -> pd.DataFrame:
         assert self.transform is not None
@@ -180,6 +180,12 @@ class EntityKind:
     @cached_property
     def windows(self) -> dict[str, WindowPlan]:
         return {plan.view.name: plan.windows for plan in self.views if plan.windows is not None}
+
+    @cached_property
+    def memory_s(self) -> int | None:
+        """How long an event can count for something after it: the longest window; None where one has no end."""
+        widths = [a.window_s for plan in self.views for a in plan.view.aggregations]
+        return None if None in widths else max((width for width in widths if width is not None), default=0)
 
     @cached_property
     def borrowed_fields(self) -> tuple[tuple[str, bytes, Callable[[bytes], Value]], ...]:

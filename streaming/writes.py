@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from decision.schema import Value
 from online.write import EntityWrite, EntityWriter
@@ -38,12 +38,15 @@ def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
     fields = encode_state(state, kind.windows)
     changed, dropped = changed_fields(state, fields)
     views = {name: values for name, values in update.values.items() if state.written.get(name) != values}
-    online: dict[bytes, bytes] = {}
-    for plan in (*kind.views, kind.segments_view):
-        if plan is not None and plan.view.name in views:
-            online |= plan.online_fields(*views[plan.view.name])
+    plans = [plan for plan in (*kind.views, kind.segments_view) if plan is not None]
     write = EntityWrite(
-        key=update.key, revision=state.revision, values=online, state=changed, dropped=dropped
+        key=update.key,
+        revision=state.revision,
+        views=tuple(plan.online_write(*views[plan.view.name]) for plan in plans if plan.view.name in views),
+        kept=tuple(name for name in update.values if name not in views),
+        state=changed,
+        dropped=dropped,
+        memory_s=kind.memory_s,
     )
     return PreparedWrite(update, fields, views, write)
 
@@ -54,16 +57,18 @@ def apply_writes(
     """Write, and note on the states of those accepted what the store now holds.
 
     Returns:
-        What was accepted, and the keys of what was refused because its revision had moved on.
+        What was accepted, with the views that readers see now (another writer may have brought a later row of a
+        view), and the keys of what was refused because the store no longer holds what it was computed from.
     """
     accepted, refused = [], []
-    for entry, done in zip(prepared, writer.apply([entry.write for entry in prepared]), strict=True):
-        if not done:
+    for entry, written in zip(prepared, writer.apply([entry.write for entry in prepared]), strict=True):
+        if written is None:
             refused.append(entry.update.key)
             continue
         state = entry.update.state
         state.revision += 1
         state.stored = entry.fields
         state.written.update(entry.views)
-        accepted.append(entry)
+        visible = {name: values for name, values in entry.views.items() if name in written}
+        accepted.append(replace(entry, views=visible))
     return accepted, refused

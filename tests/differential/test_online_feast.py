@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
-from online.keys import EntityKeys, feature_field, timestamp_field
+from online.keys import EntityKeys, feature_field
 from online.read import Columns, OnlineReader, ReadPlan
 from online.store import connect, connect_async, feast_connection_string
-from online.values import encode_timestamp, encode_value
-from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter
+from online.values import encode_value
+from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, ViewWrite
 from tests.support.valkey import start_valkey
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's own, at import and apply
@@ -201,10 +201,12 @@ def test_feast_reads_what_waypost_writes(both: Both, name: str, writer: str) -> 
             ]
             assert all(RowWriter(client).apply(batch))
         else:
-            stamp = {timestamp_field(name): encode_timestamp(EVENT_US)}
             changes = [
                 EntityWrite(
-                    key=keys.encode(row), revision=0, values=encoded(view, cells) | stamp, state={b"t": b"x"}
+                    key=keys.encode(row),
+                    revision=0,
+                    views=(ViewWrite(view=name, values=encoded(view, cells), event_us=EVENT_US),),
+                    state={b"t": b"x"},
                 )
                 for row, cells in zip(rows, values, strict=True)
             ]

@@ -15,7 +15,7 @@ from online.keys import EntityKeys, feature_field
 from online.read import OnlineReader, ReadPlan
 from online.store import connect, connect_async
 from online.values import encode_value
-from online.write import EntityWrite, EntityWriter, revision_of
+from online.write import EntityWrite, EntityWriter, ViewWrite, revision_of
 from server.embedded import EmbeddedValkey
 from tests.support.valkey import run_valkey
 
@@ -25,13 +25,15 @@ CATALOG = Catalog(project="demo", views=(VIEW,))
 PLAN = ReadPlan.compile(CATALOG, [FeatureRef(view="v", feature="a")])
 KEYS = EntityKeys("demo", [USER])
 
+WRITTEN = frozenset({"v"})
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     """A server with a hundred entities, whose value is their id."""
     with run_valkey(tmp_path) as made:
         with connect(made.url) as client:
-            assert all(EntityWriter(client).apply([write(number, 0) for number in range(100)]))
+            assert None not in EntityWriter(client).apply([write(number, 0) for number in range(100)])
         yield made
 
 
@@ -46,7 +48,8 @@ async def reader(server: EmbeddedValkey) -> AsyncIterator[OnlineReader]:
 def write(number: int, revision: int) -> EntityWrite:
     """Store an entity's id as its value."""
     values = {feature_field("v", "a"): encode_value(ValueType.INT64, number)}
-    return EntityWrite(key=KEYS.encode({"user_id": number}), revision=revision, values=values, state={})
+    view = ViewWrite(view="v", values=values, event_us=0)
+    return EntityWrite(key=KEYS.encode({"user_id": number}), revision=revision, views=(view,), state={})
 
 
 async def read(
@@ -128,27 +131,27 @@ def test_writers_report_a_dead_store_and_find_out_after_its_restart(server: Embe
     """An acknowledged write outlives kill -9; a write into a dead store is an error, and then goes through."""
     with connect(server.url) as client:
         writer = EntityWriter(client)
-        assert writer.apply([write(1, 1)]) == [True]
+        assert writer.apply([write(1, 1)]) == [WRITTEN]
         server.kill()
         with pytest.raises(StoreUnavailableError):
             writer.apply([write(1, 2)])
         server.start()
         (state,) = writer.load([KEYS.encode({"user_id": 1})])
         assert revision_of(state) == 2
-        assert writer.apply([write(1, 2)]) == [True]
+        assert writer.apply([write(1, 2)]) == [WRITTEN]
 
 
 def test_writers_never_reuse_a_connection_with_replies_outstanding(server: EmbeddedValkey) -> None:
     """A write that timed out is settled by the revision, and its late reply is not taken for another's."""
     with connect(f"{server.url}?socket_timeout=0.2") as client:
         writer = EntityWriter(client)
-        assert writer.apply([write(1, 1)]) == [True]
+        assert writer.apply([write(1, 1)]) == [WRITTEN]
         server.pause()
         with pytest.raises(StoreUnavailableError):
             writer.apply([write(1, 2)])
         server.resume()
-        assert writer.apply([write(2, 5)]) == [False]
-        assert writer.apply([write(2, 1)]) == [True]
+        assert writer.apply([write(2, 5)]) == [None]
+        assert writer.apply([write(2, 1)]) == [WRITTEN]
 
 
 def test_writers_refuse_at_once_where_nothing_listens() -> None:

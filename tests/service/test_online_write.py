@@ -4,18 +4,28 @@ import itertools
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
 from online.errors import StoreReplyError, WriteTooLargeError
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
 from online.slots import slot_tags
-from online.store import check_store, connect
+from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
-from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, revision_of
+from online.write import (
+    AsyncRowWriter,
+    EntityWrite,
+    EntityWriter,
+    RowWrite,
+    RowWriter,
+    ViewWrite,
+    revision_of,
+)
 from tests.support.valkey import run_valkey, start_valkey
 
 KEYS = EntityKeys("demo", [JoinKey(name="user_id", value_type=ValueType.INT64)])
@@ -39,16 +49,22 @@ def client(url: str) -> Iterator[Any]:
         yield connection
 
 
-def write(revision: int, value: bytes = b"\x20\x01", **state: bytes) -> EntityWrite:
+WRITTEN = frozenset({"user_fv"})
+
+
+def write(
+    revision: int, value: bytes = b"\x20\x01", event_us: int = 1_000_000, **state: bytes
+) -> EntityWrite:
     """Make a write of one value and the given chunks."""
     chunks = {name.encode(): chunk for name, chunk in state.items()}
-    return EntityWrite(key=KEY, revision=revision, values={FIELD: value, STAMP: b"\x08\x01"}, state=chunks)
+    view = ViewWrite(view="user_fv", values={FIELD: value}, event_us=event_us)
+    return EntityWrite(key=KEY, revision=revision, views=(view,), state=chunks)
 
 
 def test_entity_writes_set_values_and_state_at_once(client: Any) -> None:
     """An accepted write shows in Feast's hash and in the state, whose revision is one higher."""
     writer = EntityWriter(client)
-    assert writer.apply([write(0, tiles=b"t", outbox=b"o")]) == [True]
+    assert writer.apply([write(0, tiles=b"t", outbox=b"o")]) == [WRITTEN]
     assert client.hgetall(KEY) == {FIELD: b"\x20\x01", STAMP: b"\x08\x01"}
     assert writer.load([KEY]) == [{b"rev": b"1", b"tiles": b"t", b"outbox": b"o"}]
 
@@ -57,10 +73,8 @@ def test_entity_writes_touch_only_changed_chunks(client: Any) -> None:
     """A write without values changes state alone; dropped chunks go, the others stay."""
     writer = EntityWriter(client)
     writer.apply([write(0, tiles=b"t", outbox=b"o")])
-    change = EntityWrite(
-        key=KEY, revision=1, values={}, state={b"more": b"m"}, dropped=(b"outbox", b"absent")
-    )
-    assert writer.apply([change]) == [True]
+    change = EntityWrite(key=KEY, revision=1, views=(), state={b"more": b"m"}, dropped=(b"outbox", b"absent"))
+    assert writer.apply([change]) == [frozenset()]
     assert writer.load([KEY]) == [{b"rev": b"2", b"tiles": b"t", b"more": b"m"}]
     assert client.hget(KEY, FIELD) == b"\x20\x01"
 
@@ -71,7 +85,7 @@ def test_entity_writes_of_another_revision_change_nothing(client: Any, revision:
     writer = EntityWriter(client)
     writer.apply([write(0, tiles=b"t")])
     before = client.dump(KEY), client.dump(state_key(KEY))
-    assert writer.apply([write(revision, b"\x20\x09", tiles=b"other")]) == [False]
+    assert writer.apply([write(revision, b"\x20\x09", tiles=b"other")]) == [None]
     assert (client.dump(KEY), client.dump(state_key(KEY))) == before
 
 
@@ -79,24 +93,25 @@ def test_entity_writes_of_one_batch_apply_in_order(client: Any) -> None:
     """Two writes of one entity in a batch build on each other, and a batch replayed changes nothing."""
     writer = EntityWriter(client)
     batch = [write(0, b"\x20\x01"), write(1, b"\x20\x02"), write(1, b"\x20\x03")]
-    assert writer.apply(batch) == [True, True, False]
-    assert writer.apply(batch) == [False, False, False]
+    assert writer.apply(batch) == [WRITTEN, WRITTEN, None]
+    assert writer.apply(batch) == [None, None, None]
     assert client.hget(KEY, FIELD) == b"\x20\x02"
 
 
 def test_entity_writes_survive_a_server_that_forgot_the_script(client: Any) -> None:
     """After SCRIPT FLUSH or a restart the batch is applied all the same."""
     writer = EntityWriter(client)
-    assert writer.apply([write(0)]) == [True]
+    assert writer.apply([write(0)]) == [WRITTEN]
     client.script_flush()
-    assert writer.apply([write(1), write(2)]) == [True, True]
+    assert writer.apply([write(1), write(2)]) == [WRITTEN, WRITTEN]
 
 
 def test_entity_writes_larger_than_a_pipeline_all_arrive(client: Any) -> None:
     """A batch beyond the pipeline's bound is cut, in order, and loads back."""
     writer = EntityWriter(client)
     keys = [KEYS.encode({"user_id": number}) for number in range(2_500)]
-    writes = [EntityWrite(key=key, revision=0, values={FIELD: key}, state={b"k": key}) for key in keys]
+    view = ViewWrite(view="user_fv", values={FIELD: b"v"}, event_us=0)
+    writes = [EntityWrite(key=key, revision=0, views=(view,), state={b"k": key}) for key in keys]
     assert all(writer.apply(writes))
     assert [state[b"k"] for state in writer.load(keys)] == keys
 
@@ -105,10 +120,12 @@ def test_entity_writes_have_a_bound_below_the_limit_of_the_script(client: Any) -
     """The largest write allowed works; one field more is refused before it is sent."""
     many = {number.to_bytes(2, "big"): b"x" for number in range(3_500)}
     writer = EntityWriter(client)
-    full = EntityWrite(key=KEY, revision=0, values=many, state=many, dropped=tuple(many))
-    assert writer.apply([full]) == [True]
+    wide = ViewWrite(view="wide", values=many, event_us=0)
+    full = EntityWrite(key=KEY, revision=0, views=(wide, wide), state=many, dropped=tuple(many))
+    assert writer.apply([full]) == [frozenset({"wide"})]
+    wider = replace(wide, values=many | {b"one more": b"x"})
     with pytest.raises(WriteTooLargeError, match="at most 3500"):
-        writer.apply([EntityWrite(key=KEY, revision=1, values=many | {b"one more": b"x"}, state={})])
+        writer.apply([EntityWrite(key=KEY, revision=1, views=(wider,), state={})])
     with pytest.raises(ValueError, match="rev"):
         writer.apply([write(1, rev=b"9")])
 
@@ -135,7 +152,7 @@ def test_entity_writers_interleaved_lose_nothing(client: Any, url: str) -> None:
                     change = write(
                         revision_of(state), encode_value(ValueType.INT64, total), total=b"%d" % total
                     )
-                    if writer.apply([change])[0]:
+                    if writer.apply([change])[0] is not None:
                         break
 
     workers = [threading.Thread(target=count) for _ in range(threads)]
@@ -193,6 +210,81 @@ def test_rows_replace_an_unreadable_event_time(client: Any, stored: bytes) -> No
     assert decode_timestamp(client.hget(KEY, STAMP) or b"") == 1
 
 
+def test_rows_are_ordered_to_the_nanosecond(client: Any) -> None:
+    """Event times that differ by a nanosecond are told apart, and are stored as they came."""
+    writer = RowWriter(client)
+    earlier = replace(row(1, b"a"), event_rest_ns=1)
+    later = replace(row(1, b"b"), event_rest_ns=2)
+    assert writer.apply([later, earlier]) == [True, False]
+    assert client.hget(KEY, STAMP) == encode_timestamp(1, 2) == Timestamp(nanos=1_002).SerializeToString()
+    assert writer.apply([row(2, b"c"), row(1, b"d")]) == [True, False]
+
+
+async def test_rows_written_on_an_event_loop_follow_the_same_rule(client: Any, url: str) -> None:
+    """The asynchronous writer refuses what is older, also where the server forgot the script."""
+    asynchronous = connect_async(url)
+    writer = AsyncRowWriter(asynchronous)
+    client.script_flush()
+    assert await writer.apply([row(5, b"a"), row(4, b"b")]) == [True, False]
+    assert await writer.apply([row(5, b"c")]) == [True]
+    await asynchronous.aclose()
+    assert client.hget(KEY, FIELD) == b"c"
+
+
+def test_rows_renew_the_entitys_time_to_live_when_they_are_written(client: Any) -> None:
+    """`key_ttl_seconds` counts from the last accepted row; a refused one renews nothing; without it none is set."""
+    writer = RowWriter(client, key_ttl_s=100)
+    writer.apply([row(5, b"a")])
+    assert 0 < client.ttl(KEY) <= 100
+    client.expire(KEY, 10)
+    assert writer.apply([row(4, b"b")]) == [False]
+    assert client.ttl(KEY) <= 10
+    assert writer.apply([row(6, b"c")]) == [True]
+    assert client.ttl(KEY) > 10
+    client.delete(KEY)
+    RowWriter(client).apply([row(5, b"a")])
+    assert client.ttl(KEY) == -1
+
+
+def test_entity_state_outlives_the_entity_by_what_it_remembers(client: Any) -> None:
+    """State lives as long as its longest window still counts; state without an end stays, whatever it had before."""
+    writer = EntityWriter(client, key_ttl_s=100, grace_s=50)
+    writer.apply([replace(write(0), memory_s=1_000)])
+    assert 0 < client.ttl(KEY) <= 100
+    assert 1_100 < client.ttl(state_key(KEY)) <= 1_150
+    writer.apply([write(1)])
+    assert client.ttl(state_key(KEY)) == -1
+    EntityWriter(client).apply([replace(write(2), memory_s=1_000)])
+    assert client.ttl(state_key(KEY)) == -1
+
+
+def test_entity_writes_leave_a_later_row_of_another_writer(client: Any) -> None:
+    """A row pushed for a later event time stays; the state moves on, and the outcome says what readers see."""
+    RowWriter(client).apply([row(9_000_000, b"pushed")])
+    other = ViewWrite(view="other_fv", values={b"othr": b"o"}, event_us=1)
+    change = replace(write(0), views=(*write(0).views, other))
+    assert EntityWriter(client).apply([change]) == [frozenset({"other_fv"})]
+    assert client.hget(KEY, FIELD) == b"pushed"
+    assert client.hget(state_key(KEY), "rev") == b"1"
+    assert EntityWriter(client).apply([write(1, b"newer", event_us=9_000_000)]) == [WRITTEN]
+    assert client.hget(KEY, FIELD) == b"newer"
+
+
+def test_entity_writes_that_count_on_deleted_values_are_refused(client: Any) -> None:
+    """Where a hash or a view's fields were deleted or expired, a partial write is refused and changes nothing."""
+    writer = EntityWriter(client)
+    writer.apply([write(0)])
+    other = ViewWrite(view="other_fv", values={b"othr": b"o"}, event_us=1)
+    partial = EntityWrite(key=KEY, revision=1, views=(other,), kept=("user_fv",), state={})
+    client.delete(KEY)
+    assert writer.apply([partial]) == [None]
+    assert not client.exists(KEY)
+    assert writer.apply([replace(partial, views=(*write(1).views, other), kept=())]) == [
+        {"user_fv", "other_fv"}
+    ]
+    assert writer.apply([replace(partial, revision=2)]) == [{"other_fv"}]
+
+
 def test_rows_of_one_view_leave_other_views_alone(client: Any) -> None:
     """Views of one entity share a hash, each with its own event time."""
     writer = RowWriter(client)
@@ -229,6 +321,7 @@ def test_slots_and_script_agree_with_a_cluster(tmp_path: Path) -> None:
         while node.cluster("INFO")["cluster_state"] != "ok":
             node.ping()
         writer = EntityWriter(node)
-        writes = [EntityWrite(key=key, revision=0, values={b"a": b"b"}, state={}) for key in entity_keys]
+        view = ViewWrite(view="v", values={b"a": b"b"}, event_us=0)
+        writes = [EntityWrite(key=key, revision=0, views=(view,), state={}) for key in entity_keys]
         assert all(writer.apply(writes))
         assert [revision_of(state) for state in writer.load(entity_keys)] == [1] * len(texts)
