@@ -19,10 +19,10 @@ import pandas as pd
 from demo.data import HELD_OUT_START, LIVE_END, history_frame, live_events, write_demographics
 from demo.feast_check import Comparison, compare, entity_rows
 from online.store import connect, feast_connection_string
-from online.write import EntityWriter, RowWriter
+from online.write import RowWriter
 from server.bundles import repo_policy
 from server.config import ClockKind, Settings
-from server.materialize import stream_plan
+from server.materialize import entity_writer, stream_plan
 from server.models import parse_definitions
 from server.repo import Repo, load_repo
 from server.supervisor import Stack
@@ -130,10 +130,10 @@ def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) 
     write_demographics(road.offline / "demographics")
     with connect(redis_url) as client:
         for view in batch_views(catalog):
-            load_batch_view(RowWriter(client), catalog, view, until_us, progress)
+            load_batch_view(RowWriter(client, road.repo.key_ttl_s), catalog, view, until_us, progress)
         return backfill(
             client=client,
-            writer=EntityWriter(client),
+            writer=entity_writer(road.repo, client),
             plan=plan,
             schema=road.repo.events,
             events=history,

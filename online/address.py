@@ -9,6 +9,7 @@ localhost:6379,db=0,password=…,ssl=true    (Feast's form, with Feast's `redis_
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,7 @@ DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
 DEFAULT_MASTER = "mymaster"
 
+_HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-:%")
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _FLOAT_OPTIONS = frozenset({"socket_timeout", "socket_connect_timeout"})
 _TEXT_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "client_name"})
@@ -286,6 +288,8 @@ def _node(text: str, default_port: int) -> Node:
         port = rest.removeprefix(":")
     else:
         host, _, port = text.partition(":")
+    if not set(host) <= _HOST_CHARACTERS:
+        raise ConnectionStringError(f"{host!r} is no host name; if it is a variable, set it")
     number = _number("port", port) if port else default_port
     if not 0 < number < 65_536:
         raise ConnectionStringError(f"the port is {number}, not a number from 1 to 65535")

@@ -191,8 +191,8 @@ def describe(settings: Settings, options: frozenset[str] = frozenset()) -> list[
 
 
 def redacted(value: Any) -> str:
-    """The value as text; the password of a URL becomes `***`."""
-    text = str(value)
+    """The value as text; the passwords of a store's address become `***`."""
+    text = re.sub(r"(password=)[^,&]*", r"\1***", str(value))
     if "://" not in text:
         return text
     parts = urlsplit(text)

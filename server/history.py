@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 
 from online.errors import OnlineStoreError
 from online.store import connect
-from online.write import EntityWriter, RowWriter
+from online.write import RowWriter
 from server.bundles import repo_policy
 from server.config import Settings
 from server.errors import ServerError
-from server.materialize import stream_plan
+from server.materialize import entity_writer, stream_plan
 from server.repo import load_repo
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
@@ -34,14 +34,14 @@ def load_batch_views(
     settings: Settings, redis_url: str, progress: ProgressReport = lambda _stage, _done, _total: None
 ) -> dict[str, int]:
     """Bring the newest rows of the repo's batch views online; returns the number of entities by view."""
-    catalog = load_repo(settings.repo).catalog
+    repo = load_repo(settings.repo)
     now_us = time.time_ns() // 1_000
     try:
         with connect(redis_url) as client:
-            writer = RowWriter(client)
+            writer = RowWriter(client, repo.key_ttl_s)
             return {
-                view.name: load_batch_view(writer, catalog, view, now_us, progress)
-                for view in batch_views(catalog)
+                view.name: load_batch_view(writer, repo.catalog, view, now_us, progress)
+                for view in batch_views(repo.catalog)
             }
     except (StreamingError, OnlineStoreError, OSError, pa.ArrowInvalid) as error:
         raise HistoryError(f"batch views: {error}") from error
@@ -65,7 +65,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
         with connect(redis_url) as client:
             return backfill(
                 client=client,
-                writer=EntityWriter(client),
+                writer=entity_writer(repo, client),
                 plan=stream_plan(repo, repo_policy(repo)),
                 schema=repo.events,
                 events=events,

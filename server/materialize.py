@@ -29,11 +29,18 @@ log = structlog.get_logger()
 
 RETRY_S = 0.5
 FOLLOW_S = 1.0
+REPLAY_S = 3_600
+"""How long a state lives beyond the lateness bound: a crash may have its events read again from the checkpoint."""
 
 
 def stream_plan(repo: Repo, policy: Policy) -> StreamPlan:
     """The plan of a repo's stream views and segments."""
     return StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+
+
+def entity_writer(repo: Repo, client: redis.Redis) -> EntityWriter:
+    """The writer of entities and their states, with the time to live that the repo gives them."""
+    return EntityWriter(client, repo.key_ttl_s, repo.events.lateness_s + REPLAY_S)
 
 
 def partition_materializer(
@@ -46,7 +53,7 @@ def partition_materializer(
     return Materializer(
         client=client,
         reader=RedisPartitionReader(client, keys),
-        writer=EntityWriter(client),
+        writer=entity_writer(repo, client),
         plan=plan,
         schema=repo.events,
         keys=keys,

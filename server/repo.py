@@ -13,11 +13,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from decision.schema import Catalog
+from online.address import parse_address, url_of
+from online.errors import ConnectionStringError
 from server.errors import Problem, RepoError
 from server.feast_objects import Converter, Transform
 from streaming.errors import EventSchemaError
@@ -44,7 +46,7 @@ class Repo:
         events: Event types and the customer's join key.
         policy_sources: Texts of `policy/*.policy`, by path relative to the repo, in name order.
         model_definitions: Texts of `models/*.yaml`, by path relative to the repo, in name order.
-        connection_string: Feast's `online_store.connection_string`, or None where the store is not Redis.
+        online_store: What `feature_store.yaml` says of Feast's online store, or None where that is not Redis.
     """
 
     path: Path
@@ -53,7 +55,38 @@ class Repo:
     events: EventSchema
     policy_sources: Mapping[str, str]
     model_definitions: Mapping[str, str]
-    connection_string: str | None
+    online_store: FeastStore | None
+
+    @property
+    def key_ttl_s(self) -> int | None:
+        """How long an entity lives online after its last write; None is for ever."""
+        return None if self.online_store is None else self.online_store.key_ttl_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeastStore:
+    """Feast's Redis, as `feature_store.yaml` names it.
+
+    Attributes:
+        key_ttl_s: `key_ttl_seconds`; None is for ever.
+    """
+
+    connection_string: str = field(repr=False)
+    redis_type: str
+    sentinel_master: str
+    key_ttl_s: int | None
+
+    @property
+    def url(self) -> str:
+        """The same store as a URL.
+
+        Raises:
+            RepoError: The connection string cannot be understood.
+        """
+        try:
+            return url_of(parse_address(self.connection_string, self.redis_type, self.sentinel_master))
+        except ConnectionStringError as error:
+            raise RepoError.of(f"online_store.connection_string: {error}", STORE_FILE) from error
 
 
 def load_repo(path: Path) -> Repo:
@@ -67,7 +100,7 @@ def load_repo(path: Path) -> Repo:
         raise RepoError.of(
             f"{root} is no feature repo: it has no {STORE_FILE} (`waypost init DIR` writes one)"
         )
-    catalog, transforms, connection_string = _definitions(root)
+    catalog, transforms, online_store = _definitions(root)
     return Repo(
         path=root,
         catalog=catalog,
@@ -75,7 +108,7 @@ def load_repo(path: Path) -> Repo:
         events=_events(root),
         policy_sources=load_texts(root, "policy/*.policy"),
         model_definitions=load_texts(root, "models/*.yaml"),
-        connection_string=connection_string,
+        online_store=online_store,
     )
 
 
@@ -107,7 +140,7 @@ def _events(root: Path) -> EventSchema:
         raise RepoError.of(str(error).removeprefix(f"{root}/"), EVENTS_FILE) from error
 
 
-def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], str | None]:
+def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], FeastStore | None]:
     with _imports_from(root):
         config = _feast_config(root)
         contents = _parse(root)
@@ -116,7 +149,32 @@ def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], str | None]
     transforms = converter.transforms(contents)
     if converter.problems:
         raise RepoError(converter.problems)
-    return catalog, transforms, getattr(config.online_store, "connection_string", None)
+    return catalog, transforms, _feast_store(config.online_store)
+
+
+def _feast_store(config: Any) -> FeastStore | None:
+    if getattr(config, "type", None) != "redis":
+        return None
+    return FeastStore(
+        connection_string=config.connection_string,
+        redis_type=config.redis_type.value,
+        sentinel_master=config.sentinel_master,
+        key_ttl_s=config.key_ttl_seconds or None,
+    )
+
+
+def load_feast_store(path: Path) -> FeastStore | None:
+    """Read what the repo at `path` says of Feast's online store, and nothing else of it.
+
+    Raises:
+        RepoError: There is no `feature_store.yaml`, or Feast cannot read it.
+    """
+    root = path.resolve()
+    if not (root / STORE_FILE).is_file():
+        raise RepoError.of(
+            f"{root} is no feature repo: it has no {STORE_FILE} (`waypost init DIR` writes one)"
+        )
+    return _feast_store(_feast_config(root).online_store)
 
 
 def _feast_config(root: Path) -> Any:

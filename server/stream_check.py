@@ -95,4 +95,4 @@ def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Non
     applied = apply(plan.windows, states, batch, int(np.max(batch.event_us)))
     for number in range(len(rows.keys)):
         values = {name: column[number] for name, column in applied.values.items()}
-        plan.online_fields(values, int(applied.value_us[number]))
+        plan.online_write(values, int(applied.value_us[number]))

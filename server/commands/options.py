@@ -12,11 +12,17 @@ from server.config import ClockKind
 Repo = Annotated[Path | None, typer.Option("--repo", help="The feature repo.", show_default="feature_repo")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where data is kept.", show_default="data")]
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis-url", help="Your Redis or Valkey; without it one is started here.")
+    str | None,
+    typer.Option(
+        "--redis-url",
+        help="Your Redis or Valkey, or `feast` for the repo's own; without it one is started here.",
+    ),
 ]
 StoreUrl = Annotated[
     str | None,
-    typer.Option("--redis-url", help="The Redis or Valkey to use; needed here or as WAYPOST_REDIS_URL."),
+    typer.Option(
+        "--redis-url", help="The Redis or Valkey to use.", show_default="the one in feature_store.yaml"
+    ),
 ]
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default="127.0.0.1")]
 GrpcPort = Annotated[

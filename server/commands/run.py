@@ -55,6 +55,7 @@ def up(  # noqa: PLR0917 - the options of a command
     """
     from server.config import load_settings, redacted
     from server.history import load_batch_views
+    from server.stores import store_url
     from server.supervisor import Stack, run_up
 
     def prepare(stack: Stack) -> None:
@@ -70,20 +71,19 @@ def up(  # noqa: PLR0917 - the options of a command
         say(f"repo    {stack.settings.repo}, data in {stack.settings.data_dir}")
         say("serving; Ctrl-C ends everything")
 
-    run_up(
-        load_settings(
-            repo=repo,
-            data_dir=data_dir,
-            redis_url=redis_url,
-            host=host,
-            grpc_port=grpc_port,
-            http_port=http_port,
-            partitions=partitions,
-            clock=clock,
-        ),
-        prepare,
-        announce,
+    settings = load_settings(
+        repo=repo,
+        data_dir=data_dir,
+        redis_url=redis_url,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        partitions=partitions,
+        clock=clock,
     )
+    if settings.redis_url is not None:
+        settings = settings.model_copy(update={"redis_url": store_url(settings)})
+    run_up(settings, prepare, announce)
 
 
 @reports_errors
@@ -102,6 +102,7 @@ def serve(
     Example: `waypost serve --repo my_repo --redis-url redis://localhost:6379`
     """
     from server.config import load_settings
+    from server.stores import store_url
     from server.wiring import run_server
 
     settings = load_settings(
@@ -131,6 +132,7 @@ def materializer(
     """
     from server.config import load_settings
     from server.materialize import run_materializer
+    from server.stores import store_url
 
     settings = load_settings(
         repo=repo, data_dir=data_dir, redis_url=redis_url, partitions=partitions, clock=clock
@@ -151,6 +153,7 @@ def backfill(
     Example: `waypost backfill history.parquet --repo my_repo`
     """
     from server.config import load_settings
+    from server.stores import store_url
 
     settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url, partitions=partitions)
     _backfill(settings, store_url(settings), events)
@@ -168,21 +171,6 @@ def _backfill(settings: Settings, redis_url: str, events: Path) -> None:
     say(f"{made} in {report.seconds:.1f} s")
     for kind, count in report.online_entities.items():
         say(f"  {counted(count, 'entity', 'entities')} of kind {kind} online")
-
-
-def store_url(settings: Settings) -> str:
-    """The store that a part of an installation is to use.
-
-    Raises:
-        ConfigError: None is given.
-    """
-    from server.config import ConfigError
-
-    if settings.redis_url is None:
-        raise ConfigError(
-            "which store? give --redis-url or WAYPOST_REDIS_URL (`waypost up` starts one of its own)"
-        )
-    return settings.redis_url
 
 
 def _progress(bar: Progress) -> Callable[[str, int, int], None]:

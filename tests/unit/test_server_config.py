@@ -54,6 +54,12 @@ def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_passwords_are_redacted() -> None:
     """A URL's password never reaches the screen."""
     assert redacted("redis://user:secret@host:6379/0") == "redis://user:***@host:6379/0"
+    assert redacted("redis+cluster://:secret@a:1,b:2") == "redis+cluster://:***@a:1,b:2"
+    assert redacted("host:6379,password=secret,ssl=true") == "host:6379,password=***,ssl=true"
+    assert (
+        redacted("redis+sentinel://a/m?sentinel_password=secret")
+        == "redis+sentinel://a/m?sentinel_password=***"
+    )
 
 
 def test_describe_says_where_values_come_from(monkeypatch: pytest.MonkeyPatch) -> None:

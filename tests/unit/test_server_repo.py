@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from decision.schema import Aggregation, FeatureRef, JoinKey, ValueType
+from server.config import ConfigError, Settings
 from server.errors import RepoError
-from server.repo import Repo, load_repo
+from server.repo import Repo, load_feast_store, load_repo
+from server.stores import store_url
 
 CLINIC = Path(__file__).parents[1] / "fixtures" / "clinic"
 
@@ -131,3 +133,72 @@ def test_large_policy_files_are_refused(copy: Path) -> None:
     """A policy file has a bound."""
     (copy / "policy" / "big.policy").write_text("#" * ((1 << 20) + 1))
     assert refusal(copy).problems[0].file == "policy/big.policy"
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ("type: redis", "redis://localhost:6379/0"),
+        ("type: redis\n  connection_string: 'h:7,db=2,ssl=False'", "redis://h:7/2"),
+        (
+            "type: redis\n  redis_type: redis_cluster\n  connection_string: 'a:1,b:2,ssl=true'",
+            "rediss+cluster://a:1,b:2",
+        ),
+        (
+            "type: redis\n  redis_type: redis_sentinel\n  sentinel_master: shop\n  connection_string: 'a:1,b:2'",
+            "redis+sentinel://a:1,b:2/shop/0",
+        ),
+        ("type: sqlite", None),
+    ],
+)
+def test_the_repos_own_store_is_read_as_feast_reads_it(
+    tmp_path: Path, settings: str, url: str | None
+) -> None:
+    """`feature_store.yaml` names the store, its layout and its time to live."""
+    _store_file(tmp_path, f"{settings}\n  key_ttl_seconds: 60" if url else settings)
+    store = load_feast_store(tmp_path)
+    if url is None:
+        assert store is None
+    else:
+        assert store is not None
+        assert (store.url, store.key_ttl_s) == (url, 60)
+
+
+def test_a_store_that_makes_no_sense_is_refused_with_its_place(tmp_path: Path) -> None:
+    """A variable that is not set is told as such, with the file and the setting."""
+    _store_file(tmp_path, "type: redis\n  connection_string: '${NOT_SET_HERE}'")
+    store = load_feast_store(tmp_path)
+    assert store is not None
+    with pytest.raises(RepoError, match=r"feature_store.yaml.*connection_string.*variable, set it"):
+        _ = store.url
+    with pytest.raises(RepoError, match="variable, set it"):
+        store_url(Settings(repo=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "url"),
+    [
+        ("a:1,db=3", "type: sqlite", "redis://a:1/3"),
+        ("feast", "type: redis", "redis://localhost:6379/0"),
+        (None, "type: redis", "redis://localhost:6379/0"),
+    ],
+)
+def test_the_store_is_the_one_given_or_the_repos(
+    tmp_path: Path, given: str | None, settings: str, url: str
+) -> None:
+    """An address wins over the repo's; `feast`, or nothing, means the repo's."""
+    _store_file(tmp_path, settings)
+    assert store_url(Settings(repo=tmp_path, redis_url=given)) == url
+
+
+@pytest.mark.parametrize(("given", "message"), [(None, "which store"), ("a:1,b:2", "--redis-url.*found 2")])
+def test_no_store_and_a_wrong_one_are_told(tmp_path: Path, given: str | None, message: str) -> None:
+    """Without a store, and with an address that makes no sense, the way out is named."""
+    _store_file(tmp_path, "type: sqlite")
+    with pytest.raises(ConfigError, match=message):
+        store_url(Settings(repo=tmp_path, redis_url=given))
+
+
+def _store_file(folder: Path, online_store: str) -> None:
+    text = f"project: shop\nregistry: registry.db\nprovider: local\nonline_store:\n  {online_store}\n"
+    (folder / "feature_store.yaml").write_text(text + "entity_key_serialization_version: 3\n")

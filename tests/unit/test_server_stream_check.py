@@ -30,7 +30,7 @@ def _repo(tmp_path: Path, **changes: Any) -> Repo:
         events=SCHEMA,
         policy_sources={},
         model_definitions={},
-        connection_string=None,
+        online_store=None,
     )
     return replace(repo, **changes)
 
