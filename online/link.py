@@ -1,0 +1,224 @@
+"""One connection of the read path: pipelines out, framed replies back in order, pushes to whom they concern."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import hiredis
+import numpy as np
+from numpy.typing import NDArray
+
+from online.errors import StoreLostError, StoreUnavailableError
+from online.kernels import (
+    DEPTH,
+    END,
+    ERRORS,
+    FIRST,
+    KIND,
+    LEAVES_FULL,
+    MALFORMED,
+    MORE,
+    POSITION,
+    PUSHES,
+    REPLIES,
+    REPLIES_FULL,
+    START,
+    STATE_SIZE,
+    STOP,
+    scan,
+)
+from online.replies import Replies
+
+MAX_PENDING_BYTES: Final = 64 << 20
+"""Most bytes of replies that wait for the rest of their pipeline."""
+_ROOM_BYTES: Final = 256 << 10
+_LEAST_BYTES: Final = 64 << 10
+_PUSH: Final = ord(">")
+
+Push = list[Any]
+
+
+class Pipeline(Protocol):
+    """What was sent in one go, and who waits for it."""
+
+    count: int
+    sent_at: float
+
+    def deliver(self, replies: Replies) -> None:
+        """Take all replies."""
+
+    def fail(self, error: StoreUnavailableError) -> None:
+        """The connection was lost before all replies came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who is told what befalls a connection.
+
+    Attributes:
+        lost: It is gone; every pipeline has failed already.
+        pushed: A push that nobody asked for, such as an invalidation.
+    """
+
+    lost: Callable[[Link, StoreLostError], None]
+    pushed: Callable[[Push], None]
+
+
+class Link(asyncio.BufferedProtocol):
+    """Frames what one socket receives; the socket is closed on the first byte that is not RESP.
+
+    Attributes:
+        heard_at: When bytes came last, on the loop's clock; 0 before the first.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._clock = asyncio.get_running_loop().time
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[Pipeline] = deque()
+        self._why = "the store closed the connection"
+        self._closed = asyncio.get_running_loop().create_future()
+        self._buffer: NDArray[np.uint8] = np.empty(_ROOM_BYTES, np.uint8)
+        self._view = memoryview(self._buffer)
+        self._filled = 0
+        self._state = np.zeros(STATE_SIZE, np.int64)
+        self._leaves = np.empty((256, 2), np.int64)
+        self._table = np.empty((64, 5), np.int64)
+        self.heard_at = 0.0
+
+    def send(self, payload: bytes, pipeline: Pipeline) -> None:
+        """Send packed commands; their replies go to `pipeline`, in order behind those of earlier ones."""
+        assert self._transport is not None
+        self._pending.append(pipeline)
+        self._transport.write(payload)
+
+    def silent_s(self) -> float:
+        """Seconds for which an answer has been owed and nothing came; 0 where nothing is owed."""
+        if not self._pending:
+            return 0.0
+        return self._clock() - max(self.heard_at, self._pending[0].sent_at)
+
+    def abort(self, why: str) -> None:
+        """Close at once, with all that is outstanding."""
+        self._why = why
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Return when the socket is closed."""
+        await asyncio.shield(self._closed)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        lost = StoreLostError(f"{self._why}: {error}" if error else self._why)
+        pending, self._pending = self._pending, deque()
+        for pipeline in pending:
+            pipeline.fail(lost)
+        if not self._closed.done():
+            self._closed.set_result(None)
+        self._listener.lost(self, lost)
+
+    def eof_received(self) -> bool:
+        """A half-closed socket brings no more replies: close the other half too."""
+        return False
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        if len(self._buffer) - self._filled < _LEAST_BYTES:
+            grown = np.empty(2 * len(self._buffer), np.uint8)
+            grown[: self._filled] = self._buffer[: self._filled]
+            self._set_buffer(grown)
+        return self._view[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self.heard_at = self._clock()
+        try:
+            while self._frame():
+                pass
+        except StoreUnavailableError as error:
+            self.abort(str(error))
+
+    def _frame(self) -> bool:
+        """Frame what has come and hand it out; whether bytes were moved and must be framed again."""
+        while (outcome := scan(self._buffer, self._filled, self._state, self._leaves, self._table)) != MORE:
+            if outcome == MALFORMED:
+                raise StoreUnavailableError("the store's answer is not RESP; is this a Redis server?")
+            if outcome == LEAVES_FULL:
+                self._leaves = _grown(self._leaves)
+            elif outcome == REPLIES_FULL:
+                self._table = _grown(self._table)
+        if self._filled > MAX_PENDING_BYTES:
+            raise StoreUnavailableError(
+                f"an answer has more than {MAX_PENDING_BYTES >> 20} MiB; read fewer entities at a time"
+            )
+        if self._state[PUSHES]:
+            self._take_pushes()
+        return self._hand_out()
+
+    def _take_pushes(self) -> None:
+        table = self._table[: self._state[REPLIES]]
+        is_push = table[:, KIND] == _PUSH
+        for start, end in table[is_push][:, [START, END]].tolist():
+            parser = hiredis.Reader()
+            parser.feed(bytes(self._view[start:end]))
+            self._listener.pushed(list(parser.gets()))
+        rest = table[~is_push]
+        self._table[: len(rest)] = rest
+        self._state[REPLIES] = len(rest)
+        self._state[PUSHES] = 0
+
+    def _hand_out(self) -> bool:
+        """Give every pipeline whose replies are all there its replies; whether bytes were moved."""
+        ready, taken = int(self._state[REPLIES]), 0
+        while self._pending and self._pending[0].count <= ready - taken:
+            pipeline = self._pending.popleft()
+            replies = self._cut(taken, taken + pipeline.count)
+            taken += pipeline.count
+            pipeline.deliver(replies)
+        if ready > taken and not self._pending:
+            raise StoreUnavailableError("the store answered what was not asked; is this a Redis server?")
+        if ready == taken and self._state[DEPTH] == 0 and self._state[POSITION] == self._filled:
+            self._keep_from(self._filled)
+        elif taken:
+            self._keep_from(int(self._table[taken - 1, END]))
+            return True
+        return False
+
+    def _cut(self, first: int, stop: int) -> Replies:
+        """A copy of some replies."""
+        table = self._table[first:stop].copy()
+        start, end = int(table[0, START]), int(table[-1, END])
+        first_leaf, last_leaf = int(table[0, FIRST]), int(table[-1, STOP])
+        leaves = self._leaves[first_leaf:last_leaf].copy()
+        leaves[:, 0] -= start
+        table[:, FIRST : STOP + 1] -= first_leaf
+        table[:, START:] -= start
+        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS]))
+
+    def _keep_from(self, position: int) -> None:
+        """Drop the bytes before `position`; what is left is framed from the start (a push in it is told twice)."""
+        rest = self._buffer[position : self._filled].copy()
+        if len(self._buffer) > _ROOM_BYTES and len(rest) < _LEAST_BYTES:
+            self._set_buffer(np.empty(_ROOM_BYTES, np.uint8))
+        self._buffer[: len(rest)] = rest
+        self._filled = len(rest)
+        self._state[:] = 0
+
+    def _set_buffer(self, buffer: NDArray[np.uint8]) -> None:
+        self._buffer = buffer
+        self._view = memoryview(buffer)
+
+
+def _grown(table: NDArray[np.int64]) -> NDArray[np.int64]:
+    grown = np.empty((2 * len(table), table.shape[1]), np.int64)
+    grown[: len(table)] = table
+    return grown
