@@ -148,9 +148,7 @@ class Channel:
 
     async def _exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
         if self._closed or len(self._waiting) >= MAX_WAITING:
-            raise StoreUnavailableError(
-                "the reader is closed" if self._closed else f"{MAX_WAITING} reads wait for the store already"
-            )
+            self._make_room()
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append(_Call(commands, reply_count, future))
         if self._link is None:
@@ -163,6 +161,18 @@ class Channel:
             return await future
         finally:
             timer.cancel()
+
+    def _make_room(self) -> None:
+        """Forget callers that gave up.
+
+        Raises:
+            StoreUnavailableError: There is no room even so, or there will be no answers any more.
+        """
+        if self._closed:
+            raise StoreUnavailableError("the reader is closed")
+        self._waiting = deque(call for call in self._waiting if not call.future.done())
+        if len(self._waiting) >= MAX_WAITING:
+            raise StoreUnavailableError(f"{MAX_WAITING} reads wait for the store already")
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -210,7 +220,7 @@ class Channel:
         try:
             link = await self._open_link(self._listener)
         except (OSError, TimeoutError, OnlineStoreError) as error:
-            self._why = StoreUnavailableError(f"the store cannot be reached: {error or 'out of time'}")
+            self._why = StoreUnavailableError(f"the store cannot be reached: {str(error) or 'out of time'}")
             self._breaker.failure()
             self._fail_waiting(self._why)
         else:

@@ -12,6 +12,7 @@ OnlineStoreError
 ├── StoreUnsupportedError       the server is too old
 ├── StoreTopologyError          the address says one kind of store, the server is another
 ├── StoreUnavailableError       no answer: refused, cut, or too slow
+│   └── StoreLostError          … because the connection broke after the request was sent
 └── StoreReplyError             the server answered with an error
 """
 
@@ -67,6 +68,10 @@ class StoreTopologyError(OnlineStoreError):
 
 class StoreUnavailableError(OnlineStoreError):
     """The store did not answer; whether the last writes happened is unknown."""
+
+
+class StoreLostError(StoreUnavailableError):
+    """The connection broke while an answer was owed."""
 
 
 class StoreReplyError(OnlineStoreError):

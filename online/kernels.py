@@ -129,10 +129,6 @@ def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
             replies[row, KIND] = kind
             replies[row, FIRST] = state[LEAVES]
             replies[row, START] = at
-            if kind in (_ERROR, _BULK_ERROR):
-                state[ERRORS] += 1
-            elif kind == _PUSH:
-                state[PUSHES] += 1
         if is_leaf:
             leaves[state[LEAVES], 0] = start
             leaves[state[LEAVES], 1] = length
@@ -154,6 +150,8 @@ def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
             row = state[REPLIES]
             replies[row, STOP] = state[LEAVES]
             replies[row, END] = behind
+            state[ERRORS] += replies[row, KIND] in (_ERROR, _BULK_ERROR)
+            state[PUSHES] += replies[row, KIND] == _PUSH
             state[REPLIES] += 1
 
 
@@ -193,7 +191,7 @@ def number_of(data, at, stop, value_type, out):  # type: ignore[no-untyped-def]
     """Read a number in the one encoding that protobuf writes into `out[0]` as a word; False for anything else."""
     tag = data[at]
     size = stop - at
-    if value_type == _DOUBLE or value_type == _FLOAT:
+    if value_type in (_DOUBLE, _FLOAT):
         if tag == 0x29 and size == 9 and value_type == _DOUBLE:
             out[0] = int64(fixed(data, at + 1, 8))
             return True
@@ -208,7 +206,7 @@ def number_of(data, at, stop, value_type, out):  # type: ignore[no-untyped-def]
     if value_type == _BOOL:
         out[0] = data[at + 1] if size == 2 else 2
         return tag == 0x38 and size == 2 and data[at + 1] < 2
-    narrow = tag == 0x18 and (value_type == _INT32 or value_type == _INT64)
+    narrow = tag == 0x18 and (value_type in (_INT32, _INT64))
     wide_int = tag == 0x20 and value_type == _INT64
     instant = tag == 0x40 and value_type == _UNIX_TIMESTAMP
     if not (narrow or wide_int or instant) or varint(data, at + 1, stop, out) != stop:
@@ -229,7 +227,7 @@ def stamp_of(data, at, stop, out):  # type: ignore[no-untyped-def]
     nanos = int64(0)
     while at < stop:
         tag = data[at]
-        if tag != 0x08 and tag != 0x10:
+        if tag not in {8, 16}:
             return False
         at = varint(data, at + 1, stop, out)
         if at < 0:
@@ -318,7 +316,7 @@ def decode(  # type: ignore[no-untyped-def]
         event_us: Output [views, rows].
         starts: Output [columns, rows]: where a cell's bytes start.
         lengths: Output [columns, rows]: how many there are; -1 where nothing is stored.
-        slow: Output: (column, leaf, row) of a cell, (-1 - view, leaf, row) of a timestamp that Python has to read.
+        slow: Output: (column, row, start, length) of a cell, or of a timestamp with -1 - view, that Python has to read.
     """
     slots = bounds.shape[0] - 1
     found = np.empty(slots, int64)
@@ -349,8 +347,9 @@ def decode(  # type: ignore[no-untyped-def]
                     stamp = out[0]
                 else:
                     slow[slow_count, 0] = -1 - v
-                    slow[slow_count, 1] = leaf
-                    slow[slow_count, 2] = r
+                    slow[slow_count, 1] = r
+                    slow[slow_count, 2] = at
+                    slow[slow_count, 3] = leaves[leaf, 1]
                     slow_count += 1
             event_us[views[v, VIEW_PLACE], r] = stamp
         for c in range(columns.shape[0]):
@@ -373,8 +372,9 @@ def decode(  # type: ignore[no-untyped-def]
                 words[place, r] = out[0]
             else:
                 slow[slow_count, 0] = c
-                slow[slow_count, 1] = leaf
-                slow[slow_count, 2] = r
+                slow[slow_count, 1] = r
+                slow[slow_count, 2] = at
+                slow[slow_count, 3] = length
                 slow_count += 1
     return slow_count, malformed
 

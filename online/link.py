@@ -12,6 +12,7 @@ import hiredis
 import numpy as np
 from numpy.typing import NDArray
 
+from online.address import Node
 from online.errors import StoreLostError, StoreUnavailableError
 from online.kernels import (
     DEPTH,
@@ -32,12 +33,14 @@ from online.kernels import (
     scan,
 )
 from online.replies import Replies
+from online.topology import Topology
 
 MAX_PENDING_BYTES: Final = 64 << 20
 """Most bytes of replies that wait for the rest of their pipeline."""
 _ROOM_BYTES: Final = 256 << 10
 _LEAST_BYTES: Final = 64 << 10
 _PUSH: Final = ord(">")
+_TRACK: Final = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nOPTIN\r\n"
 
 Push = list[Any]
 
@@ -83,7 +86,7 @@ class Link(asyncio.BufferedProtocol):
         self._why = "the store closed the connection"
         self._closed = asyncio.get_running_loop().create_future()
         self._buffer: NDArray[np.uint8] = np.empty(_ROOM_BYTES, np.uint8)
-        self._view = memoryview(self._buffer)
+        self._view = self._buffer.data
         self._filled = 0
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._leaves = np.empty((256, 2), np.int64)
@@ -172,8 +175,11 @@ class Link(asyncio.BufferedProtocol):
             parser.feed(bytes(self._view[start:end]))
             self._listener.pushed(list(parser.gets()))
         rest = table[~is_push]
+        if self._state[DEPTH]:
+            # The row of the reply that is being framed moves with those before it.
+            rest = np.concatenate([rest, self._table[[len(table)]]])
         self._table[: len(rest)] = rest
-        self._state[REPLIES] = len(rest)
+        self._state[REPLIES] -= np.count_nonzero(is_push)
         self._state[PUSHES] = 0
 
     def _hand_out(self) -> bool:
@@ -215,7 +221,60 @@ class Link(asyncio.BufferedProtocol):
 
     def _set_buffer(self, buffer: NDArray[np.uint8]) -> None:
         self._buffer = buffer
-        self._view = memoryview(buffer)
+        self._view = buffer.data
+
+
+class _Greeting:
+    """The replies to a connection's first commands."""
+
+    def __init__(self, count: int, sent_at: float) -> None:
+        self.count = count
+        self.sent_at = sent_at
+        self.replies: asyncio.Future[Replies] = asyncio.get_running_loop().create_future()
+
+    def deliver(self, replies: Replies) -> None:
+        if not self.replies.done():
+            self.replies.set_result(replies)
+
+    def fail(self, error: StoreUnavailableError) -> None:
+        if not self.replies.done():
+            self.replies.set_exception(error)
+
+
+async def open_link(topology: Topology, node: Node, track: bool, listener: Listener) -> Link:
+    """Open a connection, log in and speak RESP3.
+
+    Args:
+        topology: How to reach the store's servers.
+        node: Which one.
+        track: Have the server name the keys that change of those read behind `CLIENT CACHING YES`. One that cannot
+            refuses that command too, and nothing is kept.
+        listener: Who is told what befalls the connection.
+
+    Raises:
+        OSError: The server cannot be reached.
+        TimeoutError: It did not greet back in time.
+        StoreUnavailableError: It refused, or is no Redis server.
+    """
+    commands = topology.handshake(resp=3)
+    required = len(commands)
+    if track:
+        commands = [*commands, _TRACK]
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(topology.connect_timeout_s):
+        _, link = await topology.open(node, lambda: Link(listener))
+        greeting = _Greeting(len(commands), loop.time())
+        try:
+            link.send(b"".join(commands), greeting)
+            replies = await greeting.replies
+        except BaseException:
+            link.abort("the connection could not be set up")
+            raise
+    refusals = [replies.error(row) for row in range(required)]
+    for text in filter(None, refusals):
+        link.abort(text)
+        raise StoreUnavailableError(f"{node} refused the connection: {text}")
+    return link
 
 
 def _grown(table: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ PAUSE_S = 0.1
 """After a failed discovery the next one fails with it for so long: a store that is down is not asked in a storm."""
 
 _NOBODY = 0xFFFF
-_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,15 @@ class Topology:
         self._failed: tuple[float, Exception] | None = None
         self._turn = 0
         self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the next to call `slots` asks the store anew."""
+        return self._suspect
+
+    @property
+    def connect_timeout_s(self) -> float:
+        return float(self.address.options.get("socket_connect_timeout", CONNECT_TIMEOUT_S))
 
     @property
     def known(self) -> SlotMap | None:

@@ -32,6 +32,7 @@ Encoder = Callable[[Value], bytes]
 Decoder = Callable[[bytes], Value]
 
 US_PER_SECOND = 1_000_000
+_MOST_SECONDS = 9_223_372_036_854
 _NULL_ARM = 19
 _LAST_ARM = 48
 _NO_ARM = frozenset({9, 10, 30, 31})
@@ -113,7 +114,7 @@ def decode_timestamp(data: bytes) -> int:
             nanos, offset = read_varint(data, offset + 1)
         else:
             return _decode_any_timestamp(data)
-    return signed(seconds, 64) * US_PER_SECOND + signed(nanos, 32) // 1_000
+    return _micros(signed(seconds, 64), signed(nanos, 32))
 
 
 def _decode_any_timestamp(data: bytes) -> int:
@@ -121,7 +122,14 @@ def _decode_any_timestamp(data: bytes) -> int:
     for number, _, value in fields(data):
         if number in found and isinstance(value, int):
             found[number] = value
-    return signed(found[1], 64) * US_PER_SECOND + signed(found[2], 32) // 1_000
+    return _micros(signed(found[1], 64), signed(found[2], 32))
+
+
+def _micros(seconds: int, nanos: int = 0) -> int:
+    """An instant in microseconds; what lies beyond 64 bits of them (the year 294,246) is malformed."""
+    if not -_MOST_SECONDS < seconds < _MOST_SECONDS:
+        raise ValueDecodeError(f"an instant of {seconds} seconds is beyond the range of timestamps")
+    return seconds * US_PER_SECOND + nanos // 1_000
 
 
 # Encoding
@@ -282,7 +290,7 @@ def _decode_int32(data: bytes) -> Value:
 
 def _decode_unix_timestamp(data: bytes) -> Value:
     if data[:1] == b"\x40" and (number := whole_varint(data, 1)) is not None:
-        return signed(number, 64) * US_PER_SECOND
+        return _micros(signed(number, 64))
     return _decode_any(ValueType.UNIX_TIMESTAMP, data)
 
 
@@ -417,5 +425,5 @@ _SCALARS: dict[ValueType, Callable[[int], Scalar] | Callable[[bytes], Scalar]] =
     ValueType.DOUBLE: lambda data: float(_DOUBLE.unpack(data)[0]),
     ValueType.FLOAT: lambda data: float(_FLOAT.unpack(data)[0]),
     ValueType.BOOL: bool,
-    ValueType.UNIX_TIMESTAMP: lambda number: signed(number, 64) * US_PER_SECOND,
+    ValueType.UNIX_TIMESTAMP: lambda number: _micros(signed(number, 64)),
 }

@@ -12,8 +12,9 @@ import uvloop
 
 from decision.forest.kernels import warm as warm_forests
 from decision.program import warm as warm_programs
+from online.near import NearCache
 from online.read import OnlineReader
-from online.store import check_store, connect, connect_async
+from online.store import check_store, connect, connect_async, open_topology
 from server.application import Application
 from server.bundles import BundleKeeper
 from server.clock import Clock, SystemClock, VirtualClock
@@ -54,8 +55,9 @@ async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    client = connect_async(redis_url)
-    app = await build_application(settings, repo, client)
+    topology = open_topology(redis_url)
+    client = connect_async(redis_url, topology)
+    app = await build_application(settings, repo, client, OnlineReader(topology, NearCache()))
     try:
         await serve(app, settings, ready, stop, warm=_warm)
     finally:
@@ -63,8 +65,10 @@ async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -
         await client.aclose()
 
 
-async def build_application(settings: Settings, repo: Repo, client: redis.asyncio.Redis) -> Application:
-    """The parts behind the services, over one connection pool."""
+async def build_application(
+    settings: Settings, repo: Repo, client: redis.asyncio.Redis, reader: OnlineReader
+) -> Application:
+    """The parts behind the services."""
     metrics = Metrics()
     project = repo.catalog.project
     per_partition = max(settings.log_max_records // settings.partitions, 1)
@@ -73,7 +77,7 @@ async def build_application(settings: Settings, repo: Repo, client: redis.asynci
         settings=settings,
         events=repo.events,
         bundles=BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics),
-        reader=OnlineReader(client),
+        reader=reader,
         log=log,
         clock=await _clock(settings, log),
         partitions=_Partitions(client, project, settings.partitions),

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from decision import errors as engine_errors
-from decision.frame import Block, Frame, Layout
+from decision.frame import Frame
 from decision.plan import PlacementPlan
 from decision.record import Degradation, DegradationKind, Request
 from decision.validate import check_request
-from online.read import Columns, OnlineReader
+from online.read import OnlineReader
 from server import ids
 from server.bounds import NAME_SHOWN, check_count, check_names, check_size
 from server.budget import CURRENT, Budget
@@ -140,8 +139,8 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
             timeout_s,
         )
         frame = Frame(
-            customer=_block(plan.customer_layout, (CUSTOMER_ROW,), customer),
-            candidates=_block(plan.candidate_layout, names, candidates),
+            customer=customer.block(plan.customer_layout, (CUSTOMER_ROW,)),
+            candidates=candidates.block(plan.candidate_layout, names),
         )
         timed_out = time.monotonic() - started >= timeout_s
         return frame, _store_degradation(customer.error, timed_out=timed_out)
@@ -174,10 +173,6 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         ends = (*marks[1:], time.perf_counter())
         for stage, start, end in zip(("plan", "fetch", "decide", "respond"), marks, ends, strict=True):
             self._metrics.decision_stage_seconds.labels(stage).observe(end - start)
-
-
-def _block(layout: Layout, rows: Sequence[str], columns: Columns) -> Block:
-    return Block.of(layout, rows, columns.values, columns.statuses, columns.event_us)
 
 
 def _store_degradation(error: str | None, *, timed_out: bool) -> tuple[Degradation, ...]:

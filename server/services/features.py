@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from decision.schema import Catalog, FeatureRef, JoinKey, Status, Value
+from decision.schema import Catalog, FeatureRef, JoinKey, Value
 from online.errors import PlanError, ReadTooLargeError
 from online.read import Columns, OnlineReader, ReadPlan
 from server.bounds import NAME_SHOWN, check_count, check_names, check_size
@@ -190,16 +190,11 @@ def entity_row(
 
 
 def _columns(columns: Columns, catalog: Catalog) -> Iterable[features_pb2.FeatureColumn]:
-    for ref, values, statuses, event_us in zip(
-        columns.refs, columns.values, columns.statuses, columns.event_us, strict=True
-    ):
+    for place, ref in enumerate(columns.refs):
+        event_us = columns.event_us[columns.plan.view_of[place]].tolist()
         yield features_pb2.FeatureColumn(
             name=f"{ref.view}:{ref.feature}",
-            values=column_to_proto(values, catalog.feature(ref).value_type),
-            statuses=[_status(status) for status in statuses],
+            values=column_to_proto(columns.values(place), catalog.feature(ref).value_type),
+            statuses=columns.statuses[place].tolist(),
             event_timestamps=[timestamp(micros) if micros else Timestamp() for micros in event_us],
         )
-
-
-def _status(status: Status) -> features_pb2.FieldStatus.ValueType:
-    return features_pb2.FieldStatus.ValueType(status)

@@ -15,7 +15,7 @@ import pytest
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
 from online.keys import EntityKeys, feature_field
 from online.read import Columns, OnlineReader, ReadPlan
-from online.store import connect, connect_async, feast_connection_string
+from online.store import connect, feast_connection_string, open_topology
 from online.values import encode_value
 from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, ViewWrite
 from tests.support.valkey import start_valkey
@@ -164,7 +164,7 @@ def feast_reads(both: Both, view: View, rows: list[Row]) -> dict[str, list[tuple
 
 async def waypost_reads(both: Both, view: View, rows: list[Row]) -> Columns:
     """Ask Waypost's reader."""
-    reader = OnlineReader(connect_async(both.url))
+    reader = OnlineReader(open_topology(both.url))
     (columns,) = await reader.fetch([(ReadPlan.compile(CATALOG, REFS[view.name]), rows)], now_us=EVENT_US)
     await reader.aclose()
     return columns
@@ -245,9 +245,9 @@ async def test_waypost_reads_what_feast_writes(both: Both, name: str) -> None:
     for position, feature in enumerate(view.features):
         stored = [cells[feature.name] for cells in values]
         statuses = [Status.NULL if value is None else Status.PRESENT for value in stored]
-        assert columns.values[position] == stored + [None] * len(never_written), feature.name
-        assert columns.statuses[position] == statuses + [Status.NOT_FOUND] * len(never_written)
-        assert columns.event_us[position][: len(rows)] == [EVENT_US // US * US] * len(rows)
+        assert columns.values(position) == stored + [None] * len(never_written), feature.name
+        assert columns.statuses[position].tolist() == statuses + [Status.NOT_FOUND] * len(never_written)
+        assert columns.event_us[0, : len(rows)].tolist() == [EVENT_US // US * US] * len(rows)
 
 
 async def test_waypost_reads_what_feast_push_writes(both: Both) -> None:
@@ -271,13 +271,13 @@ async def test_waypost_reads_what_feast_push_writes(both: Both) -> None:
     columns = await waypost_reads(
         both, CATALOG.view_by_name["everything"], [{"user_id": 501}, {"user_id": 502}]
     )
-    found = {ref.feature: values for ref, values in zip(columns.refs, columns.values, strict=True)}
+    found = {ref.feature: columns.values(place) for place, ref in enumerate(columns.refs)}
     assert found["int64"] == [7, -7]
     assert found["double"] == [0.25, 1e9]
     assert found["string"] == ["tea", "語"]
     assert found["bool"] == [True, False]
     assert found["string_list"] == [("a", "b"), ("c",)]
-    assert columns.event_us[0] == [EVENT_US, EVENT_US]
+    assert columns.event_us[0].tolist() == [EVENT_US, EVENT_US]
 
 
 def test_row_writes_and_feast_writes_agree_on_the_newest(both: Both) -> None:

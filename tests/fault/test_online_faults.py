@@ -13,7 +13,7 @@ from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value
 from online.errors import StoreUnavailableError
 from online.keys import EntityKeys, feature_field
 from online.read import OnlineReader, ReadPlan
-from online.store import connect, connect_async
+from online.store import connect, open_topology
 from online.values import encode_value
 from online.write import EntityWrite, EntityWriter, ViewWrite, revision_of
 from server.embedded import EmbeddedValkey
@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedValkey]:
 @pytest_asyncio.fixture
 async def reader(server: EmbeddedValkey) -> AsyncIterator[OnlineReader]:
     """A reader of that server, closed afterwards."""
-    made = OnlineReader(connect_async(server.url))
+    made = OnlineReader(open_topology(server.url))
     yield made
     await made.aclose()
 
@@ -57,7 +57,7 @@ async def read(
 ) -> tuple[object, Status, str | None]:
     """Read one entity's value, status and error."""
     (columns,) = await reader.fetch([(PLAN, [{"user_id": number}])], now_us=0, timeout_s=timeout_s)
-    return columns.values[0][0], columns.statuses[0][0], columns.error
+    return columns.values(0)[0], Status(columns.statuses[0, 0]), columns.error
 
 
 async def test_reads_time_out_and_the_next_read_is_clean(
@@ -120,7 +120,7 @@ async def test_reads_from_something_that_is_not_redis_are_timeouts() -> None:
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    reader = OnlineReader(connect_async(f"redis://127.0.0.1:{port}/0"))
+    reader = OnlineReader(open_topology(f"redis://127.0.0.1:{port}/0"))
     assert (await read(reader, 1))[1] == Status.TIMEOUT
     await reader.aclose()
     server.close()

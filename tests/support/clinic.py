@@ -18,7 +18,9 @@ from grpc_status import rpc_status
 
 from decision.schema import Catalog, Value
 from online.keys import EntityKeys, feature_field
-from online.store import connect, connect_async
+from online.near import NearCache
+from online.read import OnlineReader
+from online.store import connect, connect_async, open_topology
 from online.values import encoder
 from online.write import RowWrite, RowWriter
 from server.config import Settings
@@ -133,8 +135,10 @@ class _Server:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        client = connect_async(self._url)
-        app = await build_application(self._settings, load_repo(self._settings.repo), client)
+        topology = open_topology(self._url)
+        client = connect_async(self._url, topology)
+        reader = OnlineReader(topology, NearCache())
+        app = await build_application(self._settings, load_repo(self._settings.repo), client, reader)
         try:
             await serve(app, self._settings, self._announce, self._stop)
         finally:

@@ -1,0 +1,343 @@
+"""One fetch's way to the servers and back: which commands go to which, what comes of them, and what is asked again.
+
+A read has no effect, so whatever got no answer because a connection broke or a key moved is asked once more, within
+the caller's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.schema import Value
+from online.address import Kind, Node
+from online.channel import Answer, Channel
+from online.columns import GroupReplies
+from online.errors import ReadTooLargeError, StoreLostError, StoreTopologyError, StoreUnavailableError
+from online.kernels import KIND, NO_KEY, UNANSWERED
+from online.link import open_link
+from online.near import Fill, Kept, NearCache
+from online.plan import ReadGroup
+from online.replies import NOTHING, Replies, merge
+from online.slots import slot_of
+from online.topology import Topology
+
+MAX_ENTITIES: Final = 10_000
+MAX_ROUNDS: Final = 3
+FRESH_S: Final = 1.0
+"""Kept replies are used while their server was heard from within this time."""
+
+_ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
+_CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
+_OK: Final = ord("+")
+_UNSETTLED: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
+
+Row = Mapping[str, Value]
+
+
+class Batch:
+    """The distinct commands of a fetch; a command's place is its index."""
+
+    def __init__(self) -> None:
+        self.place_by_command: dict[bytes, int] = {}
+        self.keys: list[bytes] = []
+        self.near: set[int] = set()
+
+    def add(self, command: bytes, key: bytes, *, near: bool = False) -> int:
+        """Return the place of a command.
+
+        Raises:
+            ReadTooLargeError: There are more than `MAX_ENTITIES`.
+        """
+        place = self.place_by_command.setdefault(command, len(self.keys))
+        if place == len(self.keys):
+            if place >= MAX_ENTITIES:
+                raise ReadTooLargeError(f"more than {MAX_ENTITIES} entities in one fetch; ask for fewer rows")
+            self.keys.append(key)
+            if near:
+                self.near.add(place)
+        return place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What came of a batch.
+
+    Attributes:
+        rows: int64[places + 1]: each command's reply, or `UNANSWERED`; `NO_KEY` at the end, where index -1 finds it.
+        error: Why commands are unanswered, or None.
+    """
+
+    replies: Replies
+    rows: NDArray[np.int64]
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """One group's rows of a request, before the answer.
+
+    Attributes:
+        places: Each row's place in the batch, or -1.
+        kept: Replies that need not be asked for.
+        kept_rows: Each row's index among them, or -1 where the batch has it.
+    """
+
+    group: ReadGroup
+    places: list[int]
+    kept: Kept | None = None
+    kept_rows: list[int] | None = None
+
+    def of(self, found: Found) -> GroupReplies:
+        """The group's replies, row by row."""
+        rows = found.rows[self.places]
+        if self.kept is None:
+            return GroupReplies(self.group, found.replies, rows)
+        kept_rows = np.array(self.kept_rows, np.int64)
+        if not len(found.replies):
+            return GroupReplies(self.group, self.kept.replies, np.where(kept_rows >= 0, kept_rows, rows))
+        rows[rows >= 0] += len(self.kept.replies)
+        merged = merge([self.kept.replies, found.replies])
+        return GroupReplies(self.group, merged, np.where(kept_rows >= 0, kept_rows, rows))
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """A batch on its way."""
+
+    batch: Batch
+    commands: list[bytes]
+    rows: NDArray[np.int64]
+    parts: list[Replies] = field(default_factory=list)
+    reply_count: int = 0
+    asked: dict[int, Node] = field(default_factory=dict)
+    errors: dict[int, str] = field(default_factory=dict)
+
+    def fail(self, places: Sequence[int], reason: str) -> None:
+        self.errors.update(dict.fromkeys(places, reason))
+
+    def found(self) -> Found:
+        error = next(iter(self.errors.values()), None)
+        replies = merge(self.parts) if self.parts else NOTHING
+        return Found(replies, self.rows, f"the store gave no answer: {error}" if error else None)
+
+
+class Asker:
+    """Sends batches and remembers what may be kept.
+
+    Args:
+        topology: Which server has which key, and how to reach it.
+        near: Where replies may be kept, or None.
+    """
+
+    def __init__(self, topology: Topology, near: NearCache | None) -> None:
+        self._topology = topology
+        self._clustered = topology.address.kind is Kind.CLUSTER
+        self._near = near
+        self._channels: dict[Node, Channel] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._past_round_trips = 0
+
+    @property
+    def round_trips(self) -> int:
+        """Pipelines sent so far."""
+        return self._past_round_trips + sum(channel.round_trips for channel in self._channels.values())
+
+    def want(self, batch: Batch, group: ReadGroup, rows: Sequence[Row]) -> Wanted:
+        """Put a group's rows into the batch, but for those whose replies are kept.
+
+        Raises:
+            KeyEncodingError: A row's join key does not fit its type.
+            ReadTooLargeError: The batch is full.
+        """
+        keys = [group.key(row) for row in rows]
+        if group.near and self._near is not None:
+            return self._want_near(batch, group, keys, self._near)
+        command, add = group.command, batch.add
+        return Wanted(group, [-1 if key is None else add(command(key), key) for key in keys])
+
+    async def ask(self, batch: Batch, ends_at: float) -> Found:
+        """Send a batch and wait for its replies until `ends_at` on the loop's clock; nothing is raised."""
+        count = len(batch.keys)
+        rows = np.full(count + 1, UNANSWERED, np.int64)
+        rows[count] = NO_KEY
+        run = _Run(batch, list(batch.place_by_command), rows)
+        places: Sequence[int] = range(count)
+        for _ in range(MAX_ROUNDS):
+            if not places:
+                break
+            places = await self._round(run, places, ends_at)
+        return run.found()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for channel in self._channels.values():
+            await channel.aclose()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    def _want_near(
+        self, batch: Batch, group: ReadGroup, keys: Sequence[bytes | None], near: NearCache
+    ) -> Wanted:
+        commands = {key: group.command(key) for key in keys if key is not None}
+        kept = near.all_of(tuple(commands.values()))
+        hits = commands
+        if kept is None:
+            hits = {key: command for key, command in commands.items() if command in near}
+            kept = near.all_of(tuple(hits.values()))
+        if not hits or kept is None or not self._fresh(kept):
+            hits, kept = {}, None
+        near.hits += len(hits)
+        near.misses += len(commands) - len(hits)
+        index = {key: number for number, key in enumerate(hits)}
+        return Wanted(
+            group,
+            [-1 if key is None or key in index else batch.add(commands[key], key, near=True) for key in keys],
+            kept,
+            [-1 if key is None else index.get(key, -1) for key in keys],
+        )
+
+    def _fresh(self, kept: Kept) -> bool:
+        oldest = asyncio.get_running_loop().time() - FRESH_S
+        return all(node in self._channels and self._channels[node].heard_at > oldest for node in kept.nodes)
+
+    async def _round(self, run: _Run, places: Sequence[int], ends_at: float) -> Sequence[int]:
+        """Ask once; returns the places that are to be asked again."""
+        try:
+            parts = await self._split(run, places, ends_at)
+        except (TimeoutError, StoreUnavailableError, StoreTopologyError) as error:
+            run.fail(places, str(error) or "out of time")
+            return ()
+        if len(parts) == 1:
+            return await self._part(run, *parts[0], ends_at)
+        again = await asyncio.gather(*(self._part(run, node, chosen, ends_at) for node, chosen in parts))
+        return sorted(place for chosen in again for place in chosen)
+
+    async def _split(
+        self, run: _Run, places: Sequence[int], ends_at: float
+    ) -> list[tuple[Node, Sequence[int]]]:
+        async with asyncio.timeout_at(ends_at):
+            slots = await self._topology.slots_async()
+        if not self._clustered:
+            return [(slots.nodes[0], places)]
+        parts: dict[Node, list[int]] = {}
+        for place in places:
+            node = run.asked.get(place) or slots.node_of(slot_of(run.batch.keys[place]))
+            parts.setdefault(node, []).append(place)
+        return list(parts.items())
+
+    async def _part(self, run: _Run, node: Node, places: Sequence[int], ends_at: float) -> Sequence[int]:
+        """Ask one server; returns the places that are to be asked again."""
+        commands, offsets, fills = self._prepared(run, node, places)
+        try:
+            answer = await self._channel(node).exchange(commands, offsets[-1] + 1, ends_at)
+        except TimeoutError:
+            run.fail(places, "out of time")
+            return ()
+        except StoreUnavailableError as error:
+            run.fail(places, str(error))
+            self._topology.suspect()
+            return places if isinstance(error, StoreLostError) or self._topology.doubtful else ()
+        else:
+            return self._take(run, node, places, offsets, answer, fills)
+        finally:
+            for fill in fills.values():
+                assert self._near is not None
+                self._near.forget(fill)
+
+    def _prepared(
+        self, run: _Run, node: Node, places: Sequence[int]
+    ) -> tuple[list[bytes], Sequence[int], dict[int, Fill]]:
+        """What to send, which reply is each command's, and what may be kept of them."""
+        if not run.asked and not run.batch.near:
+            return [run.commands[place] for place in places], range(len(places)), {}
+        commands: list[bytes] = []
+        offsets: list[int] = []
+        fills: dict[int, Fill] = {}
+        for place in places:
+            if place in run.asked:
+                commands.append(_ASKING)
+            elif place in run.batch.near and self._near is not None:
+                commands.append(_CACHING)
+                fills[place] = self._near.begin(run.batch.keys[place], node)
+            offsets.append(len(commands))
+            commands.append(run.commands[place])
+        return commands, offsets, fills
+
+    def _take(
+        self,
+        run: _Run,
+        node: Node,
+        places: Sequence[int],
+        offsets: Sequence[int],
+        answer: Answer,
+        fills: Mapping[int, Fill],
+    ) -> Sequence[int]:
+        replies, first = answer
+        run.rows[places] = np.array(offsets, np.int64) + (first + run.reply_count)
+        run.parts.append(replies)
+        run.reply_count += len(replies)
+        again = self._judge(run, node, places, offsets, answer) if replies.errors else ()
+        for place, fill in fills.items():
+            row = first + offsets[places.index(place)]
+            if self._near is not None and replies.table[row - 1, KIND] == _OK and not replies.error(row):
+                self._near.keep(fill, run.commands[place], replies.one(row))
+        return again
+
+    def _judge(
+        self, run: _Run, node: Node, places: Sequence[int], offsets: Sequence[int], answer: Answer
+    ) -> Sequence[int]:
+        """Find out which errors mean "ask elsewhere", which "no answer", and which are the key's own fault."""
+        again: list[int] = []
+        for place, offset in zip(places, offsets, strict=True):
+            text = answer.replies.error(answer.first + offset)
+            if text is None or text.startswith("WRONGTYPE"):
+                continue
+            run.rows[place] = UNANSWERED
+            run.fail([place], text)
+            run.asked.pop(place, None)
+            code, *words = text.split(" ")
+            if code in ("MOVED", "ASK") and len(words) == 2:
+                again.append(place)
+                self._redirect(run, place, code, words, node)
+            elif code in _UNSETTLED:
+                again.append(place)
+                self._topology.suspect()
+        return again
+
+    def _redirect(self, run: _Run, place: int, code: str, words: Sequence[str], asked: Node) -> None:
+        host, _, port = words[1].rpartition(":")
+        node = Node(host or asked.host, int(port))
+        if code == "ASK":
+            run.asked[place] = node
+        else:
+            self._topology.moved(int(words[0]), node)
+
+    def _channel(self, node: Node) -> Channel:
+        channel = self._channels.get(node)
+        if channel is None:
+            self._leave_strangers()
+            near = self._near
+            channel = self._channels[node] = Channel(
+                partial(open_link, self._topology, node, near is not None),
+                lost=(lambda: None) if near is None else partial(near.lose, node),
+                pushed=(lambda _: None) if near is None else near.take_push,
+            )
+        return channel
+
+    def _leave_strangers(self) -> None:
+        """Close the connections to servers that have left the store."""
+        known = self._topology.known
+        for node in list(self._channels):
+            if known is not None and node not in known.nodes:
+                channel = self._channels.pop(node)
+                self._past_round_trips += channel.round_trips
+                task = asyncio.get_running_loop().create_task(channel.aclose())
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)

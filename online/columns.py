@@ -1,0 +1,223 @@
+"""The answer to one read: a column per feature, as 64-bit words with statuses, beside the bytes as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.frame import Block, Layout, Object, float_of
+from decision.schema import FeatureRef, Status, Value, ValueType
+from online.errors import ValueDecodeError
+from online.kernels import PLACE, TTL_US, VIEW, VIEW_PLACE, decode, splice
+from online.plan import ReadGroup, ReadPlan
+from online.replies import Replies
+from online.values import decode_timestamp, decoder
+
+_PRESENT: Final = int(Status.PRESENT)
+_STALE: Final = int(Status.STALE)
+_CARRYING: Final = (_PRESENT, _STALE)
+_MAX_TEXTS: Final = 4_096
+_MAX_TEXT_BYTES: Final = 64
+_INTEGERS: Final = frozenset({ValueType.INT32, ValueType.INT64, ValueType.UNIX_TIMESTAMP})
+_FLOATS: Final = frozenset({ValueType.DOUBLE, ValueType.FLOAT})
+
+_texts: dict[bytes, str] = {}
+"""Short texts that were met, since most come again."""
+
+
+class GroupReplies(NamedTuple):
+    """What came for one group of a plan.
+
+    Attributes:
+        rows: int64: the reply of each row, or `online.kernels.NO_KEY`, `UNREADABLE` or `UNANSWERED`.
+    """
+
+    group: ReadGroup
+    replies: Replies
+    rows: NDArray[np.int64]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Part:
+    """Which output rows were read from which bytes."""
+
+    places: NDArray[np.int64]
+    data: NDArray[np.uint8]
+
+
+@dataclass(kw_only=True, eq=False)
+class Columns:
+    """The answer to one request: cell [i, j] is feature i of row j.
+
+    Attributes:
+        plan: What was read.
+        words: int64[features, rows], as in `decision.frame.Block`: a number by its bits, anything else an index into
+            `objects`; 0 unless the status is PRESENT or STALE.
+        statuses: uint8[features, rows], the numbers of `Status`. NOT_FOUND where nothing readable is stored (or the
+            row lacks a join key), NULL where a null is, STALE where the value is older than its view's TTL or of
+            unknown age, TIMEOUT where the store gave no answer in time.
+        event_us: int64[views, rows]: event time of the view's last write, microseconds; 0 where unknown.
+        objects: Texts, bytes and lists.
+        lengths: int64[features, rows]: bytes of the stored value; 0 for NULL, -1 where nothing readable is stored.
+        error: Why cells are TIMEOUT, or None.
+        malformed: How many cells and timestamps held bytes that are not what the schema says.
+    """
+
+    plan: ReadPlan
+    words: NDArray[np.int64]
+    statuses: NDArray[np.uint8]
+    event_us: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    objects: list[Object] = field(default_factory=list)
+    error: str | None = None
+    malformed: int = 0
+    _starts: NDArray[np.int64]
+    _parts: list[_Part] = field(default_factory=list)
+
+    @property
+    def refs(self) -> tuple[FeatureRef, ...]:
+        return self.plan.refs
+
+    @property
+    def row_count(self) -> int:
+        return int(self.statuses.shape[1])
+
+    @cached_property
+    def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int64[features, rows]."""
+        if not self._parts:
+            return np.empty(0, np.uint8), self._starts
+        starts, offset = self._starts.copy(), 0
+        for part in self._parts:
+            starts[part.places] += offset
+            offset += len(part.data)
+        parts = self._parts
+        return parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts]), starts
+
+    def values(self, column: int) -> list[Value]:
+        """The values of one feature; None unless the status is PRESENT or STALE."""
+        read = _reader(self.plan.types[column], self.objects)
+        words, statuses = self.words[column].tolist(), self.statuses[column].tolist()
+        return [
+            read(word) if status in _CARRYING else None for word, status in zip(words, statuses, strict=True)
+        ]
+
+    def block(self, layout: Layout, rows: Sequence[str]) -> Block:
+        """The answer as the engine takes it; `layout` is that of the plan's features."""
+        return Block(layout, tuple(rows), self.words, self.statuses, self.event_us, tuple(self.objects))
+
+    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> bytes:
+        """Serialize all columns as `repeated FeatureVector results = 2` of Feast's `GetOnlineFeaturesResponse`.
+
+        Args:
+            codes: uint8 by `Status`: Feast's status.
+            carries: uint8 by `Status`: 1 where the stored value is sent, else an unset one.
+        """
+        data, starts = self.stored
+        view_of = self.plan.view_of
+        out: NDArray[np.uint8] = splice(
+            data, self.statuses, self.event_us, starts, self.lengths, view_of, codes, carries
+        )
+        return out.tobytes()
+
+
+def read_columns(
+    plan: ReadPlan, row_count: int, found: Sequence[GroupReplies], now_us: int, error: str | None
+) -> Columns:
+    """Read all cells of a request."""
+    shape = (len(plan.refs), row_count)
+    columns = Columns(
+        plan=plan,
+        words=np.empty(shape, np.int64),
+        statuses=np.empty(shape, np.uint8),
+        event_us=np.empty((len(plan.views), row_count), np.int64),
+        lengths=np.empty(shape, np.int64),
+        _starts=np.empty(shape, np.int64),
+        error=error,
+    )
+    for item in found:
+        _read_group(columns, item, now_us)
+    return columns
+
+
+def _read_group(columns: Columns, found: GroupReplies, now_us: int) -> None:
+    group, replies, rows = found
+    lookup = group.lookup
+    slow = np.empty(((len(group.columns) + len(group.views)) * len(rows), 4), np.int64)
+    slow_count, malformed = decode(
+        replies.data, replies.leaves, replies.table, rows, group.whole,
+        lookup.fields, lookup.bounds, lookup.table, group.columns, group.views, now_us,
+        columns.words, columns.statuses, columns.event_us, columns._starts, columns.lengths, slow,  # noqa: SLF001
+    )  # fmt: skip
+    columns.malformed += malformed
+    columns._parts.append(_Part(places=group.columns[:, PLACE], data=replies.data))  # noqa: SLF001
+    if slow_count:
+        view = replies.data.data
+        for column, row, start, length in slow[:slow_count].tolist():
+            data = bytes(view[start : start + length])
+            if column < 0:
+                _read_stamp(columns, group, -1 - column, row, data, now_us)
+            else:
+                _read_cell(columns, group, column, row, data)
+
+
+def _read_stamp(columns: Columns, group: ReadGroup, view: int, row: int, data: bytes, now_us: int) -> None:
+    """Read a timestamp that the kernel left, and judge again the ages that hang on it."""
+    try:
+        event_us = decode_timestamp(data)
+    except ValueDecodeError:
+        columns.malformed += 1
+        return
+    columns.event_us[group.views[view, VIEW_PLACE], row] = event_us
+    ttl_us = int(group.views[view, TTL_US])
+    fresh = _STALE if ttl_us and event_us < now_us - ttl_us else _PRESENT
+    for place in group.columns[group.columns[:, VIEW] == view, PLACE].tolist():
+        if columns.statuses[place, row] in _CARRYING:
+            columns.statuses[place, row] = fresh
+
+
+def _read_cell(columns: Columns, group: ReadGroup, column: int, row: int, data: bytes) -> None:
+    """Read a value that the kernel left."""
+    place = int(group.columns[column, PLACE])
+    value_type = group.types[column]
+    try:
+        value = _decode(value_type, data)
+    except ValueDecodeError:
+        columns.malformed += 1
+        columns.statuses[place, row] = Status.NOT_FOUND
+        columns.lengths[place, row] = -1
+        return
+    if value is None:
+        columns.statuses[place, row] = Status.NULL
+        columns.lengths[place, row] = 0
+    elif isinstance(value, float):
+        columns.words[place, row] = np.float64(value).view(np.int64)
+    elif isinstance(value, int):
+        columns.words[place, row] = value
+    else:
+        columns.words[place, row] = len(columns.objects)
+        columns.objects.append(value)
+
+
+def _decode(value_type: ValueType, data: bytes) -> Value:
+    if value_type is ValueType.STRING and data in _texts:
+        return _texts[data]
+    value = decoder(value_type)(data)
+    if value_type is ValueType.STRING and isinstance(value, str) and len(data) <= _MAX_TEXT_BYTES:
+        if len(_texts) >= _MAX_TEXTS:
+            _texts.clear()
+        _texts[data] = value
+    return value
+
+
+def _reader(value_type: ValueType, objects: Sequence[Object]):  # type: ignore[no-untyped-def]
+    if value_type in _INTEGERS:
+        return int
+    if value_type in _FLOATS:
+        return float_of
+    return bool if value_type is ValueType.BOOL else objects.__getitem__

@@ -1,0 +1,310 @@
+"""The kernels of the read path against hiredis and `online.values`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
+from online.columns import Columns, GroupReplies, read_columns
+from online.errors import ValueDecodeError
+from online.kernels import FIRST, KIND, NO_KEY, STOP, UNANSWERED
+from online.link import Link, Listener
+from online.plan import ReadPlan, reads_whole
+from online.replies import Replies, merge
+from online.values import decode_timestamp, decode_value, encode_timestamp
+from tests.property.test_online_values import TYPES, feast_value, same, values
+from tests.support.resp import Socket, Waiter, framed, hgetall_reply, hmget_reply
+
+NOW_US = 1_700_000_000_000_000
+TTL_S = 60
+USER = JoinKey(name="user", value_type=ValueType.INT64)
+
+
+def features(view: str) -> tuple[Feature, ...]:
+    """One feature of each type."""
+    return tuple(Feature(name=f"{view}_{value_type.name}", value_type=value_type) for value_type in TYPES)
+
+
+CATALOG = Catalog(
+    project="demo",
+    views=(
+        View(name="fresh", join_keys=(USER,), features=features("fresh"), ttl_s=TTL_S),
+        View(name="lasting", join_keys=(USER,), features=features("lasting")),
+        View(name="unread", join_keys=(USER,), features=features("unread")),
+    ),
+)
+ALL = [FeatureRef(view=view, feature=f.name) for view in ("lasting", "fresh") for f in features(view)]
+FEW = [ref for ref in ALL if ref.view == "fresh"][:6]
+
+canonical = st.sampled_from(TYPES).flatmap(
+    lambda t: values(t).map(lambda v: bytes(feast_value(t, v).SerializeToString()))
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A stored value with a few bytes changed, added or cut off."""
+    data = bytearray(draw(canonical))
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(data)))
+        match draw(st.sampled_from("cut add set".split())):
+            case "cut":
+                del data[place : place + draw(st.integers(1, 3))]
+            case "add":
+                data[place:place] = draw(st.binary(min_size=1, max_size=3))
+            case _:
+                data[place : place + 1] = draw(st.binary(min_size=1, max_size=1))
+    return bytes(data)
+
+
+stamps = st.one_of(
+    st.none(),
+    st.sampled_from([0, 1, TTL_S * 10**6 - 1, TTL_S * 10**6, TTL_S * 10**6 + 1]).map(
+        lambda age_us: encode_timestamp(NOW_US - age_us)
+    ),
+    st.integers(-(2**62), 2**62).map(encode_timestamp),
+    st.binary(max_size=12),
+    st.just(b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x7f"),
+    st.just(b"\x1a\x00\x08\x05"),
+)
+cells = st.one_of(st.none(), st.just(b""), canonical, damaged(), st.binary(max_size=12))
+
+
+def expected(columns: Columns, place: int, stored: bytes | None, stamp: bytes | None) -> tuple[Value, Status]:
+    """What `online.values` makes of a cell."""
+    if stored is None:
+        return None, Status.NOT_FOUND
+    try:
+        value = decode_value(columns.plan.types[place], stored)
+    except ValueDecodeError:
+        return None, Status.NOT_FOUND
+    ttl_us = int(CATALOG.view_by_name[columns.refs[place].view].ttl_s * 1e6)
+    if value is None:
+        return None, Status.NULL
+    return value, Status.STALE if ttl_us and event_us_of(stamp) < NOW_US - ttl_us else Status.PRESENT
+
+
+def event_us_of(stamp: bytes | None) -> int:
+    """What `online.values` makes of a timestamp."""
+    try:
+        return decode_timestamp(stamp or b"")
+    except ValueDecodeError:
+        return 0
+
+
+def check(columns: Columns, plan: ReadPlan, rows: Sequence[dict[bytes, bytes]]) -> None:
+    """Compare every cell with the oracle."""
+    (group,) = plan.groups
+    slot_of = dict(zip(group.columns[:, 1].tolist(), group.columns[:, 0].tolist(), strict=True))
+    stamp_of = dict(zip(group.views[:, 1].tolist(), group.views[:, 0].tolist(), strict=True))
+    data, starts = columns.stored
+    for place in range(len(plan.refs)):
+        field, stamp_field = group.fields[slot_of[place]], group.fields[stamp_of[int(plan.view_of[place])]]
+        for row, fields in enumerate(rows):
+            stored, stamp = fields.get(field), fields.get(stamp_field)
+            value, status = expected(columns, place, stored, stamp)
+            assert Status(columns.statuses[place, row]) is status, (plan.refs[place], stored, stamp)
+            assert same(columns.values(place)[row], value), (plan.refs[place], stored)
+            assert columns.event_us[plan.view_of[place], row] == event_us_of(stamp)
+            if status in (Status.PRESENT, Status.STALE):
+                start, length = starts[place, row], columns.lengths[place, row]
+                assert data[start : start + length].tobytes() == stored
+            else:
+                assert columns.lengths[place, row] == (0 if status is Status.NULL else -1)
+                assert columns.words[place, row] == 0
+
+
+@pytest.mark.parametrize("refs", [ALL, FEW], ids=["whole", "some"])
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_kernels_read_cells_as_values_does(refs: list[FeatureRef], data: st.DataObject) -> None:
+    """Whatever bytes a hash holds, the kernel's values, statuses and times are those of `online.values`."""
+    plan = ReadPlan.compile(CATALOG, refs)
+    (group,) = plan.groups
+    types = dict(zip(group.columns[:, 0].tolist(), group.types, strict=True))
+    rows = []
+    for _ in range(data.draw(st.integers(1, 3))):
+        drawn: dict[bytes, bytes] = {}
+        for slot in data.draw(st.permutations(range(len(group.fields)))):
+            own = types.get(slot)
+            fit = cells if own is None else st.one_of(cells, values(own).map(_stored_as(own)))
+            cell = data.draw(fit if own is not None else stamps)
+            if cell is not None:
+                drawn[group.fields[slot]] = cell
+        rows.append(drawn)
+    assert group.whole == (refs is ALL)
+    if group.whole:
+        replies = framed(b"".join(hgetall_reply([*row.items(), (b"else", b"x")]) for row in rows))
+    else:
+        replies = framed(b"".join(hmget_reply([row.get(field) for field in group.fields]) for row in rows))
+    found = GroupReplies(group, replies, np.arange(len(rows)))
+    check(read_columns(plan, len(rows), [found], NOW_US, None), plan, rows)
+
+
+def _stored_as(value_type: ValueType) -> Any:
+    return lambda value: bytes(feast_value(value_type, value).SerializeToString())
+
+
+def test_kernels_tell_missing_keys_errors_and_no_answer_apart() -> None:
+    """A row without a key is NOT_FOUND, so is a key of another kind (and counted), and no answer is TIMEOUT."""
+    plan = ReadPlan.compile(CATALOG, FEW)
+    (group,) = plan.groups
+    replies = framed(b"-WRONGTYPE Operation\r\n*1\r\n$1\r\nx\r\n:7\r\n")
+    rows = np.array([NO_KEY, 0, UNANSWERED, 1, 2])
+    columns = read_columns(plan, 5, [GroupReplies(group, replies, rows)], NOW_US, "late")
+    absent, late = Status.NOT_FOUND, Status.TIMEOUT
+    assert columns.statuses.tolist() == [[absent, absent, late, absent, absent]] * len(FEW)
+    assert columns.malformed == 3 * len(FEW)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stored", "whole"),
+    [
+        (1, 11, False),
+        (13, 13, True),
+        (20, 33, False),
+        (33, 33, True),
+        (33, 132, False),
+        (66, 132, True),
+        (900, 900, False),
+    ],
+)
+def test_plans_read_whole_hashes_where_measured_cheaper(wanted: int, stored: int, whole: bool) -> None:
+    """HGETALL pays where most of a compact hash is wanted, HMGET elsewhere."""
+    assert reads_whole(wanted, stored) is whole
+
+
+scalars = st.one_of(
+    st.binary(max_size=40).map(lambda data: (b"$%d\r\n%b\r\n" % (len(data), data), data)),
+    st.just((b"$-1\r\n", None)),
+    st.just((b"_\r\n", None)),
+    st.just((b"*-1\r\n", None)),
+    st.integers(-(2**63), 2**63 - 1).map(lambda number: (b":%d\r\n" % number, b"%d" % number)),
+    st.text("abc XYZ", max_size=20).map(lambda text: (b"+%b\r\n" % text.encode(), text.encode())),
+)
+Drawn = tuple[bytes, list[bytes | None]]
+
+
+@st.composite
+def replies_drawn(draw: st.DrawFn, depth: int = 3) -> Drawn:
+    """A reply with the strings in it, in order."""
+    if depth == 0 or draw(st.booleans()):
+        written, leaf = draw(scalars)
+        return written, [leaf]
+    items = draw(st.lists(replies_drawn(depth=depth - 1), max_size=4))
+    head = (
+        b"%%%d\r\n" % (len(items) // 2)
+        if draw(st.booleans()) and len(items) % 2 == 0
+        else b"*%d\r\n" % len(items)
+    )
+    return head + b"".join(item[0] for item in items), [leaf for item in items for leaf in item[1]]
+
+
+def leaves_of(replies: Replies, row: int) -> list[bytes | None]:
+    """The strings of one reply."""
+    first, stop = replies.table[row, [FIRST, STOP]]
+    return [
+        None if length < 0 else replies.data[start : start + length].tobytes()
+        for start, length in replies.leaves[first:stop].tolist()
+    ]
+
+
+def feed(link: Link, data: bytes) -> None:
+    """Receive some bytes."""
+    buffer = link.get_buffer(-1)
+    buffer[: len(data)] = data
+    link.buffer_updated(len(data))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(replies_drawn(), min_size=1, max_size=4), max_size=4),
+    st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    st.data(),
+)
+def test_links_frame_replies_however_they_are_cut(
+    pipelines: list[list[Drawn]], sizes: list[int], data: st.DataObject
+) -> None:
+    """Every pipeline gets its own replies, in order, and pushes between them reach the listener."""
+
+    async def run() -> None:
+        pushed: list[list[Any]] = []
+        link = Link(Listener(lost=lambda *_: None, pushed=pushed.append))
+        socket = Socket()
+        link.connection_made(socket)
+        waiters = [Waiter(len(pipeline)) for pipeline in pipelines]
+        written, pushes = b"", 0
+        for waiter, pipeline in zip(waiters, pipelines, strict=True):
+            link.send(b"", waiter)
+            for reply, _ in pipeline:
+                if data.draw(st.integers(0, 3)) == 0:
+                    pushes += 1
+                    written += b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n"
+                written += reply
+        place, turn = 0, 0
+        while place < len(written):
+            size = sizes[turn % len(sizes)]
+            feed(link, written[place : place + size])
+            place, turn = place + size, turn + 1
+        assert not socket.aborted
+        for waiter, pipeline in zip(waiters, pipelines, strict=True):
+            assert waiter.replies is not None
+            assert [leaves_of(waiter.replies, row) for row in range(waiter.count)] == [
+                leaves for _, leaves in pipeline
+            ]
+        assert len(pushed) >= pushes
+        assert all(push[1] == [b"k"] for push in pushed)
+
+    asyncio.run(run())
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.lists(st.sampled_from(b"$*%>~-+:_\r\n0123456789ab"), max_size=40).map(bytes),
+    )
+)
+def test_links_and_hiredis_agree_on_what_is_not_resp(data: bytes) -> None:
+    """On any bytes the scanner frames no more than hiredis does, never reads beyond them, and closes on rubbish."""
+
+    async def run() -> None:
+        link = Link(Listener(lost=lambda *_: None, pushed=lambda _: None))
+        socket = Socket()
+        link.connection_made(socket)
+        waiters = [Waiter(1) for _ in range(len(data) + 1)]
+        for waiter in waiters:
+            link.send(b"", waiter)
+        feed(link, data)
+        framed_count = sum(
+            waiter.replies is not None and waiter.replies.table[0, KIND] != ord(">") for waiter in waiters
+        )
+        theirs = 0
+        parser = hiredis.Reader()
+        parser.feed(data)
+        try:
+            while (reply := parser.gets()) is not False:
+                theirs += not isinstance(reply, hiredis.PushNotification)
+        except (hiredis.ProtocolError, TypeError):
+            assert framed_count <= theirs or socket.aborted
+            return
+        assert framed_count <= theirs
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.lists(replies_drawn(), min_size=1, max_size=3), min_size=1, max_size=4))
+def test_merged_replies_are_those_of_their_parts(parts: list[list[Drawn]]) -> None:
+    """Replies of several buffers, put together, still hold the same strings, and so does each taken out."""
+    merged = merge([framed(b"".join(reply for reply, _ in part)) for part in parts])
+    wanted = [leaves for part in parts for _, leaves in part]
+    assert [leaves_of(merged, row) for row in range(len(merged))] == wanted
+    assert [leaves_of(merged.one(row), 0) for row in range(len(merged))] == wanted
