@@ -132,7 +132,16 @@ def oracle(value_type: ValueType, data: bytes) -> tuple[str, Value]:
     if which != arm(value_type):
         return "other", None
     stored = getattr(message, which)
-    return "value", ours(value_type, tuple(stored.val) if which.endswith("list_val") else stored)
+    value = ours(value_type, tuple(stored.val) if which.endswith("list_val") else stored)
+    return ("malformed", None) if beyond_microseconds(value_type, value) else ("value", value)
+
+
+def beyond_microseconds(value_type: ValueType, value: Value) -> bool:
+    """Say whether an instant does not fit 64 bits of microseconds, and cannot be read."""
+    if value_type not in (ValueType.UNIX_TIMESTAMP, ValueType.UNIX_TIMESTAMP_LIST):
+        return False
+    most_us = 9_223_372_036_854 * US
+    return any(not -most_us < item < most_us for item in (value if isinstance(value, tuple) else (value,)))  # type: ignore[operator]
 
 
 def verdict(value_type: ValueType, data: bytes) -> tuple[str, Value]:
