@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +20,8 @@ from server.embedded import EmbeddedValkey
 from tests.support.valkey import run_valkey
 
 WAIT_S = 20.0
-_VOLATILE = {"appendonly": "no", "appendfsync": "no"}
-"""Stores that outlive no test need no syncs."""
+_VOLATILE = {"appendonly": "no", "appendfsync": "no", "repl-diskless-sync-delay": "0"}
+"""Stores that outlive no test need no syncs, and replicas wait for no others."""
 
 
 def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
@@ -225,6 +225,30 @@ def _sentinel(folder: Path, master_port: int, count: int) -> Iterator[int]:
 def redis_server() -> str | None:
     """Where a Redis with TLS is installed, or None."""
     return shutil.which("redis-server")
+
+
+@contextmanager
+def run_redis(binary: str, folder: Path, settings: Mapping[str, str], *, tls: bool = False) -> Iterator[int]:
+    """Run another server than the embedded one; yields its port."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    ports = {"port": "0", "tls-port": str(port)} if tls else {"port": str(port)}
+    lines = {"bind": "127.0.0.1", "dir": str(folder), "save": '""'} | ports | dict(settings)
+    file = folder / "redis.conf"
+    file.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen([binary, str(file)], stdout=output, stderr=output)
+    try:
+        wait_until(lambda: _listens(port), f"{binary} listens: {folder / 'log'}")
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @dataclass(frozen=True, slots=True)

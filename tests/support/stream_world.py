@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import redis
-import redis.asyncio
 
 from decision.lang.compiler import compile_policy
 from decision.schema import Aggregation, Catalog, Feature, JoinKey, Value, ValueType, View
+from online.store import connect_async, nodes
 from online.write import EntityWriter
 from streaming.events import EventRecord, EventSchema
 from streaming.keys import PartitionKeys
@@ -159,7 +159,7 @@ def publish(url: str, arrivals: Sequence[tuple[int, EventRecord]], partition_cou
     """Append events to the log, each at its arrival time."""
 
     async def run() -> None:
-        client = redis.asyncio.Redis.from_url(url)
+        client = connect_async(url)
         log = RedisLog(client, PROJECT, partition_count, 1_000_000)
         for now_us, event in arrivals:
             await log.append([event], now_us)
@@ -172,7 +172,7 @@ def tick(url: str, now_us: int, partition_count: int = 1) -> None:
     """Move logical time."""
 
     async def run() -> None:
-        client = redis.asyncio.Redis.from_url(url)
+        client = connect_async(url)
         await RedisLog(client, PROJECT, partition_count, 1_000_000).tick(now_us)
         await client.aclose()
 
@@ -229,7 +229,9 @@ def drain(materializer: Materializer) -> None:
 def features(client: redis.Redis, plan: StreamPlan) -> dict[bytes, dict[bytes, bytes]]:
     """Every Feast hash of the project: values and timestamps as stored."""
     suffix = plan.project.encode()
-    hashes = (
-        key for key in client.scan_iter(count=1000) if key.endswith(suffix) and not key.startswith(b"{")
-    )
-    return {key: client.hgetall(key) for key in hashes}  # type: ignore[misc]
+    found: dict[bytes, dict[bytes, bytes]] = {}
+    for node in nodes(client):
+        for key in node.scan_iter(count=1000):
+            if key.endswith(suffix) and not key.startswith((b"{", b"wp:")):
+                found[key] = node.hgetall(key)  # type: ignore[assignment]
+    return found
