@@ -77,6 +77,21 @@ class DecisionLogBounds(BaseModel):
     """Small files that are merged into one when there are this many."""
 
 
+class MaterializerBounds(BaseModel):
+    """Bounds of a materializer process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_records: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Most records of a partition that are applied at once."""
+    checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=600)] = 5.0
+    """How often offline rows are written and the checkpoint moves while events flow."""
+    max_cached_entities: Annotated[int, Field(ge=1_000, le=100_000_000)] = 200_000
+    """Entity states in memory, for each partition."""
+    lease_ms: Annotated[int, Field(ge=200, le=60_000)] = 2_500
+    """How long a partition stays with a process that shows no sign of life."""
+
+
 class Settings(BaseSettings):
     """All settings of a process. Nested ones are spelled `WAYPOST_LIMITS__MAX_CANDIDATES`.
 
@@ -108,6 +123,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     deadlines: Deadlines = Deadlines()
     decision_log: DecisionLogBounds = DecisionLogBounds()
+    materializer: MaterializerBounds = MaterializerBounds()
 
     @property
     def models_dir(self) -> Path:

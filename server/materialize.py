@@ -1,8 +1,11 @@
-"""The materializer process: one thread for each partition of the log."""
+"""The materializer process: one thread for each partition of the log that it owns."""
 
 from __future__ import annotations
 
+import os
+import secrets
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +22,16 @@ from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
 from server.errors import ServerError
 from server.repo import Repo, load_repo, load_texts
-from streaming.keys import PartitionKeys, policy_key
+from server.sharing import BEATS_PER_LEASE, Sharer
+from streaming.errors import LeaseLost
+from streaming.keys import policy_key
+from streaming.lease import Leases, PartitionLease
 from streaming.materializer import Materializer, MaterializerLimits
+from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
 from streaming.redis_log import RedisPartitionReader, settle_partitions
 from streaming.sink import OfflineSink
+from streaming.windows.warm import warm
 
 log = structlog.get_logger()
 
@@ -44,22 +52,26 @@ def entity_writer(repo: Repo, client: redis.Redis) -> EntityWriter:
 
 
 def partition_materializer(
-    settings: Settings, repo: Repo, plan: StreamPlan, client: redis.Redis, partition: int
+    settings: Settings, repo: Repo, plan: StreamPlan, client: redis.Redis, lease: PartitionLease
 ) -> Materializer:
     """The materializer of one partition, not yet started."""
-    keys = PartitionKeys(plan.project, partition)
+    bounds = settings.materializer
     views = [view_plan.view for kind in plan.kinds for view_plan in kind.views]
     views += [kind.segments_view.view for kind in plan.kinds if kind.segments_view is not None]
     return Materializer(
         client=client,
-        reader=RedisPartitionReader(client, keys),
+        reader=RedisPartitionReader(client, lease.keys),
         writer=entity_writer(repo, client),
         plan=plan,
         schema=repo.events,
-        keys=keys,
-        sink=OfflineSink(views, partition),
+        owner=PartitionOwner(client, lease),
+        sink=OfflineSink(views, lease.keys.partition),
         system_now_us=system_now_us if settings.clock is ClockKind.SYSTEM else None,
-        limits=MaterializerLimits(),
+        limits=MaterializerLimits(
+            batch_records=bounds.batch_records,
+            checkpoint_interval_s=bounds.checkpoint_interval_s,
+            max_cached_entities=bounds.max_cached_entities,
+        ),
     )
 
 
@@ -69,86 +81,81 @@ def system_now_us() -> int:
 
 
 def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], None]) -> None:
-    """Materialize all partitions until the process is asked to end (SIGTERM or SIGINT).
+    """Materialize this process's share of the partitions until it is asked to end (SIGTERM or SIGINT).
 
-    A store that cannot be reached is tried again; each partition takes up at its checkpoint.
+    Any number of these processes share the partitions of one store. A store that cannot be reached is tried again; each
+    partition takes up at its checkpoint.
 
     Args:
         settings: Repo, partitions and clock.
         redis_url: The store.
-        ready: Called once every partition is running.
+        ready: Called once the process is about to take partitions.
     """
     stopping = threading.Event()
-    failures: list[Exception] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     repo = load_repo(settings.repo)
     plan = stream_plan(repo, repo_policy(repo))
+    warm()
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    lease_ms = settings.materializer.lease_ms
+    worker = _Worker(settings, repo, plan, redis_url, stopping)
     with connect(redis_url) as client:
         settle_partitions(client, plan.project, settings.partitions)
-    threads = [
-        threading.Thread(
-            target=_run_partition,
-            args=(settings, repo, plan, redis_url, partition, stopping, failures),
-            name=f"partition-{partition}",
-        )
-        for partition in range(settings.partitions)
-    ]
-    for thread in threads:
-        thread.start()
-    ready()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(
-                RETRY_S
-            )  # a join without end would keep signals waiting that another thread was handed
-    if failures:
-        raise failures[0]
+        leases = Leases(client, plan.project, owner, lease_ms)
+        ready()
+        Sharer(
+            leases, owner, settings.partitions, lease_ms / 1000 / BEATS_PER_LEASE, worker.run_partition
+        ).run(stopping)
+    if worker.failures:
+        raise worker.failures[0]
 
 
-def _run_partition(
-    settings: Settings,
-    repo: Repo,
-    plan: StreamPlan,
-    redis_url: str,
-    partition: int,
-    stopping: threading.Event,
-    failures: list[Exception],
-) -> None:
-    try:
-        _keep_running(settings, repo, plan, redis_url, partition, stopping)
-    except Exception as error:
-        # A partition that cannot go on ends the process: half a materializer would look alive and fall behind.
-        log.exception("materializer.failed", partition=partition)
-        failures.append(error)
-        stopping.set()
+class _Worker:
+    """Applies the partitions that this process is given."""
 
+    def __init__(
+        self, settings: Settings, repo: Repo, plan: StreamPlan, redis_url: str, ending: threading.Event
+    ) -> None:
+        self._settings = settings
+        self._repo = repo
+        self._plan = plan
+        self._redis_url = redis_url
+        self._ending = ending
+        self.failures: list[Exception] = []
 
-def _keep_running(
-    settings: Settings,
-    repo: Repo,
-    plan: StreamPlan,
-    redis_url: str,
-    partition: int,
-    stopping: threading.Event,
-) -> None:
-    while not stopping.is_set():
-        client = connect(redis_url)
+    def run_partition(self, lease: PartitionLease, stopping: threading.Event) -> None:
+        """Apply a partition until the event is set or another process owns it."""
+        partition = lease.keys.partition
         try:
-            followed = PolicyFollower(client, plan.project)
-            materializer = partition_materializer(settings, repo, plan, client, partition)
-            materializer.start()
-            log.info("materializer.started", partition=partition)
-            while not stopping.is_set() and not followed.changed():
-                materializer.step()
-            materializer.checkpoint()
-            plan = plan if stopping.is_set() else current_plan(repo, plan)
-        except (redis.RedisError, StoreUnavailableError) as error:
-            # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
-            log.warning("materializer.store_lost", partition=partition, error=str(error))
-            stopping.wait(RETRY_S)
-        finally:
-            client.close()
+            self._keep_running(lease, stopping)
+        except LeaseLost:
+            log.warning("partition.lost", partition=partition, fence=lease.fence)
+        except Exception as error:
+            # A partition that cannot go on ends the process: half a materializer would look alive and fall behind.
+            log.exception("materializer.failed", partition=partition)
+            self.failures.append(error)
+            self._ending.set()
+
+    def _keep_running(self, lease: PartitionLease, stopping: threading.Event) -> None:
+        plan, partition = self._plan, lease.keys.partition
+        while not stopping.is_set():
+            client = connect(self._redis_url)
+            try:
+                followed = PolicyFollower(client, plan.project)
+                materializer = partition_materializer(self._settings, self._repo, plan, client, lease)
+                materializer.start()
+                log.info("materializer.started", partition=partition)
+                while not stopping.is_set() and not followed.changed():
+                    materializer.step()
+                materializer.checkpoint()
+                plan = plan if stopping.is_set() else current_plan(self._repo, plan)
+            except (redis.RedisError, StoreUnavailableError) as error:
+                # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
+                log.warning("materializer.store_lost", partition=partition, error=str(error))
+                stopping.wait(RETRY_S)
+            finally:
+                client.close()
 
 
 class PolicyFollower:

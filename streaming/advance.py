@@ -25,12 +25,13 @@ NEVER_US = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True, slots=True)
 class SegmentChange:
-    """An entry into a segment or an exit from it, at a logical time."""
+    """An entry into a segment or an exit from it, at a logical time, of an entity of a kind."""
 
     key: bytes
     segment: str
     entered: bool
     at_us: int
+    kind: str
 
 
 @dataclass(slots=True)
@@ -210,7 +211,7 @@ def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, V
         held = segment.evaluate(row, now_us) is True
         members[segment.name] = row[f"{view.name}.{segment.name}"] = held
         if held != (segment.name in update.state.segments):
-            update.changes.append(SegmentChange(update.key, segment.name, held, now_us))
+            update.changes.append(SegmentChange(update.key, segment.name, held, now_us, kind.name))
         flip_us = next_flip_us(segment.condition, row, now_us) if segment.follows_time else None
         if flip_us is not None:
             update.due_us = min(update.due_us, flip_us)

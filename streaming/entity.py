@@ -39,6 +39,7 @@ class EntityState:
     Attributes:
         revision: Of the stored state; 0 where nothing is stored.
         positions: Position applied so far, by source partition.
+        marks: Number of the intent of the last write, by source partition (`streaming/journal.py`).
         time_us: Logical time to which the state was last brought.
         recent: Bucket of event time → event id → the position that first brought it. Customers only.
         tiles: Window state by view.
@@ -51,6 +52,7 @@ class EntityState:
 
     revision: int = 0
     positions: dict[int, int] = field(default_factory=dict)
+    marks: dict[int, int] = field(default_factory=dict)
     time_us: int = 0
     recent: dict[int, dict[str, int]] = field(default_factory=dict)
     tiles: dict[str, TileState] = field(default_factory=dict)
@@ -66,8 +68,9 @@ def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan])
     state = EntityState(revision=int(fields.get(REVISION, b"0")), stored=dict(fields))
     state.stored.pop(REVISION, None)
     if POSITIONS in fields:
-        state.time_us, positions = json.loads(fields[POSITIONS])
-        state.positions = {int(partition): position for partition, position in positions.items()}
+        state.time_us, sources = json.loads(fields[POSITIONS])
+        state.positions = {int(partition): position for partition, (position, _) in sources.items()}
+        state.marks = {int(partition): mark for partition, (_, mark) in sources.items()}
     if SEGMENTS in fields:
         state.segments_us, state.segments = json.loads(fields[SEGMENTS])
     tile_chunks: dict[str, dict[bytes, bytes]] = {}
@@ -85,11 +88,23 @@ def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan])
     return state
 
 
+def decode_mark(field: bytes | None, partition: int) -> int:
+    """Number of the intent under which a partition last wrote an entity, from the field `POSITIONS`; 0 for never."""
+    if field is None:
+        return 0
+    _, sources = json.loads(field)
+    return int(sources.get(str(partition), (0, 0))[1])
+
+
 def encode_state(state: EntityState, plans: Mapping[str, WindowPlan]) -> dict[bytes, bytes]:
     """All fields of a state hash but the revision."""
     fields: dict[bytes, bytes] = {}
     if state.positions or state.time_us:
-        fields[POSITIONS] = _json((state.time_us, state.positions))
+        sources = {
+            partition: (position, state.marks.get(partition, 0))
+            for partition, position in state.positions.items()
+        }
+        fields[POSITIONS] = _json((state.time_us, sources))
     if state.segments_us is not None:
         fields[SEGMENTS] = _json((state.segments_us, state.segments))
     for bucket, ids in state.recent.items():

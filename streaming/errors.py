@@ -6,6 +6,7 @@ StreamingError
 ├── SourceFileError     a file of past events or batch rows does not fit its definition
 ├── TransformError      a view's transformation failed or returned something unusable
 ├── LogFull             the log has reached its bound; publish again later
+├── LeaseLost           another materializer owns the partition now
 └── WindowError         see streaming/windows/errors.py
 """
 
@@ -44,6 +45,10 @@ class LogFull(StreamingError):
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
+
+
+class LeaseLost(StreamingError):
+    """Another materializer owns the partition now; nothing of the refused call was written."""
 
 
 class SourceFileError(StreamingError):

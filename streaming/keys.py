@@ -18,6 +18,11 @@ def policy_key(project: str) -> str:
     return f"wp:{{{project}}}:policy"
 
 
+def members_key(project: str) -> str:
+    """Sorted set: the materializers that share the project's partitions; score: when each is no longer counted."""
+    return f"wp:{{{project}}}:materializers"
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
     """Keys of one partition of one project's log."""
@@ -34,8 +39,23 @@ class PartitionKeys:
         return self._key("log")
 
     @property
+    def lease(self) -> str:
+        """String that runs out: the owner of the partition."""
+        return self._key("lease")
+
+    @property
+    def fence(self) -> str:
+        """Counter: the fencing number of the newest owner."""
+        return self._key("fence")
+
+    @property
+    def journal(self) -> str:
+        """Stream of what the owner is about to write, until it is delivered; ids are `number-0`."""
+        return self._key("journal")
+
+    @property
     def checkpoint(self) -> str:
-        """Hash: position applied so far, the logical time it brought, and how many records that were."""
+        """Hash: position applied, the logical time it brought, how many records that were, last intent delivered."""
         return self._key("checkpoint")
 
     @property
@@ -50,8 +70,8 @@ class PartitionKeys:
 
     @property
     def changes(self) -> str:
-        """Stream of segment entries and exits."""
-        return self._key("changes")
+        """Stream of segment entries and exits; ids are `number of the intent-place in it`."""
+        return self._key("segment_changes")
 
     @property
     def dead_letters(self) -> str:

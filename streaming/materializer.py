@@ -1,18 +1,16 @@
 """The materializer of one partition: log in, features out.
 
-The order of a batch is what makes a crash harmless. Read behind the checkpoint; compute; announce timers; write each
-entity under its revision; settle timers; log rows offline; and only then move the checkpoint. A record that is read
-again finds its position already applied on the entities that have it, so no event is lost or counted twice online.
-Its offline row is then logged from the state as it stands: of rows that were still in memory at a crash, the last of
-each entity survives (docs/adr/0008).
+The order of a batch is what makes a crash harmless. Read behind the checkpoint; compute; write down what is about to be
+written (`streaming/journal.py`); write each entity under its revision; log segment changes and settle timers; log rows
+offline; and only then move the checkpoint. A record that is read again finds its position already applied on the
+entities that have it, so no event is lost or counted twice online, and what left the entities is in the journal.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import pandas as pd
 import redis
@@ -21,16 +19,18 @@ import structlog
 from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
 from streaming.admit import Admitted, admit, forget_recent, note_recent
-from streaming.advance import NEVER_US, SegmentChange, advance
+from streaming.advance import NEVER_US, Update, advance
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import EntityState
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
-from streaming.keys import PartitionKeys
+from streaming.journal import WHOLE, Intent, Part
 from streaming.log import LogRecord, PartitionReader
+from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, StreamPlan, ViewRows
+from streaming.recovery import settle_intents
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
@@ -39,8 +39,6 @@ from streaming.writes import PreparedWrite, apply_writes, prepare_write
 
 log = structlog.get_logger()
 
-MAX_CHANGES = 100_000
-MAX_DEAD_LETTERS = 100_000
 MAX_WRITE_ATTEMPTS = 20
 POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
 """What one event can cause by its content; it must never stop the events behind it."""
@@ -70,11 +68,19 @@ class MaterializerLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """What is applied at once: admitted records, the rows they became by view, and entities that are due."""
+    """What is applied at once.
+
+    Attributes:
+        admitted: Records that count.
+        feeds: The rows they became, by view.
+        due: Entities that are due.
+        settled: Of those, the ones for which there is nothing to write, and when they are due next.
+    """
 
     admitted: Admitted
     feeds: Mapping[str, ViewRows]
     due: set[Member]
+    settled: dict[Member, int] = field(default_factory=dict)
 
 
 class Materializer:
@@ -88,7 +94,7 @@ class Materializer:
         writer: EntityWriter,
         plan: StreamPlan,
         schema: EventSchema,
-        keys: PartitionKeys,
+        owner: PartitionOwner,
         sink: OfflineSink,
         system_now_us: Callable[[], int] | None,
         limits: MaterializerLimits,
@@ -101,7 +107,7 @@ class Materializer:
             writer: The conditional write.
             plan: What to compute.
             schema: For the lateness bound and the types of properties.
-            keys: The partition's keys.
+            owner: The right to write into the partition.
             sink: Where feature rows are logged.
             system_now_us: The clock that drives ticks while nothing arrives; None where something else appends them.
             limits: Bounds.
@@ -111,18 +117,20 @@ class Materializer:
         self._writer = writer
         self._plan = plan
         self._schema = schema
-        self._keys = keys
+        self._owner = owner
+        self._partition = owner.keys.partition
         self._sink = sink
         self._system_now_us = system_now_us
         self._limits = limits
-        self._timers = Timers(client, keys.timers)
+        self._timers = Timers(client, owner.keys.timers)
         self._cache = StateCache(writer, limits.max_cached_entities)
         self._position = 0
-        self._checkpoint = 0
         self._record_count = 0
-        self._unflushed = False
         self._now_us = 0
-        self._checkpoint_us = 0
+        self._number = 0
+        self._checkpoint = Progress()
+        self._created_us = 0
+        self._unflushed = False
         self._checkpointed_at = time.monotonic()
         self.stats = StreamStats()
 
@@ -137,13 +145,33 @@ class Materializer:
         return self._timers.next_due_us()
 
     def start(self) -> None:
-        """Take up where the checkpoint stands."""
-        stored: Any = self._client.hgetall(self._keys.checkpoint)
-        self._position = self._checkpoint = int(stored.get(b"position", 0))
-        self._now_us = self._checkpoint_us = int(stored.get(b"time_us", 0))
-        self._record_count = int(stored.get(b"record_count", 0))
+        """Take up where the checkpoint stands, and deliver what the owner before did not live to deliver.
+
+        Raises:
+            LeaseLost: If another owner has come meanwhile; `step` and `checkpoint` raise it too.
+        """
+        self._checkpoint = checkpoint = self._owner.checkpoint()
+        self._position, self._now_us = checkpoint.position, checkpoint.time_us
+        self._record_count, self._number = checkpoint.record_count, checkpoint.intent
+        self._recover()
         self._timers.load()
         self._show_applied()
+
+    def _recover(self) -> None:
+        intents = self._owner.undelivered(self._checkpoint)
+        if not intents:
+            return
+        settled = settle_intents(self._client, self._writer, self._partition, intents)
+        self._number = intents[-1].number
+        if settled.void:
+            self._number += 1
+            self._owner.intend(Intent(self._number, void=settled.void), {})
+        announced = self._owner.last_change()
+        for intent in settled.intents:
+            self._sink.extend(intent.rows)
+            if intent.number > announced:
+                self._log_changes(intent)
+        log.info("materializer.recovered", partition=self._partition, intents=len(intents))
 
     def step(self) -> int:
         """Apply one batch of records and what fell due; returns how many records were read.
@@ -165,19 +193,24 @@ class Materializer:
     def checkpoint(self) -> None:
         """Flush what is logged offline, then move the checkpoint and trim the log behind it."""
         self._checkpointed_at = time.monotonic()
-        if self._position != self._checkpoint or self._now_us != self._checkpoint_us or self._sink.row_count:
+        progress = self._progress(self._now_us)
+        if progress != self._checkpoint or self._sink.row_count:
             if not self._flush():
                 return
-            moved = {"position": self._position, "time_us": self._now_us, "record_count": self._record_count}
-            self._client.hset(self._keys.checkpoint, mapping=moved)
+            self._owner.move_checkpoint(progress)
             self._reader.trim(self._position)
-            self._checkpoint, self._checkpoint_us = self._position, self._now_us
-        self._client.hset(self._keys.stats, mapping=self.stats.summary())
+            self._checkpoint = progress
+        self._owner.publish_stats(self.stats.summary())
+
+    def _progress(self, time_us: int) -> Progress:
+        return Progress(
+            position=self._position, time_us=time_us, record_count=self._record_count, intent=self._number
+        )
 
     def _flush(self) -> bool:
         rows = self._sink.row_count
         try:
-            self._sink.flush(f"{self._position}-{time.time_ns()}")
+            self._sink.flush(self._checkpoint.intent + 1, self._owner.fence)
         except OSError as error:
             self._unflushed = True
             log.warning(
@@ -228,7 +261,7 @@ class Materializer:
             self._cache.clear()
             self._position = record.position
             self.stats.dead += 1
-            self._bury([record], "NOT_APPLICABLE", str(error))
+            self._bury([_letter(record, "NOT_APPLICABLE", "", str(error))])
 
     def _advance_alone(self, member: Member) -> None:
         try:
@@ -237,7 +270,7 @@ class Materializer:
             self._cache.clear()
             self.stats.dead += 1
             log.exception("entity.not_advanced", kind=member[0], key=member[1].hex(), detail=str(error))
-            self._timers.settle({member: NEVER_US})
+            self._owner.conclude({}, [member])
 
     def _apply_batch(self, records: Sequence[LogRecord], due: set[Member]) -> None:
         """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
@@ -247,11 +280,7 @@ class Materializer:
             self._position = records[-1].position
         self._now_us = admitted.now_us
         batch = _Batch(admitted, feeds, due)
-        prepared = [
-            (kind, self._prepare(kind, self._touched(kind, batch), batch)) for kind in self._plan.kinds
-        ]
-        for kind, writes in prepared:
-            self._write_all(kind, writes, batch)
+        self._write_all(batch)
         self._count(admitted)
         self._cache.shrink()
 
@@ -270,11 +299,15 @@ class Materializer:
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
-        lateness_s = self._schema.lateness_s
-        self._bury(admitted.late, "LATE", f"arrived more than {lateness_s} s after its event time")
         self.stats.ahead += len(admitted.ahead)
-        ahead_s = self._schema.max_future_s
-        self._bury(admitted.ahead, "AHEAD", f"lies more than {ahead_s} s ahead of the materializer's clock")
+        late = f"arrived more than {self._schema.lateness_s} s after its event time"
+        ahead = f"lies more than {self._schema.max_future_s} s ahead of the materializer's clock"
+        self._bury(
+            [
+                *(_letter(record, "LATE", "event_time", late) for record in admitted.late),
+                *(_letter(record, "AHEAD", "event_time", ahead) for record in admitted.ahead),
+            ]
+        )
 
     def _ceiling_us(self) -> int:
         if self._system_now_us is None:
@@ -283,12 +316,7 @@ class Materializer:
 
     def _show_applied(self) -> None:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
-        applied = {
-            "position": self._position,
-            "time_us": min(self._now_us, self._timers.next_due_us() - 1),
-            "record_count": self._record_count,
-        }
-        self._client.hset(self._keys.applied, mapping=applied)
+        self._owner.show(self._progress(min(self._now_us, self._timers.next_due_us() - 1)))
 
     def _admit(self, records: Sequence[LogRecord]) -> Admitted:
         keys = self._customer_keys(records)
@@ -303,7 +331,7 @@ class Materializer:
             ceiling_us=self._ceiling_us(),
         )
         for state in states.values():
-            forget_recent(state, self._checkpoint_us, lateness_us)
+            forget_recent(state, self._checkpoint.time_us, lateness_us)
         return admitted
 
     def _customer_keys(self, records: Sequence[LogRecord]) -> dict[str, bytes]:
@@ -321,91 +349,151 @@ class Materializer:
         return {plan.view.name: plan.rows(frame) for kind in self._plan.kinds for plan in kind.views}
 
     def _prepare(self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch) -> list[PreparedWrite]:
-        """Bring entities to the batch's end and encode their writes."""
+        """Bring entities to the batch's end and encode their writes, under the number that comes next."""
         if not keys:
             return []
         records = batch.admitted.records
         positions = [record.position for record in records]
         states = self._cache.load(kind, keys)
-        if kind is self._plan.customer:
-            self._note_ids(records, states)
-        applied = {key: state.positions.get(self._keys.partition, 0) for key, state in states.items()}
-        updates = advance(
-            kind,
-            states,
-            batch.feeds,
-            lambda key, source: positions[source] > applied[key],
-            borrow(self._client, kind, keys),
-            self._now_us,
-        )
+        applied = {key: state.positions.get(self._partition, 0) for key, state in states.items()}
+        times = {key: state.time_us for key, state in states.items()}
+        news = self._note_ids(records, states) if kind is self._plan.customer else set[bytes]()
+
+        def is_news(key: bytes, source: int) -> bool:
+            if positions[source] <= applied[key]:
+                return False
+            news.add(key)
+            return True
+
+        updates = advance(kind, states, batch.feeds, is_news, borrow(self._client, kind, keys), self._now_us)
+        writes = []
         for update in updates:
-            update.state.positions[self._keys.partition] = max(applied[update.key], self._position)
-        return [prepare_write(kind, update) for update in updates]
+            key, state = update.key, update.state
+            if key not in news and times[key] >= self._now_us and not update.changes:
+                self._leave_alone(kind, update, batch)
+                continue
+            state.positions[self._partition] = max(applied[key], self._position)
+            state.marks[self._partition] = self._number + 1
+            writes.append(prepare_write(kind, update))
+        return writes
 
-    def _write_all(self, kind: EntityKind, writes: Sequence[PreparedWrite], batch: _Batch) -> None:
-        """Write entities; those that somebody else changed meanwhile are read and computed again."""
-        for _ in range(MAX_WRITE_ATTEMPTS):
-            if not writes:
-                return
-            writes = self._prepare(kind, self._write(kind, writes, batch.due), batch)
-        raise StreamingError(
-            f"{len(writes)} entities of kind {kind.name} were refused {MAX_WRITE_ATTEMPTS} times"
-        )
+    def _leave_alone(self, kind: EntityKind, update: Update, batch: _Batch) -> None:
+        """Nothing is news to an entity: a replay came to it again."""
+        member = kind.name, update.key
+        if member in batch.due:
+            batch.settled[member] = update.due_us
 
-    def _note_ids(self, records: Sequence[LogRecord], states: Mapping[bytes, EntityState]) -> None:
-        """Note event ids on states that were read again after a refused write, and so do not know them yet."""
+    def _note_ids(self, records: Sequence[LogRecord], states: Mapping[bytes, EntityState]) -> set[bytes]:
+        """Note event ids on states that were read again after a refused write, and so do not know them yet.
+
+        Returns:
+            Customers to whom one of the records is news.
+        """
+        news: set[bytes] = set()
         keys = self._customer_keys(records)
         for record in records:
             assert record.event is not None
-            state = states.get(keys[record.event.customer_id])
-            if state is not None:
-                note_recent(state, record.event, record.position, self._schema.lateness_us)
+            key = keys[record.event.customer_id]
+            state = states.get(key)
+            if state is None:
+                continue
+            note_recent(state, record.event, record.position, self._schema.lateness_us)
+            if record.position > state.positions.get(self._partition, 0):
+                news.add(key)
+        return news
 
-    def _write(self, kind: EntityKind, writes: Sequence[PreparedWrite], due: set[Member]) -> list[bytes]:
-        """Write and do what follows from it; returns the keys of those refused."""
-        wanted = {(kind.name, entry.update.key): entry.update.due_us for entry in writes}
-        self._timers.announce(wanted)
+    def _write_all(self, batch: _Batch) -> None:
+        """Write entities; those that somebody else changed meanwhile are read and computed again."""
+        writes = [
+            write
+            for kind in self._plan.kinds
+            for write in self._prepare(kind, self._touched(kind, batch), batch)
+        ]
+        void: dict[int, frozenset[Part]] = {}
+        for _ in range(MAX_WRITE_ATTEMPTS):
+            if not writes and not void:
+                break
+            refused, hidden = self._write(writes, void, batch)
+            void = {self._number: hidden} if hidden else {}
+            writes = [
+                write
+                for kind in self._plan.kinds
+                for write in self._prepare(
+                    kind, [entry.update.key for entry in refused if entry.kind is kind], batch
+                )
+            ]
+        else:
+            raise StreamingError(f"{len(writes)} entities were refused {MAX_WRITE_ATTEMPTS} times")
+        self._settle(batch.settled)
+
+    def _write(
+        self, writes: Sequence[PreparedWrite], void: Mapping[int, frozenset[Part]], batch: _Batch
+    ) -> tuple[list[PreparedWrite], frozenset[Part]]:
+        """Write under one intent and do what follows from it.
+
+        Returns:
+            What was refused, and what of the intent did not happen: the refused, and rows of views of which another
+            writer had brought a later one.
+        """
+        intent = self._intent(writes, void)
+        wanted = {(entry.kind.name, entry.update.key): entry.update.due_us for entry in writes}
+        announced = self._timers.earlier(wanted)
+        self._owner.intend(intent, announced)
+        self._timers.remember(announced)
+        self._number = intent.number
         accepted, refused = apply_writes(self._writer, writes)
-        self._cache.drop(refused)
+        self._cache.drop([entry.update.key for entry in refused])
+        seen = {(entry.update.key, view) for entry in accepted for view in entry.views}
+        meant = {(entry.update.key, view) for entry in writes for view in entry.views}
+        gone = {(entry.update.key, WHOLE) for entry in refused}
+        keys = {key for key, _ in gone}
+        hidden = frozenset(gone | {part for part in meant - seen if part[0] not in keys})
         self.stats.writes += len(writes)
         self.stats.refused_writes += len(refused)
-        self._timers.settle({m: wanted[m] for done in accepted if (m := (kind.name, done.update.key)) in due})
-        self._announce_changes(kind, [change for done in accepted for change in done.update.changes])
-        created_us = time.time_ns() // 1000
-        for done in accepted:
-            keys = kind.keys.decode(done.update.key)
-            for view, (values, _) in done.views.items():
-                self._sink.add(view, keys, values, done.update.at_us, created_us)
-        return refused
+        true = intent.without(hidden)
+        self._sink.extend(true.rows)
+        self._log_changes(true)
+        members = ((entry.kind.name, entry.update.key) for entry in accepted)
+        self._settle({member: wanted[member] for member in members if member in batch.due})
+        return refused, hidden
 
-    def _announce_changes(self, kind: EntityKind, changes: Sequence[SegmentChange]) -> None:
-        if not changes:
-            return
-        self.stats.segment_changes += len(changes)
-        pipeline = self._client.pipeline(transaction=False)
-        for change in changes:
-            fields: dict[Any, Any] = {
-                "segment": change.segment,
-                "entered": int(change.entered),
-                "at_us": change.at_us,
-                "entity": "|".join(str(value) for value in kind.keys.decode(change.key).values()),
-            }
-            pipeline.xadd(self._keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)
-        pipeline.execute()
+    def _intent(self, writes: Sequence[PreparedWrite], void: Mapping[int, frozenset[Part]]) -> Intent:
+        self._created_us = max(time.time_ns() // 1000, self._created_us + 1)
+        rows = self._sink.batch()
+        for entry in writes:
+            key = entry.update.key
+            keys = entry.kind.keys.decode(key)
+            for view, (values, _) in entry.views.items():
+                rows.add(view, key, keys, values, entry.update.at_us, self._created_us)
+        changes = tuple(change for entry in writes for change in entry.update.changes)
+        return Intent(number=self._number + 1, rows=rows.tables(), changes=changes, void=void)
 
-    def _bury(self, records: Sequence[LogRecord], reason: str, detail: str) -> None:
+    def _settle(self, members: Mapping[Member, int]) -> None:
+        ahead = {member: due_us for member, due_us in members.items() if due_us != NEVER_US}
+        self._owner.conclude(ahead, [member for member in members if member not in ahead])
+        self._timers.remember(ahead)
+
+    def _log_changes(self, intent: Intent) -> None:
+        self.stats.segment_changes += len(intent.changes)
+        keys = [self._plan.kind_by_name[change.kind].keys.decode(change.key) for change in intent.changes]
+        self._owner.log_changes(intent.number, intent.changes, keys)
+
+    def _bury(self, letters: Sequence[DeadLetter]) -> None:
         """Put events aside in the dead-letter log, with the reason and their bytes."""
-        if not records:
+        if not letters:
             return
-        pipeline = self._client.pipeline(transaction=False)
-        for record in records:
-            assert record.event is not None
-            log.warning("event.buried", event_id=record.event.event_id, reason=reason, detail=detail)
-            fields: dict[Any, Any] = {
-                "reason": reason,
-                "detail": detail,
-                "position": record.position,
-                "event": record.event.to_bytes(),
-            }
-            pipeline.xadd(self._keys.dead_letters, fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
-        pipeline.execute()
+        for letter in letters:
+            log.warning("event.buried", position=letter.position, reason=letter.reason, detail=letter.detail)
+        self._owner.bury(letters)
+
+
+def _letter(record: LogRecord, reason: str, field_name: str, detail: str) -> DeadLetter:
+    assert record.event is not None
+    return DeadLetter(
+        position=record.position,
+        reason=reason,
+        field=field_name,
+        detail=detail,
+        arrived_us=record.arrived_us,
+        event=record.event.to_bytes(),
+    )

@@ -16,20 +16,9 @@ from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys, partition_count_key
 from streaming.log import LogRecord, partition_of
+from streaming.positions import pack_position, unpack_position
 
-SEQUENCE_BITS = 20
 RETRY_AFTER_MS = 1000
-
-
-def pack_position(stream_id: bytes) -> int:
-    """A stream id `ms-seq` as one integer; 2^20 entries within a millisecond are beyond any server."""
-    milliseconds, _, sequence = stream_id.partition(b"-")
-    return (int(milliseconds) << SEQUENCE_BITS) + int(sequence)
-
-
-def unpack_position(position: int) -> str:
-    """The stream id of a position."""
-    return f"{position >> SEQUENCE_BITS}-{position & ((1 << SEQUENCE_BITS) - 1)}"
 
 
 def _fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:

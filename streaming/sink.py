@@ -24,6 +24,8 @@ _SCALARS: dict[ValueType, pa.DataType] = {
     ValueType.UNIX_TIMESTAMP: TIMESTAMP,
 }
 _LIST_OFFSET = 10
+ENTITY = "__entity"
+"""Column of a batch's tables: the key of the row's entity; it stays out of Parquet."""
 
 
 def arrow_type(value_type: ValueType) -> pa.DataType:
@@ -76,22 +78,24 @@ def write_part(folder: Path, name: str, table: pa.Table) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-class OfflineSink:
-    """Collects the rows of one partition and writes them as one part per view.
+class BatchRows:
+    """Collects the offline rows of one batch."""
 
-    Not thread-safe. Rows are held in memory until `flush`; whoever moves the checkpoint flushes first.
-    """
-
-    def __init__(self, views: Sequence[View], partition: int) -> None:
-        self._views = {view.name: view for view in views if view.offline_path}
+    def __init__(self, views: Mapping[str, View]) -> None:
+        self._views = views
         self._rows: dict[str, list[tuple[Value, ...]]] = {}
-        self._partition = partition
-        self.row_count = 0
+        self._entities: dict[str, list[bytes]] = {}
 
     def add(
-        self, view: str, keys: Mapping[str, Value], values: Mapping[str, Value], at_us: int, created_us: int
+        self,
+        view: str,
+        entity: bytes,
+        keys: Mapping[str, Value],
+        values: Mapping[str, Value],
+        at_us: int,
+        created_us: int,
     ) -> None:
-        """Log one feature row, readable from logical time `at_us`."""
+        """Log one feature row, readable from logical time `at_us`; views without an offline log are passed over."""
         defined = self._views.get(view)
         if defined is None:
             return
@@ -102,20 +106,63 @@ class OfflineSink:
             created_us,
         )
         self._rows.setdefault(view, []).append(row)
-        self.row_count += 1
+        self._entities.setdefault(view, []).append(entity)
 
-    def flush(self, label: str) -> None:
-        """Write everything collected; `label` makes the parts' names unique.
+    def tables(self) -> dict[str, pa.Table]:
+        """The rows by view; the last column, `ENTITY`, says whose they are."""
+        return {
+            view: _table(view_schema(self._views[view]), rows).append_column(
+                ENTITY, pa.array(self._entities[view], type=pa.binary())
+            )
+            for view, rows in self._rows.items()
+        }
+
+
+class OfflineSink:
+    """Collects the rows of one partition and writes them as one part per view.
+
+    Not thread-safe. Rows are held in memory until `flush`; whoever moves the checkpoint flushes first.
+    """
+
+    def __init__(self, views: Sequence[View], partition: int) -> None:
+        self._views = {view.name: view for view in views if view.offline_path}
+        self._tables: dict[str, list[pa.Table]] = {}
+        self._partition = partition
+        self.row_count = 0
+
+    def batch(self) -> BatchRows:
+        """A collector for the rows of a batch; they count once they are given to `extend`."""
+        return BatchRows(self._views)
+
+    def extend(self, tables: Mapping[str, pa.Table]) -> None:
+        """Take rows that are true now; those of views that are no longer defined have nowhere to go."""
+        for view, table in tables.items():
+            if view in self._views:
+                self._tables.setdefault(view, []).append(table.drop_columns([ENTITY]))
+                self.row_count += len(table)
+
+    def flush(self, first: int, fence: int) -> None:
+        """Write everything collected.
+
+        What is written again after a crash begins with the same intent, so it takes the place of what an owner before
+        wrote and did not live to have behind a checkpoint.
+
+        Args:
+            first: Number of the first intent that is not behind the checkpoint.
+            fence: The owner's number.
 
         Raises:
-            OSError: If a part cannot be written; the rows of that view and of those behind it are kept.
+            OSError: If a part cannot be written; all rows are kept.
         """
-        for view in list(self._rows):
-            defined, rows = self._views[view], self._rows[view]
-            table = _table(view_schema(defined), rows)
-            write_part(parts_folder(defined), f"live-{self._partition}-{label}", table)
-            del self._rows[view]
-            self.row_count -= len(rows)
+        for view, tables in self._tables.items():
+            folder = parts_folder(self._views[view])
+            stem = f"live-{self._partition}-{first:012d}"
+            write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables))
+            for part in folder.glob(f"{stem}-*.parquet"):
+                if int(part.stem.rpartition("-")[2]) < fence:
+                    part.unlink(missing_ok=True)
+        self._tables.clear()
+        self.row_count = 0
 
 
 def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:

@@ -19,7 +19,7 @@ Member = tuple[str, bytes]
 
 
 class Timers:
-    """Timers of one partition: a sorted set in the store and a heap in memory, one entry per entity."""
+    """Timers of one partition, one entry per entity: a heap in memory beside the sorted set that the owner writes."""
 
     def __init__(self, client: redis.Redis, key: str) -> None:
         self._client = client
@@ -41,7 +41,7 @@ class Timers:
         return self._heap[0][0] if self._heap else NEVER_US
 
     def due(self, now_us: int, limit: int) -> list[Member]:
-        """At most `limit` entities due by `now_us`; each stays in the index until `settle`."""
+        """At most `limit` entities due by `now_us`; each stays in the store's index until it is settled."""
         members: list[Member] = []
         while len(members) < limit and self.next_due_us() <= min(now_us, NEVER_US - 1):
             _, member = heapq.heappop(self._heap)
@@ -49,33 +49,16 @@ class Timers:
             members.append(member)
         return members
 
-    def announce(self, wanted: Mapping[Member, int]) -> None:
-        """Before a write: enter what it will need, keeping an earlier entry where there is one."""
-        earlier = {
+    def earlier(self, wanted: Mapping[Member, int]) -> dict[Member, int]:
+        """What must be in the index before a write that wants these: an earlier entry is kept where there is one."""
+        return {
             member: due_us
             for member, due_us in wanted.items()
             if due_us != NEVER_US and due_us < self._due.get(member, NEVER_US)
         }
-        if not earlier:
-            return
-        self._client.zadd(
-            self._key, {member_text(member): due_us for member, due_us in earlier.items()}, lt=True
-        )
-        self._remember(earlier)
 
-    def settle(self, done: Mapping[Member, int]) -> None:
-        """After the write of entities that were due: replace their entries by the next one, or remove them."""
-        pipeline = self._client.pipeline(transaction=False)
-        ahead = {member: due_us for member, due_us in done.items() if due_us != NEVER_US}
-        over = [member_text(member) for member, due_us in done.items() if due_us == NEVER_US]
-        if ahead:
-            pipeline.zadd(self._key, {member_text(member): due_us for member, due_us in ahead.items()})
-        if over:
-            pipeline.zrem(self._key, *over)
-        pipeline.execute()
-        self._remember(ahead)
-
-    def _remember(self, entries: Mapping[Member, int]) -> None:
+    def remember(self, entries: Mapping[Member, int]) -> None:
+        """Note entries that the index has now."""
         for member, due_us in entries.items():
             self._due[member] = due_us
             heapq.heappush(self._heap, (due_us, member))

@@ -20,12 +20,14 @@ class PreparedWrite:
     """One entity's write.
 
     Attributes:
+        kind: The entity's kind.
         update: What it writes.
         fields: The state's fields as they stand in the store afterwards.
         views: Views whose values differ from what was last written.
         write: For the writer.
     """
 
+    kind: EntityKind
     update: Update
     fields: dict[bytes, bytes]
     views: ViewValues
@@ -48,22 +50,22 @@ def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
         dropped=dropped,
         memory_s=kind.memory_s,
     )
-    return PreparedWrite(update, fields, views, write)
+    return PreparedWrite(kind, update, fields, views, write)
 
 
 def apply_writes(
     writer: EntityWriter, prepared: Sequence[PreparedWrite]
-) -> tuple[list[PreparedWrite], list[bytes]]:
+) -> tuple[list[PreparedWrite], list[PreparedWrite]]:
     """Write, and note on the states of those accepted what the store now holds.
 
     Returns:
         What was accepted, with the views that readers see now (another writer may have brought a later row of a
-        view), and the keys of what was refused because the store no longer holds what it was computed from.
+        view), and what was refused because the store no longer holds what it was computed from.
     """
     accepted, refused = [], []
     for entry, written in zip(prepared, writer.apply([entry.write for entry in prepared]), strict=True):
         if written is None:
-            refused.append(entry.update.key)
+            refused.append(entry)
             continue
         state = entry.update.state
         state.revision += 1

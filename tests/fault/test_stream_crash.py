@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 import redis
 
@@ -72,14 +73,14 @@ def _connect(url: str) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
-def _log_events(url: str, seed: int) -> None:
+def _log_events(url: str, seed: int, count: int = EVENT_COUNT) -> None:
     redis.Redis.from_url(url).flushall()
-    publish(url, random_events(seed, EVENT_COUNT))
+    publish(url, random_events(seed, count))
     tick(url, LATER_US)
 
 
 def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, bytes]]:
-    _log_events(url, seed)
+    _log_events(url, seed, 60)
     client = _connect(url)
     drain(world.materializer(client))
     return features(client, world.plan)
@@ -93,7 +94,7 @@ def _crashing_run(
     url: str, world: World, seed: int, rng: random.Random
 ) -> tuple[dict[bytes, dict[bytes, bytes]], int]:
     """Run to the end over as many crashes as it takes; each life ends at a random command."""
-    _log_events(url, seed)
+    _log_events(url, seed, 60)
     crashes = 0
     while True:
         client = _connect(url)
@@ -129,14 +130,65 @@ def test_replay_of_the_whole_log_changes_nothing(url: str, world: World) -> None
     assert features(client, world.plan) == expected
 
 
-def test_offline_rows_of_a_crashed_batch_are_written_again(url: str, world: World, tmp_path: Path) -> None:
-    """Every entity that is online has its final row offline, though rows in memory died with the process."""
-    _ = tmp_path
-    import pyarrow.dataset as ds
-
-    found, _crashes = _crashing_run(url, world, 5, random.Random(5))
+@pytest.mark.parametrize(
+    "seed", [100, 101, *(pytest.param(n, marks=pytest.mark.soak) for n in range(102, 130))]
+)
+def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed: int) -> None:
+    """Segment changes, offline rows and all features are those of an undisturbed run, where batches are the same."""
+    undisturbed, disturbed = World.create(), World.create()
+    _log_events(url, seed, 60)
     client = _connect(url)
-    world.materializer(client).checkpoint()
-    rows = ds.dataset(world.offline / "spending", format="parquet").to_table(columns=["customer_id"])
-    assert set(rows["customer_id"].to_pylist()) == {"ada", "bob", "cyd"}
-    assert found
+    materializer = undisturbed.materializer(client, batch_records=1)
+    drain(materializer)
+    materializer.checkpoint()
+    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+    assert len(expected[1]) > 5
+
+    _log_events(url, seed, 60)
+    rng, crashes = random.Random(seed), 0
+    while True:
+        DoomedConnection.doom = Doom(rng.randrange(1, 60), after=rng.random() < 0.5) if crashes < 40 else None
+        try:
+            materializer = disturbed.materializer(_connect(url), batch_records=1)
+            drain(materializer)
+            materializer.checkpoint()
+            break
+        except Crash:
+            crashes += 1
+        finally:
+            DoomedConnection.doom = None
+    assert crashes > 5
+    found = _connect(url)
+    assert features(found, disturbed.plan) == expected[0]
+    assert _changes(found) == expected[1]
+    assert _offline(disturbed) == expected[2]
+
+
+def _changes(client: redis.Redis) -> list[dict[bytes, bytes]]:
+    entries: Any = client.xrange(PartitionKeys(PROJECT, 0).changes)
+    return [fields for _, fields in entries]
+
+
+def _offline(world: World) -> dict[str, list[tuple[object, ...]]]:
+    """Each view's log, in order: repeats dropped, and rows that say again what the row before them said."""
+    logs = {}
+    for folder in sorted(world.offline.iterdir()):
+        table = ds.dataset(folder, format="parquet").to_table()
+        rows = table.to_pylist()
+        names = [name for name in table.column_names if name not in {"event_timestamp", "created"}]
+        keys = [
+            name
+            for name in names
+            if name == "customer_id" or (name == "category" and folder.name != "looked")
+        ]
+        rows.sort(key=lambda row: ([row[key] for key in keys], row["event_timestamp"], row["created"]))
+        assert len({tuple(map(str, row.values())) for row in rows}) == len(rows), "a row is there twice"
+        kept: list[tuple[object, ...]] = []
+        said: dict[tuple[object, ...], tuple[object, ...]] = {}
+        for row in rows:
+            entity, values = tuple(row[key] for key in keys), tuple(row[name] for name in names)
+            if said.get(entity) != values:
+                kept.append((*values, row["event_timestamp"]))
+            said[entity] = values
+        logs[folder.name] = kept
+    return logs

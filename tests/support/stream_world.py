@@ -18,7 +18,9 @@ from online.store import connect_async, nodes
 from online.write import EntityWriter
 from streaming.events import EventRecord, EventSchema
 from streaming.keys import PartitionKeys
+from streaming.lease import Leases
 from streaming.materializer import Materializer, MaterializerLimits
+from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
 from streaming.redis_log import RedisLog, RedisPartitionReader
 from streaming.sink import OfflineSink
@@ -200,15 +202,16 @@ class World:
         system_now_us: Callable[[], int] | None = None,
     ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
-        keys = PartitionKeys(PROJECT, partition)
+        lease = Leases(client, PROJECT, "world", 60_000).acquire(partition)
+        assert lease is not None
         views = [plan.view for kind in self.plan.kinds for plan in kind.views]
         materializer = Materializer(
             client=client,
-            reader=RedisPartitionReader(client, keys),
+            reader=RedisPartitionReader(client, PartitionKeys(PROJECT, partition)),
             writer=EntityWriter(client),
             plan=self.plan,
             schema=SCHEMA,
-            keys=keys,
+            owner=PartitionOwner(client, lease),
             sink=OfflineSink(views, partition),
             system_now_us=system_now_us,
             limits=MaterializerLimits(

@@ -1,0 +1,126 @@
+"""Sharing the partitions of the log among materializer processes: each takes its fair share and gives up the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import redis
+import structlog
+
+from online.errors import OnlineStoreError
+from streaming.lease import Leases, PartitionLease, fair_share
+
+log = structlog.get_logger()
+
+BEATS_PER_LEASE = 5
+"""A lease is renewed this often in its life, so that a few lost beats do not cost it."""
+
+
+class Runner:
+    """A thread that applies one partition until it is told to stop or loses the lease.
+
+    Args:
+        lease: The partition.
+        work: What the thread does; it ends soon after the event is set.
+    """
+
+    def __init__(
+        self, lease: PartitionLease, work: Callable[[PartitionLease, threading.Event], None]
+    ) -> None:
+        self.lease = lease
+        self._stopping = threading.Event()
+        name = f"partition-{lease.keys.partition}"
+        self._thread = threading.Thread(target=work, args=(lease, self._stopping), name=name)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Have the thread end in order."""
+        self._stopping.set()
+
+
+class Sharer:
+    """Keeps this process's share of the partitions running.
+
+    Args:
+        leases: Of this process.
+        owner: Its name among the members.
+        partition_count: Of the log.
+        beat_s: How often members are counted and leases renewed.
+        work: Applies one partition; must end soon once its event is set or its lease is lost.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        owner: str,
+        partition_count: int,
+        beat_s: float,
+        work: Callable[[PartitionLease, threading.Event], None],
+    ) -> None:
+        self._leases = leases
+        self._owner = owner
+        self._count = partition_count
+        self._beat_s = beat_s
+        self._work = work
+        self._runners: dict[int, Runner] = {}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Share until `stopping` is set, then end the runners in order and give everything back."""
+        while not stopping.is_set():
+            try:
+                self._beat()
+            except (redis.RedisError, OnlineStoreError) as error:
+                log.warning("materializer.store_lost", error=str(error))
+            stopping.wait(self._beat_s)
+        for runner in self._runners.values():
+            runner.stop()
+        while self._runners:
+            self._sweep()
+            threading.Event().wait(self._beat_s / 10)
+        try:
+            self._leases.leave()
+        except (redis.RedisError, OnlineStoreError) as error:
+            log.warning("materializer.store_lost", error=str(error))
+
+    def _beat(self) -> None:
+        self._sweep()
+        members = self._leases.join()
+        running = [runner for runner in self._runners.values() if not runner.stopping]
+        for runner in self._runners.values():
+            if not self._leases.renew(runner.lease):
+                runner.stop()
+        want = fair_share(self._owner, members, self._count)
+        for runner in running[want:]:
+            log.info("partition.given_up", partition=runner.lease.keys.partition, members=len(members))
+            runner.stop()
+        self._take(want - len(running))
+
+    def _sweep(self) -> None:
+        """Forget runners that have ended, and let others have their partitions."""
+        for partition in [number for number, runner in self._runners.items() if not runner.alive]:
+            runner = self._runners.pop(partition)
+            try:
+                self._leases.release(runner.lease)
+            except (redis.RedisError, OnlineStoreError) as error:
+                log.warning("materializer.store_lost", partition=partition, error=str(error))
+
+    def _take(self, missing: int) -> None:
+        for partition in range(self._count):
+            if missing <= 0:
+                return
+            if partition in self._runners:
+                continue
+            lease = self._leases.acquire(partition)
+            if lease is not None:
+                log.info("partition.taken", partition=partition, fence=lease.fence)
+                self._runners[partition] = Runner(lease, self._work)
+                missing -= 1

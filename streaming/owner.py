@@ -1,0 +1,203 @@
+"""What the owner of a partition writes into it: intents, timers, segment changes, the checkpoint.
+
+Every write is one script on keys of one slot, and holds only while the owner's fencing number is the newest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from online.route import Command
+from online.script import Script
+from streaming.advance import SegmentChange
+from streaming.errors import LeaseLost
+from streaming.journal import Intent
+from streaming.lease import PartitionLease
+from streaming.positions import pack_position, unpack_position
+from streaming.timers import Member, member_text
+
+Argument = bytes | int
+MAX_CHANGES = 100_000
+MAX_DEAD_LETTERS = 100_000
+_MEMBERS_PER_COMMAND = 2_000
+
+_RUN = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local at = 2
+while at <= #ARGV do
+  local count = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + count))
+  at = at + count + 1
+end
+return 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a partition is.
+
+    Attributes:
+        position: Of the last record that is applied.
+        time_us: Logical time.
+        record_count: Records applied since the log began.
+        intent: Number of the last intent whose writes are done.
+    """
+
+    position: int = 0
+    time_us: int = 0
+    record_count: int = 0
+    intent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that could not be applied.
+
+    Attributes:
+        position: Where it stands in the log.
+        field: What is wrong with it, or nothing.
+        arrived_us: Wall time at which it was published.
+        event: The bytes that the log has of it.
+    """
+
+    position: int
+    reason: str
+    field: str
+    detail: str
+    arrived_us: int
+    event: bytes
+
+
+class PartitionOwner:
+    """The bookkeeping of one partition, for the holder of its lease."""
+
+    def __init__(self, client: redis.Redis, lease: PartitionLease) -> None:
+        self._client = client
+        self.keys = lease.keys
+        self.fence = lease.fence
+        self._pending: list[tuple[Argument | str, ...]] = []
+
+    def checkpoint(self) -> Progress:
+        """What is stored: everything up to here is applied and delivered."""
+        stored: Any = self._client.hgetall(self.keys.checkpoint)
+        names = ("position", "time_us", "record_count", "intent")
+        return Progress(*(int(stored.get(name.encode(), 0)) for name in names))
+
+    def undelivered(self, checkpoint: Progress) -> list[Intent]:
+        """Intents that no checkpoint has behind it, in order."""
+        entries: Any = self._client.xrange(self.keys.journal, min=f"({checkpoint.intent}-0")
+        return [Intent.from_fields(int(name.partition(b"-")[0]), fields) for name, fields in entries]
+
+    def last_change(self) -> int:
+        """Number of the last intent whose segment changes are in their log."""
+        entries: Any = self._client.xrevrange(self.keys.changes, count=1)
+        return int(entries[0][0].partition(b"-")[0]) if entries else 0
+
+    def intend(self, intent: Intent, timers: Mapping[Member, int]) -> None:
+        """Before entities are written: what the writes will bring, and when entities must be looked at again.
+
+        Raises:
+            LeaseLost: If another owner has come after this one; so do all that follow.
+        """
+        commands = [
+            (b"ZADD", self.keys.timers, b"LT", *chunk)
+            for chunk in _flat((due_us, member_text(member)) for member, due_us in timers.items())
+        ]
+        fields = [part for item in intent.to_fields().items() for part in item]
+        self._run([*commands, (b"XADD", self.keys.journal, f"{intent.number}-0", *fields)])
+
+    def log_changes(
+        self, number: int, changes: Sequence[SegmentChange], keys: Sequence[Mapping[str, object]]
+    ) -> None:
+        """After entities are written: log segments entered and left, with the join keys, at the next `show`."""
+        for place, (change, entity) in enumerate(zip(changes, keys, strict=True)):
+            self._pending.append(
+                (
+                    b"XADD", self.keys.changes, b"MAXLEN", b"~", MAX_CHANGES, f"{number}-{place}",
+                    b"segment", change.segment, b"entered", int(change.entered), b"at_us", change.at_us,
+                    b"entity", json.dumps(entity, ensure_ascii=False),
+                )
+            )  # fmt: skip
+
+    def conclude(self, settled: Mapping[Member, int], over: Sequence[Member]) -> None:
+        """After entities are written: settle timers that were due at the next `show`."""
+        self._pending += [
+            (b"ZADD", self.keys.timers, *chunk)
+            for chunk in _flat((due_us, member_text(member)) for member, due_us in settled.items())
+        ]
+        self._pending += [
+            (b"ZREM", self.keys.timers, *chunk) for chunk in _flat((member_text(member),) for member in over)
+        ]
+
+    def show(self, progress: Progress) -> None:
+        """Tell readers how far features are current, and do what follows from the writes."""
+        pending, self._pending = self._pending, []
+        self._run([*pending, (b"HSET", self.keys.applied, *_fields(progress))])
+
+    def move_checkpoint(self, progress: Progress) -> None:
+        """Everything up to here is applied and delivered: forget the intents."""
+        self._run(
+            [
+                (b"HSET", self.keys.checkpoint, *_fields(progress)),
+                (b"XTRIM", self.keys.journal, b"MINID", f"{progress.intent + 1}-0"),
+            ]
+        )
+
+    def publish_stats(self, figures: Mapping[str, float | str]) -> None:
+        """Leave figures for `waypost status` and the metrics."""
+        self._run([(b"HSET", self.keys.stats, *(str(part) for item in figures.items() for part in item))])
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Put events aside, each under its position in the log; one that lies there already stays as it is."""
+        entries: Any = self._client.xrevrange(self.keys.dead_letters, count=1)
+        last = pack_position(entries[0][0]) if entries else 0
+        commands = [
+            (
+                b"XADD", self.keys.dead_letters, b"MAXLEN", b"~", MAX_DEAD_LETTERS,
+                unpack_position(letter.position),
+                b"reason", letter.reason, b"field", letter.field, b"detail", letter.detail,
+                b"arrived_us", letter.arrived_us, b"event", letter.event,
+            )
+            for letter in sorted(letters, key=lambda letter: letter.position)
+            if letter.position > last
+        ]  # fmt: skip
+        if commands:
+            self._run(commands)
+
+    def _run(self, commands: Sequence[tuple[Argument | str, ...]]) -> None:
+        arguments: list[Argument] = [self.fence]
+        keys: dict[Argument, None] = {self.keys.fence.encode(): None}
+        for command in commands:
+            parts = [part.encode() if isinstance(part, str) else part for part in command]
+            keys[parts[1]] = None
+            arguments += [len(parts), *parts]
+        call: Command = (len(keys), *keys, *arguments)
+        (done,) = _RUN.run(self._client, [call])
+        if not done:
+            raise LeaseLost(
+                f"another materializer owns partition {self.keys.partition} of project {self.keys.project!r} now"
+            )
+
+
+def _fields(progress: Progress) -> tuple[Argument, ...]:
+    return (
+        b"position", progress.position,
+        b"time_us", progress.time_us,
+        b"record_count", progress.record_count,
+        b"intent", progress.intent,
+    )  # fmt: skip
+
+
+def _flat(groups: Iterable[tuple[Argument, ...]]) -> list[tuple[Argument, ...]]:
+    """Arguments of as many commands as it takes: Lua unpacks at most some 8,000."""
+    everything = list(groups)
+    return [
+        tuple(part for group in everything[start : start + _MEMBERS_PER_COMMAND] for part in group)
+        for start in range(0, len(everything), _MEMBERS_PER_COMMAND)
+    ]
