@@ -1,21 +1,27 @@
 """What the rules make of each offer: added, excluded, boosted, pinned, eligible, capped.
 
 Every rule that holds acts; ELSE acts where the condition is FALSE or NULL. What reads only customer and context is
-evaluated once, what reads the offer or a feature keyed by it once per candidate.
+evaluated once, what reads the offer or a feature keyed by it once per candidate, over all candidates in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
-from decision.frame import Frame
-from decision.plan import CONTEXT, CUSTOMER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan
-from decision.policy import Action, Boost, Exclude, Include, Pin, Show, TagDecision
-from decision.record import Request
-from decision.schema import Value
+import numpy as np
+from numpy.typing import NDArray
+
+from decision import kernels
+from decision.plan import Act, CapPlan, OfferPlan, PlacementPlan
+from decision.policy import Boost, Pin, Show, TagDecision
+from decision.rows import Rows
 from decision.verdicts import Verdicts
+
+_NO_ROWS: Final = np.zeros((0, 0), np.uint8)
+_ONE_ROW: Final = np.zeros((0, 1), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,31 +32,40 @@ class Reached:
     count: float
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """One offer in one decision, filled in by `assess`.
+    """One considered offer in one decision.
 
     Attributes:
         requested: It competes without any rule's doing.
         acts: All acts upon it, in file order of the rules; the ones below are of one kind each.
         fits: Its own condition holds, or it has none.
-        reached: Caps that keep it out.
+        reached: Caps that keep it out; empty where it does not compete.
     """
 
     plan: OfferPlan
     requested: bool
-    acts: list[Act] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
-    shows: list[Act] = field(default_factory=list)
-    pins: list[Act] = field(default_factory=list)
-    excluded: bool = False
-    included: bool = False
-    fits: bool = True
-    reached: list[Reached] = field(default_factory=list)
+    acts: tuple[Act, ...]
+    excluded: bool
+    included: bool
+    fits: bool
+    reached: tuple[Reached, ...]
 
     @property
     def name(self) -> str:
         return self.plan.offer.name
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        return tuple(act.action.factor for act in self.acts if isinstance(act.action, Boost))
+
+    @property
+    def shows(self) -> tuple[Act, ...]:
+        return tuple(act for act in self.acts if isinstance(act.action, Show))
+
+    @property
+    def pins(self) -> tuple[Act, ...]:
+        return tuple(act for act in self.acts if isinstance(act.action, Pin))
 
     @property
     def competes(self) -> bool:
@@ -62,166 +77,150 @@ class Standing:
         """Exclude beats all; include overrides the offer's own condition; caps hold for everything."""
         return self.competes and not self.reached and not self.excluded and (self.fits or self.included)
 
-    def take(self, act: Act) -> None:
-        self.acts.append(act)
-        match act.action:
-            case Boost(factor=factor):
-                self.factors.append(factor)
-            case Show():
-                self.shows.append(act)
-            case Pin():
-                self.pins.append(act)
-            case Include():
-                self.included = True
-            case Exclude():
-                self.excluded = True
-            case TagDecision():
-                pass
 
-
-class Rows:
-    """The values that conditions read, one row per level; a candidate's row is built when something reads it.
-
-    A name that is absent from a row is NULL.
-    """
-
-    def __init__(self, plan: PlacementPlan, frame: Frame, request: Request) -> None:
-        context = {f"{CONTEXT}.{name}": value for name, value in request.context.items()}
-        self.customer: dict[str, Value] = {**frame.customer_row(), **context, CUSTOMER: request.customer_id}
-        self._plan = plan
-        self._fetched = frame.candidates.clean_rows()
-        self._candidates: dict[str, dict[str, Value]] = {}
-
-    def candidate(self, offer: str) -> dict[str, Value]:
-        row = self._candidates.get(offer)
-        if row is None:
-            constants = self._plan.offer_plans[offer].constants
-            row = {**self.customer, **self._fetched.get(offer, {}), **constants}
-            self._candidates[offer] = row
-        return row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Assessment:
-    """Standings of the considered offers in file order, and the tags that rules put on the decision.
+    """What came of rules, eligibility and caps.
+
+    Legend: `n` considered offers, in file order.
 
     Attributes:
         verdicts: How every condition came out.
+        flags: uint8[n], bits of `decision.kernels`.
+        eligible: int64[m], the rows that are eligible.
+        reached: bool[caps, n], caps that keep a competing row out.
+        tags: Tags that rules put on the decision.
     """
 
-    standings: Mapping[str, Standing]
-    tags: tuple[str, ...]
+    rows: Rows
     verdicts: Verdicts
+    flags: NDArray[np.uint8]
+    eligible: NDArray[np.int64]
+    reached: NDArray[np.bool_]
+    tags: tuple[str, ...]
+    sorted_acts: NDArray[np.int64]
+    start: NDArray[np.int64]
+    acted: NDArray[np.bool_]
+
+    def acts(self, row: int) -> Iterator[Act]:
+        """All acts upon a row, in file order of the rules."""
+        acts = self.rows.plan.acts
+        return (acts[act] for act in self.sorted_acts[self.start[row] : self.start[row + 1]].tolist())
+
+    def standing(self, row: int) -> Standing:
+        """One row's standing, for words."""
+        flags = int(self.flags[row])
+        plan = self.rows.plan
+        name = self.rows.names[row]
+        values = self.rows.candidate(name)
+        return Standing(
+            plan=plan.offer_plans[name],
+            requested=bool(flags & kernels.REQUESTED),
+            acts=tuple(self.acts(row)),
+            excluded=bool(flags & kernels.EXCLUDED),
+            included=bool(flags & kernels.INCLUDED),
+            fits=bool(flags & kernels.FITS),
+            reached=tuple(
+                Reached(cap=cap, count=values[cap.counter])  # type: ignore[arg-type]
+                for cap, reached in zip(plan.caps, self.reached[:, row].tolist(), strict=True)
+                if reached
+            ),
+        )
+
+    @cached_property
+    def standings(self) -> Mapping[str, Standing]:
+        """The considered offers' standings by name, for words."""
+        return {name: self.standing(row) for row, name in enumerate(self.rows.names)}
 
 
-def assess(plan: PlacementPlan, candidates: frozenset[str], rows: Rows, now_us: int) -> Assessment:
+def assess(rows: Rows, candidates: frozenset[str], now_us: int) -> Assessment:
     """Run rules, eligibility and caps.
 
     Args:
-        plan: The placement.
-        candidates: Offers that the request names, or none for all that the placement lists.
         rows: The values.
+        candidates: Offers that the request names, or none for all that the placement lists.
         now_us: The decision's clock, microseconds since the epoch.
     """
-    requested = candidates or plan.listed
-    standings = {
-        name: Standing(plan=plan.offer_plans[name], requested=name in requested)
-        for name in plan.considered(candidates)
-    }
-    held, verdicts = _run_programs(plan, tuple(standings), rows, now_us)
-    active = (rule for rule in plan.rules if rule.active(now_us))
-    marks = [mark for rule in active for mark in _run(rule, standings, held)]
-    competing = [standing for standing in standings.values() if standing.competes]
-    _check_conditions(competing, held)
-    for cap in plan.caps:
-        _check_cap(cap, competing, rows)
-    tags = dict.fromkeys(tag for tag, offer in marks if offer is None or standings[offer].competes)
-    return Assessment(standings=standings, tags=tuple(tags), verdicts=verdicts)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Per place whether the condition is TRUE, for the request and for every candidate."""
-
-    request: Sequence[bool]
-    candidates: Mapping[str, Sequence[bool]]
-
-
-def _run_programs(
-    plan: PlacementPlan, names: tuple[str, ...], rows: Rows, now_us: int
-) -> tuple[Held, Verdicts]:
-    """Evaluate every condition: what acts now, and all of it for the record."""
-    request = plan.request_program.run(rows.customer, now_us)
-    many = [rows.candidate(name) for name in names] if plan.candidate_program.expressions else []
-    candidates = plan.candidate_program.run(many, now_us)
-    held = Held(
-        (request.truth[0] == 1).tolist(),
-        dict(zip(names, (candidates.truth == 1).tolist(), strict=True)) if many else {},
+    plan, tables = rows.plan, rows.plan.tables
+    count = len(rows.names)
+    request_truth, request_truths = _request(rows, now_us)
+    candidate_truth, candidate_truths = _candidates(rows, now_us)
+    flags = _requested(plan, candidates)[rows.offers]
+    sorted_acts, start, marks, acted = kernels.run_rules(
+        now_us,
+        tables.rules,
+        tables.acts,
+        tables.targets,
+        rows.offers,
+        rows.row_of,
+        request_truth,
+        candidate_truth,
+        flags,
     )
-    verdicts = Verdicts(
-        names, plan.request_program, request.truths, plan.candidate_program, candidates.truths
+    reached = np.zeros((len(plan.caps), count), np.bool_)
+    eligible = kernels.settle(
+        tables.when,
+        candidate_truth,
+        tables.caps,
+        tables.capped,
+        rows.offers,
+        rows.customer_block.words,
+        rows.customer_block.statuses,
+        rows.candidate_block.words,
+        rows.candidate_block.statuses,
+        rows.index,
+        flags,
+        reached,
     )
-    return held, verdicts
+    return Assessment(
+        rows=rows,
+        verdicts=Verdicts(
+            rows.names, plan.request_program, request_truths, plan.candidate_program, candidate_truths
+        ),
+        flags=flags,
+        eligible=eligible,
+        reached=reached,
+        tags=_tags(plan, marks, flags) if len(marks) else (),
+        sorted_acts=sorted_acts,
+        start=start,
+        acted=acted,
+    )
 
 
-Mark = tuple[str, str | None]
-"""A decision tag and the candidate that a per-candidate rule found it for."""
+Truths = NDArray[np.uint8]
 
 
-def _run(rule: RulePlan, standings: Mapping[str, Standing], held: Held) -> list[Mark]:
-    if rule.rule.per_candidate:
-        return _run_per_candidate(rule, standings, held)
-    acts = rule.then if held.request[rule.place] else rule.otherwise
-    for act in acts:
-        for name in act.targets & standings.keys():
-            standings[name].take(act)
-    return [(act.action.name, None) for act in acts if isinstance(act.action, TagDecision)]
+def _request(rows: Rows, now_us: int) -> tuple[Truths, Truths]:
+    """Truths of the conditions, and of all there was, of the request's one row."""
+    if not rows.plan.request_program.expressions:
+        return _ONE_ROW, _ONE_ROW
+    results = rows.plan.request_binding.run(rows.request_inputs(), 1, now_us)
+    return results.registers, results.truths
 
 
-def _run_per_candidate(rule: RulePlan, standings: Mapping[str, Standing], held: Held) -> list[Mark]:
-    marks: list[Mark] = []
-    for name, standing in standings.items():
-        for act in rule.then if held.candidates[name][rule.place] else rule.otherwise:
-            if name in act.targets:
-                standing.take(act)
-            elif isinstance(act.action, TagDecision):
-                marks.append((act.action.name, name))
-    return marks
+def _candidates(rows: Rows, now_us: int) -> tuple[Truths, Truths]:
+    """The same of a row for each considered offer."""
+    if not rows.names or not rows.plan.candidate_program.expressions:
+        return _NO_ROWS, _NO_ROWS
+    results = rows.plan.candidate_binding.run(rows.candidate_inputs(), len(rows.names), now_us)
+    return results.registers, results.truths
 
 
-def _check_conditions(competing: list[Standing], held: Held) -> None:
-    """An offer's own condition must be TRUE: NULL does not make it eligible."""
-    for standing in competing:
-        place = standing.plan.place
-        if place is not None:
-            standing.fits = held.candidates[standing.name][place]
+def _requested(plan: PlacementPlan, candidates: frozenset[str]) -> NDArray[np.uint8]:
+    """uint8[o]: REQUESTED where the offer competes without any rule's doing."""
+    if not candidates:
+        return plan.listed_flags
+    flags = np.zeros(len(plan.offers), np.uint8)
+    flags[[plan.place[name] for name in candidates]] = kernels.REQUESTED
+    return flags
 
 
-def _check_cap(cap: CapPlan, competing: list[Standing], rows: Rows) -> None:
-    """A counter that is not there has counted nothing."""
-    for standing in competing:
-        if standing.name not in cap.targets:
-            continue
-        row = rows.candidate(standing.name) if cap.per_candidate else rows.customer
-        count = row.get(cap.counter)
-        if isinstance(count, int | float) and count >= cap.cap.limit:
-            standing.reached.append(Reached(cap=cap, count=count))
-
-
-def phrase(action: Action) -> str:
-    """What an action did to its offer, in words."""
-    match action:
-        case Show():
-            return "shows it above scored offers"
-        case Boost(factor=factor):
-            return f"multiplies its score by {factor:g} ({'boost' if factor >= 1 else 'bury'})"
-        case Include():
-            return "makes it eligible"
-        case Exclude():
-            return "excludes it"
-        case Pin(position=position):
-            return f"pins it to position {position}"
-        case TagDecision(name=name):
-            return f"tags the decision {name!r}"
-        case _:
-            assert_never(action)
+def _tags(plan: PlacementPlan, marks: NDArray[np.int64], flags: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Each tag once; one that a rule found for a candidate counts where that candidate competes."""
+    found: dict[str, None] = {}
+    competes = (flags & kernels.COMPETES).tolist()
+    for act, row in marks.tolist():
+        action = plan.acts[act].action
+        if isinstance(action, TagDecision) and (row < 0 or competes[row]):
+            found[action.name] = None
+    return tuple(found)

@@ -6,12 +6,16 @@ order of the candidates in the request.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from decision.bundle import Bundle
-from decision.explain import fallback_reasons, feature_reasons, reasons
 from decision.frame import Frame
+from decision.kernels import EXCLUDED, survey
 from decision.plan import PlacementPlan
+from decision.reasons import fallback_reasons, feature_reasons, reasons
 from decision.record import (
     Decision,
     Degradation,
@@ -39,7 +43,7 @@ __all__ = [
     "decide",
 ]
 
-ENGINE_VERSION: Final = "2"
+ENGINE_VERSION: Final = "3"
 """Changes whenever the same inputs may give another decision or record; records name it."""
 
 
@@ -73,6 +77,7 @@ def decide(
     plan = bundle.placement(request.placement)
     request = check_request(request, plan)
     weighing = weigh(request, frame, plan, now_us=now_us, seed=seed, skip_scoring=skip_scoring)
+    found = _survey(frame)
     ranked = _ranked(weighing, request.limit, attributions=attributions)
     return Decision(
         offers=ranked or _fallback(weighing, request.limit),
@@ -80,36 +85,38 @@ def decide(
         segments=_segments(weighing),
         bundle_version=bundle.version,
         model_version=weighing.model_version,
-        feature_ages=_feature_ages(frame, now_us),
-        degraded=_degradations(weighing, frame, degraded, fallback=not ranked),
+        feature_ages=_feature_ages(found, now_us),
+        degraded=_degradations(weighing, frame, found, degraded, fallback=not ranked),
         verdicts=weighing.assessment.verdicts,
     )
 
 
 def _ranked(weighing: Weighing, limit: int, *, attributions: bool) -> tuple[RankedOffer, ...]:
-    names = weighing.ranking.order[:limit]
-    features = feature_reasons(weighing, names) if attributions else {}
+    rows = weighing.ranking.order_rows[:limit].tolist()
+    features = feature_reasons(weighing, rows) if attributions else {}
     return tuple(
         RankedOffer(
-            offer=name,
-            content=weighing.plan.offer_plans[name].offer.content,
-            score=weighing.scores[name],
-            propensity=weighing.ranking.propensity[name],
-            prediction=weighing.scoring.predictions.get(name),
-            reasons=(*reasons(weighing, name), *features.get(name, ())),
+            offer=weighing.rows.names[row],
+            content=weighing.plan.offers[offer].content,
+            score=score,
+            propensity=propensity,
+            prediction=weighing.prediction(row),
+            reasons=(*reasons(weighing, row), *features.get(row, ())),
         )
-        for name in names
+        for row, offer, score, propensity in zip(
+            rows,
+            weighing.rows.offers[rows].tolist(),
+            weighing.by_row[rows].tolist(),
+            weighing.ranking.propensity_by_row[rows].tolist(),
+            strict=True,
+        )
     )
 
 
 def _fallback(weighing: Weighing, limit: int) -> tuple[RankedOffer, ...]:
     """The placement's fallback: whatever its conditions and caps say, but never what a rule excludes."""
-    standings = weighing.assessment.standings
-    names = [
-        name
-        for name in weighing.plan.placement.fallback
-        if not (name in standings and standings[name].excluded)
-    ]
+    flags, place, row_of = weighing.assessment.flags, weighing.plan.place, weighing.rows.row_of
+    names = [name for name in weighing.plan.placement.fallback if not flags[row_of[place[name]]] & EXCLUDED]
     return tuple(
         _fallback_offer(weighing, name, first=place == 0) for place, name in enumerate(names[:limit])
     )
@@ -128,32 +135,49 @@ def _fallback_offer(weighing: Weighing, name: str, *, first: bool) -> RankedOffe
 
 
 def _segments(weighing: Weighing) -> tuple[str, ...]:
-    customer = weighing.rows.customer
-    return tuple(segment for segment, name in weighing.plan.memberships if customer.get(name) is True)
+    return tuple(segment for segment, _ in weighing.plan.memberships if weighing.rows.is_in(segment))
 
 
-def _feature_ages(frame: Frame, now_us: int) -> tuple[ViewAge, ...]:
-    newest: dict[str, int] = {}
+@dataclass(frozen=True, slots=True)
+class _Survey:
+    """Of the views of both blocks: the newest event time read, 0 where nothing is stored, and which are stale."""
+
+    newest_us: dict[str, int]
+    stale: frozenset[str]
+
+
+def _survey(frame: Frame) -> _Survey:
+    newest_us: dict[str, int] = {}
+    stale: set[str] = set()
     for block in (frame.customer, frame.candidates):
-        for view, event_us in zip(block.layout.views, block.event_us, strict=True):
-            newest[view] = max(newest.get(view, 0), int(event_us.max(initial=0)))
+        views = block.layout.views
+        newest, aged = np.zeros(len(views), np.int64), np.zeros(len(views), np.bool_)
+        survey(block.layout.view_of, block.statuses, block.event_us, newest, aged)
+        for view, event_us, is_stale in zip(views, newest.tolist(), aged.tolist(), strict=True):
+            newest_us[view] = max(newest_us.get(view, 0), event_us)
+            if is_stale:
+                stale.add(view)
+    return _Survey(newest_us, frozenset(stale))
+
+
+def _feature_ages(found: _Survey, now_us: int) -> tuple[ViewAge, ...]:
     return tuple(
         ViewAge(view=view, age_us=now_us - event_us if event_us else None)
-        for view, event_us in sorted(newest.items())
+        for view, event_us in sorted(found.newest_us.items())
     )
 
 
 def _degradations(
-    weighing: Weighing, frame: Frame, taken: tuple[Degradation, ...], *, fallback: bool
+    weighing: Weighing, frame: Frame, found: _Survey, taken: tuple[Degradation, ...], *, fallback: bool
 ) -> tuple[Degradation, ...]:
     """What was gone without before, then what the values and the decision itself lack; each once."""
-    found = (*taken, *_unknown_customer(weighing.plan, frame), *_stale(frame), *_unscored(weighing))
+    lacking = (*taken, *_unknown_customer(weighing.plan, frame), *_stale(found), *_unscored(weighing))
     ended = (
         _degradation(DegradationKind.FALLBACK, weighing.plan.name, "nothing else was left")
         if fallback
         else ()
     )
-    return tuple(dict.fromkeys((*found, *ended)))
+    return tuple(dict.fromkeys((*lacking, *ended)))
 
 
 def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, ...]:
@@ -173,15 +197,11 @@ def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, .
     )
 
 
-def _stale(frame: Frame) -> tuple[Degradation, ...]:
-    views = {
-        block.layout.views[view]
-        for block in (frame.customer, frame.candidates)
-        for view in block.layout.view_of[(block.statuses == Status.STALE).any(axis=1)].tolist()
-    }
+def _stale(found: _Survey) -> tuple[Degradation, ...]:
     detail = "older than the view's TTL, and used"
     return tuple(
-        Degradation(kind=DegradationKind.STALE_FEATURES, name=view, detail=detail) for view in sorted(views)
+        Degradation(kind=DegradationKind.STALE_FEATURES, name=view, detail=detail)
+        for view in sorted(found.stale)
     )
 
 

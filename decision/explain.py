@@ -1,111 +1,21 @@
-"""Decisions in words: the reasons of each offer, and why another offer was not shown."""
+"""Decisions in words, and why an offer was not shown."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
 
-import numpy as np
-
-from decision.assess import Standing, phrase
+from decision.assess import Standing
 from decision.bundle import Bundle
 from decision.errors import UnknownCandidateError, nearest
 from decision.frame import Frame
-from decision.plan import Act, RulePlan
-from decision.policy import Exclude, Include, Pin, Show
-from decision.record import Decision, RankedOffer, Reason, ReasonKind, Request
-from decision.scoring import Column
+from decision.plan import RulePlan
+from decision.policy import Exclude, Pin, Show
+from decision.record import Decision, RankedOffer, Request
 from decision.validate import check_request
 from decision.weigh import Weighing, weigh
 from decision.words import failures
-
-FEATURES_NAMED: Final = 3
-"""How many features of a prediction are named as reasons."""
-
-
-def reasons(weighing: Weighing, offer: str) -> tuple[Reason, ...]:
-    """Why an offer is where it is, but for the features of its prediction."""
-    standing = weighing.assessment.standings[offer]
-    return (
-        *_rules(weighing, standing),
-        *_segments(weighing, standing),
-        *_model(weighing, offer),
-        Reason(kind=ReasonKind.VALUE, name=offer, detail=f"value {standing.plan.offer.value:g}"),
-        *_exploration(weighing, offer),
-    )
-
-
-def fallback_reasons(weighing: Weighing) -> tuple[Reason, ...]:
-    """Why a fallback is shown."""
-    name = weighing.plan.name
-    return (Reason(kind=ReasonKind.FALLBACK, name=name, detail=f"nothing else was left at {name}"),)
-
-
-def feature_reasons(weighing: Weighing, offers: Sequence[str]) -> dict[str, tuple[Reason, ...]]:
-    """The features that counted most in each offer's prediction, by their contributions to the model's margin."""
-    scoring, matrix = weighing.plan.scoring, weighing.scoring.matrix
-    scored = [offer for offer in offers if offer in matrix]
-    if scoring is None or not scored:
-        return {}
-    top = scoring.top_features(np.stack([matrix[offer] for offer in scored]), FEATURES_NAMED)
-    return {
-        offer: tuple(_feature(weighing, offer, column, contribution) for column, contribution in features)
-        for offer, features in zip(scored, top, strict=True)
-    }
-
-
-def _feature(weighing: Weighing, offer: str, column: Column, contribution: float) -> Reason:
-    value = column.read(weighing.rows.candidate(offer), weighing.now_us)
-    words = "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-    words += " days ago" if column.is_timestamp and value is not None else ""
-    detail = f"{words}, moves the model's margin by {contribution:+.3g}"
-    return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
-
-
-def _rules(weighing: Weighing, standing: Standing) -> Iterator[Reason]:
-    for act in standing.acts:
-        yield Reason(kind=ReasonKind.RULE, name=act.rule.name, detail=_phrase(weighing, standing, act))
-
-
-def _phrase(weighing: Weighing, standing: Standing, act: Act) -> str:
-    """An act in words, saying so where it changed nothing."""
-    words = phrase(act.action)
-    if isinstance(act.action, Show):
-        return f"{words}, priority {act.rule.priority}"
-    if isinstance(act.action, Include) and standing.fits:
-        return f"{words}, as it is anyway"
-    if isinstance(act.action, Pin) and weighing.ranking.pinned.get(standing.name) != act.action.position:
-        return f"{words}, but another pin or too few offers moved it"
-    return words
-
-
-def _segments(weighing: Weighing, standing: Standing) -> Iterator[Reason]:
-    """Segments the customer is in that rules upon this offer read."""
-    names = dict(weighing.plan.memberships)
-    readers: dict[str, list[str]] = {}
-    for act in standing.acts:
-        for segment in act.segments:
-            if weighing.rows.customer.get(names[segment]) is True:
-                readers.setdefault(segment, []).append(act.rule.name)
-    for segment, rules in readers.items():
-        detail = f"read by {', '.join(dict.fromkeys(rules))}"
-        yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
-
-
-def _model(weighing: Weighing, offer: str) -> Iterator[Reason]:
-    prediction = weighing.scoring.predictions.get(offer)
-    if prediction is not None:
-        yield Reason(kind=ReasonKind.MODEL, name=weighing.model_version, detail=f"predicts {prediction:.4g}")
-
-
-def _exploration(weighing: Weighing, offer: str) -> Iterator[Reason]:
-    moved = weighing.ranking.moved.get(offer)
-    if moved is not None:
-        kind = weighing.plan.placement.explore.kind
-        detail = f"moved it from {moved[0]} to {moved[1]} among scored offers"
-        yield Reason(kind=ReasonKind.EXPLORATION, name=kind, detail=detail)
 
 
 class ObstacleKind(enum.StrEnum):

@@ -140,6 +140,24 @@ class Block:
         return cls(layout, tuple(rows), words, codes, times, tuple(writer.objects))
 
     @classmethod
+    def of_row(cls, layout: Layout, values: Mapping[str, Value]) -> Block:
+        """A block of one row of present values by column name; None and what is not given are NULL.
+
+        Raises:
+            FrameError: If a value is not of its column's type.
+        """
+        writer = _Writer()
+        words = np.zeros((len(layout.names), 1), np.int64)
+        statuses = np.full((len(layout.names), 1), int(Status.NULL), np.uint8)
+        for place, (name, dtype) in enumerate(zip(layout.names, layout.dtypes, strict=True)):
+            value = values.get(name)
+            if value is not None:
+                words[place, 0] = writer.column(name, dtype, (value,), (_PRESENT,))[0]
+                statuses[place, 0] = _PRESENT
+        event_us = np.zeros((len(layout.views), 1), np.int64)
+        return cls(layout, ("",), words, statuses, event_us, tuple(writer.objects))
+
+    @classmethod
     def empty(cls, rows: Sequence[str]) -> Block:
         """A block without columns, as where nothing needs to be read."""
         return cls.of(Layout.of(()), rows, (), (), ())
@@ -172,6 +190,10 @@ class Block:
             for target, value in zip(targets, values, strict=True):
                 target[name] = clean(value)
         return rows
+
+    def read(self, dtype: DType | None, words: Iterable[int]) -> list[Value]:
+        """The values that words of a column of that type stand for."""
+        return list(map(self._reader(dtype), words))
 
     def _reader(self, dtype: DType | None) -> Callable[[int], Value]:
         match dtype:

@@ -6,17 +6,22 @@ the view is also keyed by something that offers declare. A request then only loo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from decision.errors import BundleError, InvalidCustomerError
-from decision.frame import Layout
+from decision.frame import Block, Layout
 from decision.lang import names
 from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
-from decision.program import Program
+from decision.program import Binding, Program
+from decision.record import Reason
 from decision.schema import Catalog, DType, FeatureRef, Value, ValueType
 from decision.scoring import ScoringPlan
+from decision.tables import Tables
 
 CONTEXT = "context"
 OFFER = "offer"
@@ -34,6 +39,7 @@ class Act:
         rank: Acts sort by priority, descending, then file order, then place in the rule.
         targets: Offers of the placement that it is about; none for a decision tag.
         segments: Customer-level segments that the rule's condition reads.
+        reason: What it did, in words, where it changed something.
     """
 
     rule: Rule
@@ -41,6 +47,7 @@ class Act:
     rank: tuple[int, int, int]
     targets: frozenset[str]
     segments: tuple[str, ...]
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +76,14 @@ class OfferPlan:
         listed: It competes without any rule's doing.
         constants: What rules read of it, as `offer.NAME`.
         place: The place of its `when` in the candidates' program, or None where it may always be shown.
+        reason: Its value and weight in words.
     """
 
     offer: Offer
     listed: bool
     constants: Mapping[str, Value]
     place: int | None
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +107,11 @@ class PlacementPlan:
         offers: All offers that can appear here: listed, added by rules, or fallback, in file order.
         customer_refs: Features to read once, sorted.
         candidate_refs: Features to read per candidate, sorted.
+        request_binding: The request's program over the customer's block and the context's.
+        candidate_binding: The candidates' program over those two, the candidates' block and `constants`.
+        constants: What rules read of the offers as `offer.NAME`, a row each.
+        context_layout: The columns of the context's block, with the customer's key as text.
+        tables: Rules, caps and tag limits as arrays.
         customer_layout: The columns of the customer's block, as `customer_refs`.
         candidate_layout: The columns of the candidates' block, as `candidate_refs`.
         memberships: Customer-level segments as (segment, canonical name of its stored membership).
@@ -115,6 +129,11 @@ class PlacementPlan:
     caps: tuple[CapPlan, ...]
     customer_refs: tuple[FeatureRef, ...]
     candidate_refs: tuple[FeatureRef, ...]
+    request_binding: Binding
+    candidate_binding: Binding
+    constants: Block
+    context_layout: Layout
+    tables: Tables
     customer_layout: Layout
     candidate_layout: Layout
     memberships: tuple[tuple[str, str], ...]
@@ -132,6 +151,31 @@ class PlacementPlan:
         return self.placement.context
 
     @cached_property
+    def acts(self) -> tuple[Act, ...]:
+        """All acts, in file order: what the numbers of acts in `tables` name."""
+        return tuple(act for rule in self.rules for act in (*rule.then, *rule.otherwise))
+
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """Place of each offer in `offers`."""
+        return {name: place for place, name in enumerate(self.offer_plans)}
+
+    @cached_property
+    def listed_flags(self) -> NDArray[np.uint8]:
+        """uint8[o]: 1 where the offer competes if the request names none."""
+        return np.array([plan.listed for plan in self.offer_plans.values()], np.uint8)
+
+    def offer_index(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+        """int64[n], places of offers in `offers`."""
+        if names is self._considered:
+            return self._considered_index
+        return np.array([self.place[name] for name in names], np.int64)
+
+    @cached_property
+    def _considered_index(self) -> NDArray[np.int64]:
+        return np.array([self.place[name] for name in self._considered], np.int64)
+
+    @cached_property
     def offer_names(self) -> tuple[str, ...]:
         """Names of `offers`."""
         return tuple(self.offer_plans)
@@ -147,13 +191,20 @@ class PlacementPlan:
         acts = (act for rule in self.rules for act in (*rule.then, *rule.otherwise))
         return frozenset(name for act in acts if isinstance(act.action, Show | Pin) for name in act.targets)
 
-    def considered(self, candidates: Iterable[str]) -> tuple[str, ...]:
+    def considered(self, candidates: Collection[str]) -> tuple[str, ...]:
         """Offers to read features for, in file order: those that compete, those that rules can add, the fallback.
 
         Args:
             candidates: As in the request; empty means all that the placement lists.
         """
-        wanted = (frozenset(candidates) or self.listed) | self.addable | frozenset(self.placement.fallback)
+        return self._considered_by(frozenset(candidates)) if candidates else self._considered
+
+    @cached_property
+    def _considered(self) -> tuple[str, ...]:
+        return self._considered_by(self.listed)
+
+    def _considered_by(self, candidates: frozenset[str]) -> tuple[str, ...]:
+        wanted = candidates | self.addable | frozenset(self.placement.fallback)
         return tuple(name for name in self.offer_names if name in wanted)
 
     def customer_row(self, customer_id: str) -> Mapping[str, Value]:

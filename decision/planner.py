@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 
 from decision.errors import BundleError
-from decision.frame import layout_of
+from decision.frame import Block, Layout, layout_of, view_of
 from decision.lang.syntax import Expr, references
-from decision.plan import CONTEXT, OFFER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan, key_type
+from decision.phrases import phrase
+from decision.plan import CONTEXT, CUSTOMER, OFFER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan, key_type
 from decision.policy import (
     Action,
     Boost,
@@ -27,8 +28,10 @@ from decision.policy import (
     TagDecision,
 )
 from decision.program import Program
-from decision.schema import Catalog, FeatureRef, View
-from decision.scoring import ModelHandle, ScoringPlan, plan_scoring
+from decision.record import Reason, ReasonKind
+from decision.schema import Catalog, DType, FeatureRef, Status, Value, View
+from decision.scoring import Column, ModelHandle, plan_columns, plan_scoring
+from decision.tables import tabulate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +49,43 @@ class Planner:
         offers = self._offers(placement)
         rules = self._rules(placement, offers)
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
-        scoring = self._scoring(placement)
-        read = self._names_read(rules, offers, caps, scoring)
+        handle = self.models.get(placement.model) if placement.model else None
+        columns = plan_columns(handle, self.catalog, self._customer_views) if handle else ()
+        read = self._names_read(rules, offers, caps, columns)
         per_candidate = _conditions(rules, per_candidate=True)
         own = [(offer.name, offer.when) for offer in offers if offer.when is not None]
         places = {name: place for place, (name, _) in enumerate(own, len(per_candidate))}
         refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
         customer_refs = tuple(ref for ref in refs if self._view(ref).name in self._customer_views)
         candidate_refs = tuple(ref for ref in refs if ref.view not in self._customer_views)
+        offer_plans = {offer.name: _offer_plan(offer, placement, places.get(offer.name)) for offer in offers}
+        request_program = Program.compile(_conditions(rules, per_candidate=False))
+        candidate_program = Program.compile([*per_candidate, *(when for _, when in own)])
+        customer, candidates = layout_of(self.catalog, customer_refs), layout_of(self.catalog, candidate_refs)
+        context = context_layout(placement)
+        constants = _constants(offer_plans, candidate_program)
         return PlacementPlan(
             placement=placement,
-            request_program=Program.compile(_conditions(rules, per_candidate=False)),
-            candidate_program=Program.compile([*per_candidate, *(when for _, when in own)]),
+            request_program=request_program,
+            candidate_program=candidate_program,
+            request_binding=request_program.bind((customer, context)),
+            candidate_binding=candidate_program.bind((customer, context, candidates, constants)),
+            constants=constants,
+            context_layout=context,
+            tables=tabulate(rules, caps, offer_plans, placement, customer, candidates),
             offers=offers,
-            offer_plans={
-                offer.name: _offer_plan(offer, placement, places.get(offer.name)) for offer in offers
-            },
+            offer_plans=offer_plans,
             rules=rules,
             caps=caps,
             customer_refs=customer_refs,
             candidate_refs=candidate_refs,
-            customer_layout=layout_of(self.catalog, customer_refs),
-            candidate_layout=layout_of(self.catalog, candidate_refs),
+            customer_layout=customer,
+            candidate_layout=candidates,
             memberships=tuple((segment, name) for name, segment in self._memberships.items()),
             customer_key=self.customer_key,
             customer_key_type=key_type(self.catalog, self.customer_key),
             customer_keyed_views=self._keyed_views,
-            scoring=scoring,
+            scoring=plan_scoring(handle, columns, self.catalog, customer, candidates) if handle else None,
         )
 
     @cached_property
@@ -129,6 +142,7 @@ class Planner:
                 rank=(-rule.priority, order, number),
                 targets=_acted_on(action, offers),
                 segments=segments,
+                reason=Reason(kind=ReasonKind.RULE, name=rule.name, detail=phrase(action, rule.priority)),
             )
             for number, action in enumerate((*rule.actions, *rule.otherwise))
         )
@@ -143,22 +157,17 @@ class Planner:
             per_candidate=self._view(cap.counter).name not in self._customer_views,
         )
 
-    def _scoring(self, placement: Placement) -> ScoringPlan | None:
-        handle = self.models.get(placement.model) if placement.model else None
-        return plan_scoring(handle, self.catalog, self._customer_views) if handle else None
-
     def _names_read(
         self,
         rules: tuple[RulePlan, ...],
         offers: tuple[Offer, ...],
         caps: tuple[CapPlan, ...],
-        scoring: ScoringPlan | None,
+        columns: tuple[Column, ...],
     ) -> tuple[str, ...]:
         read = set(self._memberships) | {cap.counter for cap in caps}
         for condition in (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers)):
             read |= references(condition) if condition is not None else frozenset()
-        if scoring is not None:
-            read |= {column.name for column in scoring.columns}
+        read |= {column.name for column in columns}
         return tuple(sorted(read))
 
 
@@ -210,15 +219,52 @@ def _acted_on(action: Action, offers: Iterable[Offer]) -> frozenset[str]:
 
 
 def _offer_plan(offer: Offer, placement: Placement, place: int | None) -> OfferPlan:
-    if not math.isfinite(offer.value):
-        raise BundleError(f"the value of offer {offer.name!r} must be finite, not {offer.value}")
+    for what, factor in (("value", offer.value), ("weight", offer.weight)):
+        if not math.isfinite(factor):
+            raise BundleError(f"the {what} of offer {offer.name!r} must be finite, not {factor}")
     constants = {f"{OFFER}.{name}": value for name, value in offer.attributes.items()}
     return OfferPlan(
         offer=offer,
         listed=_is_listed(offer, placement),
         constants={**constants, f"{OFFER}.tags": offer.tags},
         place=place,
+        reason=Reason(kind=ReasonKind.VALUE, name=offer.name, detail=_worth(offer)),
     )
+
+
+def _worth(offer: Offer) -> str:
+    weight = "" if offer.weight == 1.0 else f", weight {offer.weight:g}"
+    return f"value {offer.value:g}{weight}"
+
+
+def context_layout(placement: Placement) -> Layout:
+    """Columns of what a request brings."""
+    declared = [(f"{CONTEXT}.{name}", dtype) for name, dtype in placement.context.items()]
+    return Layout.of([*declared, (CUSTOMER, DType.STRING)])
+
+
+def _constants(offers: Mapping[str, OfferPlan], program: Program) -> Block:
+    """The offers' constants that conditions read, a row for each offer; what an offer does not set is NULL."""
+    layout = Layout.of(
+        (name, dtype) for name, dtype in sorted(program.dtypes.items()) if view_of(name) == OFFER
+    )
+    values = [
+        [_typed(plan.constants.get(name), dtype) for plan in offers.values()]
+        for name, dtype in _columns(layout)
+    ]
+    present, nothing = int(Status.PRESENT), [0] * len(offers)
+    return Block.of(
+        layout, tuple(offers), values, [[present] * len(offers)] * len(values), [nothing] * len(values)
+    )
+
+
+def _columns(layout: Layout) -> Iterator[tuple[str, DType | None]]:
+    return zip(layout.names, layout.dtypes, strict=True)
+
+
+def _typed(value: Value, dtype: DType | None) -> Value:
+    """An attribute of one type may be an integer in one offer and a float in another."""
+    return float(value) if dtype is DType.FLOAT64 and isinstance(value, int) else value
 
 
 def _ref(name: str) -> FeatureRef:

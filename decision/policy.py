@@ -115,7 +115,8 @@ class Offer:
         content: What the client receives, JSON-like.
         attributes: Constants rules read as `offer.NAME`; numbers, strings, bools.
         tags: Labels, readable as `offer.tags`.
-        value: Weight of the offer in the score.
+        value: What showing it is worth: a factor of the score.
+        weight: How hard it is pushed: another factor of the score, apart from its worth.
         when: Eligibility condition, or None for always.
     """
 
@@ -125,6 +126,7 @@ class Offer:
     attributes: Mapping[str, Value] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     value: float = 1.0
+    weight: float = 1.0
     when: Expr | None = None
     span: Span
 

@@ -7,20 +7,29 @@ it is, and NULL is missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decision import kernels
 from decision.errors import BundleError
+from decision.frame import Block, Layout
 from decision.schema import Catalog, DType, FeatureRef, Value
 
-if TYPE_CHECKING:  # a policy without models needs no kernels
+if TYPE_CHECKING:  # a policy without models needs no forest
     from decision.forest import Forest
 
 _DAY_US: Final = 86_400_000_000
+_READS: Final[Mapping[DType, int]] = {
+    DType.BOOL: kernels.READ_INT,
+    DType.INT64: kernels.READ_INT,
+    DType.FLOAT64: kernels.READ_FLOAT,
+    DType.TIMESTAMP: kernels.READ_AGE,
+}
 _SCALARS: Final = frozenset({DType.BOOL, DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP})
 
 
@@ -51,8 +60,41 @@ class Column:
     is_timestamp: bool
 
     def read(self, row: Mapping[str, Value], now_us: int) -> Value:
+        """The value that enters, for words."""
         value = row.get(self.name)
         return (now_us - value) / _DAY_US if self.is_timestamp and isinstance(value, int) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column whose values the model knows by category: its place in the block and in the matrix."""
+
+    block_column: int
+    matrix_column: int
+    dtype: DType
+    codes: Mapping[Any, int]
+
+    def fill(self, block: Block, index: NDArray[np.int64], matrix: NDArray[np.float32]) -> None:
+        """Write the codes; a category that the model never saw is missing, as is a NULL."""
+        there = index >= 0
+        there[there] = block.carries[self.block_column, index[there]]
+        words, inverse = np.unique(block.words[self.block_column, index[there]], return_inverse=True)
+        found = [self.codes.get(value, math.nan) for value in block.read(self.dtype, words.tolist())]
+        matrix[there, self.matrix_column] = np.array(found, np.float32)[inverse]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What one block brings to a model's rows: `kernels.fill_matrix`'s table, and what is coded."""
+
+    table: NDArray[np.int64]
+    coded: tuple[Coded, ...]
+
+    def fill(self, block: Block, index: NDArray[np.int64], now_us: int, matrix: NDArray[np.float32]) -> None:
+        """Write the block's columns into the matrix, whose rows are the block's rows `index`, -1 for none."""
+        kernels.fill_matrix(self.table, block.words, block.statuses, index, now_us, matrix)
+        for column in self.coded:
+            column.fill(block, index, matrix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,33 +103,33 @@ class ScoringPlan:
 
     handle: ModelHandle
     columns: tuple[Column, ...]
+    customer_feed: Feed
+    candidate_feed: Feed
 
     def matrix(
-        self, customer: Mapping[str, Value], candidates: Sequence[Mapping[str, Value]], now_us: int
+        self, customer: Block, candidates: Block, index: NDArray[np.int64], now_us: int
     ) -> NDArray[np.float32]:
-        """The forest's rows, shape (len(candidates), columns), out of values by canonical name.
+        """The forest's rows, float32[m, columns].
 
-        What is the same for all candidates is encoded once.
+        A timestamp enters as its age in days, computed in float64; everything else is rounded once.
+
+        Args:
+            customer: Of the plan's layout.
+            candidates: Of the plan's layout.
+            index: int64[m], the row of `candidates` for each of the forest's, -1 where it was not fetched.
+            now_us: The decision's clock.
         """
-        encode = self.handle.forest.encode
-        absent: list[Value] = [None] * len(candidates)
-        rows = encode(
-            [
-                [column.read(row, now_us) for row in candidates] if column.per_candidate else absent
-                for column in self.columns
-            ]
-        ).rows
-        shared = encode([[column.read(customer, now_us)] for column in self.columns]).rows
-        same = [index for index, column in enumerate(self.columns) if not column.per_candidate]
-        rows[:, same] = shared[0, same]
-        return rows
+        matrix = np.empty((len(index), len(self.columns)), np.float32)
+        self.customer_feed.fill(customer, np.zeros(len(index), np.int64), now_us, matrix)
+        self.candidate_feed.fill(candidates, index, now_us, matrix)
+        return matrix
 
-    def predict(self, matrix: NDArray[np.float32]) -> list[float] | None:
-        """One prediction per row; None where the model gives something that is not a finite number."""
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64] | None:
+        """float64[m], one prediction per row; None where the model gives something that is not a finite number."""
         predictions = self.handle.forest.predict(matrix)
         if not np.isfinite(predictions).all():
             return None
-        return [float(prediction) for prediction in predictions.reshape(len(matrix))]
+        return predictions.reshape(len(matrix)).astype(np.float64)
 
     def top_features(self, matrix: NDArray[np.float32], count: int) -> list[list[tuple[Column, float]]]:
         """Per row the features that counted most, with their contributions to the margin, largest first.
@@ -112,8 +154,10 @@ def column_name(ref: FeatureRef) -> str:
     return f"{ref.view}__{ref.feature}"
 
 
-def plan_scoring(handle: ModelHandle, catalog: Catalog, customer_views: Collection[str]) -> ScoringPlan:
-    """Resolve a model's inputs.
+def plan_columns(
+    handle: ModelHandle, catalog: Catalog, customer_views: Collection[str]
+) -> tuple[Column, ...]:
+    """Resolve a placement's model's inputs.
 
     Args:
         handle: The model.
@@ -122,7 +166,7 @@ def plan_scoring(handle: ModelHandle, catalog: Catalog, customer_views: Collecti
 
     Raises:
         BundleError: If the model has several outputs, or its features are not the forest's columns, are not in the
-            catalog, or are lists or bytes.
+            catalog, or are lists or bytes, or texts without categories in the model.
     """
     names = tuple(column_name(ref) for ref in handle.features)
     if names != tuple(handle.forest.feature_names):
@@ -131,8 +175,36 @@ def plan_scoring(handle: ModelHandle, catalog: Catalog, customer_views: Collecti
         )
     if handle.forest.group_count != 1:
         raise BundleError(f"model {handle} gives {handle.forest.group_count} outputs; a placement needs one")
-    columns = tuple(_column(handle, ref, catalog, customer_views) for ref in handle.features)
-    return ScoringPlan(handle=handle, columns=columns)
+    return tuple(_column(handle, ref, catalog, customer_views) for ref in handle.features)
+
+
+def plan_scoring(
+    handle: ModelHandle, columns: tuple[Column, ...], catalog: Catalog, customer: Layout, candidates: Layout
+) -> ScoringPlan:
+    """Resolve where the blocks of a plan hold a model's columns; they hold all of them."""
+    return ScoringPlan(
+        handle=handle,
+        columns=columns,
+        customer_feed=_feed(handle, columns, catalog, customer, per_candidate=False),
+        candidate_feed=_feed(handle, columns, catalog, candidates, per_candidate=True),
+    )
+
+
+def _feed(
+    handle: ModelHandle, columns: Sequence[Column], catalog: Catalog, layout: Layout, *, per_candidate: bool
+) -> Feed:
+    table: list[tuple[int, int, int]] = []
+    coded: list[Coded] = []
+    for place, (column, ref) in enumerate(zip(columns, handle.features, strict=True)):
+        if column.per_candidate is not per_candidate:
+            continue
+        dtype = cast("DType", catalog.feature(ref).dtype)
+        block_column = layout.place[column.name]
+        codes = handle.forest.codes(column_name(ref))
+        table.append((block_column, place, kernels.READ_NOTHING if codes is not None else _READS[dtype]))
+        if codes is not None:
+            coded.append(Coded(block_column, place, dtype, codes))
+    return Feed(np.array(table, np.int64).reshape(-1, 3), tuple(coded))
 
 
 def _column(
@@ -146,5 +218,7 @@ def _column(
         raise BundleError(
             f"model {handle} reads {ref}, which is neither a number, bool, string nor timestamp"
         )
+    if dtype is DType.STRING and handle.forest.codes(column_name(ref)) is None:
+        raise BundleError(f"model {handle} reads the text {ref}, but stores no categories of it")
     per_candidate = ref.view not in customer_views
     return Column(name=str(ref), per_candidate=per_candidate, is_timestamp=dtype is DType.TIMESTAMP)

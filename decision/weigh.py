@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.arbitrate import Contender, Ranking, Terms, arbitrate
-from decision.assess import Assessment, Rows, Standing, assess
+from decision import kernels
+from decision.arbitrate import Ranking, Terms, arbitrate
+from decision.assess import Assessment, assess
 from decision.frame import Frame
 from decision.plan import PlacementPlan
 from decision.policy import Explore
 from decision.record import Degradation, DegradationKind, Request
+from decision.rows import Rows
+
+_NOTHING: Final = np.zeros(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scoring:
     """The model's part.
 
     Attributes:
-        matrix: The model's rows by offer, or None where no model scored.
-        predictions: By offer; empty where no model scored.
+        rows: int64[m], the considered rows that the model scored; none where no model scored.
+        matrix: float32[m, f], the model's rows.
+        by_row: float64[n], predictions of the considered rows, NaN for those not scored; of length 0 where no model
+            scored.
         degradation: Why the placement's model did not score, or None.
     """
 
-    matrix: Mapping[str, NDArray[np.float32]]
-    predictions: Mapping[str, float]
+    rows: NDArray[np.int64]
+    matrix: NDArray[np.float32]
+    by_row: NDArray[np.float64]
     degradation: Degradation | None = None
 
+    @classmethod
+    def none(cls, degradation: Degradation | None = None) -> Scoring:
+        """No model scored."""
+        return cls(
+            rows=np.zeros(0, np.int64),
+            matrix=np.zeros((0, 0), np.float32),
+            by_row=_NOTHING,
+            degradation=degradation,
+        )
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Weighing:
-    """What a decision is worded from; `scores` holds every eligible offer."""
+    """What a decision is worded from.
+
+    Attributes:
+        by_row: float64[n], scores of the considered rows, NaN for those not eligible.
+    """
 
     plan: PlacementPlan
     rows: Rows
     assessment: Assessment
     scoring: Scoring
-    scores: Mapping[str, float]
+    by_row: NDArray[np.float64]
     ranking: Ranking
     now_us: int
 
@@ -50,85 +70,92 @@ class Weighing:
     def model_version(self) -> str:
         """`name@version` of the model that scored, or empty."""
         scoring = self.plan.scoring
-        return str(scoring.handle) if scoring and self.scoring.predictions else ""
+        return str(scoring.handle) if scoring and len(self.scoring.rows) else ""
+
+    @cached_property
+    def scores(self) -> Mapping[str, float]:
+        """Scores of the eligible offers."""
+        return {self.rows.names[row]: float(self.by_row[row]) for row in self.assessment.eligible.tolist()}
+
+    def prediction(self, row: int) -> float | None:
+        """What the model says about a considered row, or None."""
+        predictions = self.scoring.by_row
+        found = float(predictions[row]) if len(predictions) else None
+        return None if found is None or found != found else found  # noqa: PLR0124 - NaN
 
 
 def weigh(
     request: Request, frame: Frame, plan: PlacementPlan, *, now_us: int, seed: int, skip_scoring: bool
 ) -> Weighing:
     """Assess, score and order the offers for a checked request."""
-    rows = Rows(plan, frame, request)
-    assessment = assess(plan, frozenset(request.candidates), rows, now_us)
-    eligible = [standing for standing in assessment.standings.values() if standing.eligible]
-    scoring = _score(plan, eligible, rows, now_us, skip_scoring=skip_scoring)
-    scores = {standing.name: _total(standing, scoring.predictions) for standing in eligible}
+    rows = Rows.of(plan, frame, request)
+    assessment = assess(rows, frozenset(request.candidates), now_us)
+    scoring = _score(rows, assessment.eligible, now_us, skip_scoring=skip_scoring)
+    scores = weigh_scores(assessment, scoring.by_row)
     terms = _terms(plan, seed, whole=scoring.degradation is None)
     return Weighing(
         plan=plan,
         rows=rows,
         assessment=assessment,
         scoring=scoring,
-        scores=scores,
-        ranking=arbitrate([_contender(standing, scores) for standing in eligible], terms),
+        by_row=scores,
+        ranking=arbitrate(assessment, scores, terms),
         now_us=now_us,
     )
 
 
-def _score(
-    plan: PlacementPlan, eligible: Sequence[Standing], rows: Rows, now_us: int, *, skip_scoring: bool
-) -> Scoring:
+def weigh_scores(assessment: Assessment, predictions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64[n]: prediction × value × weight × boosts in file order of the rules, kept finite; NaN where not eligible.
+
+    Args:
+        assessment: What the rules made of the rows.
+        predictions: float64[n], or of length 0 to leave the prediction out.
+    """
+    rows, tables = assessment.rows, assessment.rows.plan.tables
+    scores = np.full(len(rows.names), np.nan)
+    kernels.weigh_scores(
+        assessment.eligible,
+        rows.offers,
+        predictions,
+        tables.values,
+        tables.weights,
+        assessment.sorted_acts,
+        assessment.start,
+        tables.factors,
+        scores,
+    )
+    return scores
+
+
+def _score(rows: Rows, eligible: NDArray[np.int64], now_us: int, *, skip_scoring: bool) -> Scoring:
+    plan = rows.plan
     model = plan.placement.model
-    if model is None or not eligible:
-        return Scoring(matrix={}, predictions={})
+    if model is None or not len(eligible):
+        return Scoring.none()
     if skip_scoring:
         return _unscored(DegradationKind.SCORING_SKIPPED, model, "no time was left to score")
     if plan.scoring is None:
         return _unscored(DegradationKind.MODEL_ABSENT, model, "the model is not loaded")
-    matrix = plan.scoring.matrix(
-        rows.customer, [rows.candidate(standing.name) for standing in eligible], now_us
-    )
+    matrix = plan.scoring.matrix(rows.customer_block, rows.candidate_block, rows.index[eligible], now_us)
     predictions = plan.scoring.predict(matrix)
     if predictions is None:
         return _unscored(
             DegradationKind.MODEL_ABSENT, model, "the model gave something that is not a finite number"
         )
-    names = [standing.name for standing in eligible]
-    return Scoring(
-        matrix=dict(zip(names, matrix, strict=True)), predictions=dict(zip(names, predictions, strict=True))
-    )
+    by_row = np.full(len(rows.names), np.nan)
+    by_row[eligible] = predictions
+    return Scoring(rows=eligible, matrix=matrix, by_row=by_row)
 
 
 def _unscored(kind: DegradationKind, model: str, detail: str) -> Scoring:
-    return Scoring(matrix={}, predictions={}, degradation=Degradation(kind=kind, name=model, detail=detail))
-
-
-def _total(standing: Standing, predictions: Mapping[str, float]) -> float:
-    """Prediction × value × boosts in file order of the rules, kept finite."""
-    parts = (predictions.get(standing.name, 1.0), standing.plan.offer.value, *standing.factors)
-    score = math.prod(parts)
-    return score if math.isfinite(score) else reduce(_times, parts, 1.0)
-
-
-def _times(score: float, factor: float) -> float:
-    return min(max(score * factor, -sys.float_info.max), sys.float_info.max)
+    return Scoring.none(Degradation(kind=kind, name=model, detail=detail))
 
 
 def _terms(plan: PlacementPlan, seed: int, *, whole: bool) -> Terms:
     """Without the model that the placement is tuned for, its minimum and its exploration make no sense."""
     placement = plan.placement
     return Terms(
-        max_per_tag=placement.max_per_tag,
         minimum_score=placement.minimum_score if whole else None,
         explore=placement.explore if whole else Explore(),
         seed=seed,
-    )
-
-
-def _contender(standing: Standing, scores: Mapping[str, float]) -> Contender:
-    return Contender(
-        name=standing.name,
-        score=scores[standing.name],
-        tags=standing.plan.offer.tags,
-        show=min(standing.shows, key=lambda act: act.rank, default=None),
-        pins=tuple(standing.pins),
     )

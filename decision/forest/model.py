@@ -124,6 +124,10 @@ class Forest:
         with np.errstate(over="ignore"):
             return out.astype(np.float32)
 
+    def codes(self, feature: str) -> Mapping[Category, int] | None:
+        """Codes of a feature's values, or None where the model stores no categories of it."""
+        return self._codes.get(feature)
+
     def encode(self, columns: Sequence[Sequence[Value]]) -> Encoded:
         """Turn Python values into rows.
 

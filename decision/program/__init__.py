@@ -4,7 +4,21 @@ Computes what the reference interpreter computes; knows typed expressions and va
 """
 
 from decision.program.columns import Column, Frame, Numbers, Row, TextCodes
-from decision.program.program import Program, Results, warm
+from decision.program.gather import Input
+from decision.program.program import Binding, Program, Results, warm
 from decision.program.verdicts import Bits, Truth
 
-__all__ = ["Bits", "Column", "Frame", "Numbers", "Program", "Results", "Row", "TextCodes", "Truth", "warm"]
+__all__ = [
+    "Binding",
+    "Bits",
+    "Column",
+    "Frame",
+    "Input",
+    "Numbers",
+    "Program",
+    "Results",
+    "Row",
+    "TextCodes",
+    "Truth",
+    "warm",
+]

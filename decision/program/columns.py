@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.errors import FrameError
+from decision.frame import Block
+from decision.frame import Layout as BlockLayout
 from decision.lang.types import ELEMENTS
 from decision.program import opcodes
+from decision.program.gather import Input, Source, gather, source, write_lists
 from decision.program.graph import SLOT, Graph
 from decision.program.layout import Layout
 from decision.program.texts import Generation
@@ -157,6 +160,26 @@ class Encoder:
             frame.lists = self._encode_lists(columns, max(1, len(rows)), texts)
         frame.texts = texts.table
         return frame
+
+    def sources(self, given: Sequence[BlockLayout | Block]) -> tuple[Source, ...]:
+        """Where the columns of blocks go; what no layout has stays NULL."""
+        slots = [(slot.name, slot.dtype, slot.register) for slot in self._slots]
+        lists = [(slot.name, slot.dtype) for slot in self._lists]
+        return tuple(source(slots, lists, one) for one in given)
+
+    def gather(
+        self, frame: Frame, sources: Sequence[Source], inputs: Sequence[Input], texts: Generation
+    ) -> None:
+        """Write blocks, one per source, into a frame that has room for exactly their rows."""
+        frame.rows = frame.numbers.shape[1]
+        for bringing, given in zip(sources, inputs, strict=True):
+            block, codes = given.block, bringing.codes(given, texts)
+            gather(
+                bringing.table, block.words, block.statuses, given.index, codes, frame.numbers, frame.truths
+            )
+        if self._lists:
+            frame.lists = write_lists(sources, inputs, len(self._lists), frame.rows, texts)
+        frame.texts = texts.table
 
     def fill_block(
         self,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -13,9 +14,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from decision.frame import Block
+from decision.frame import Layout as BlockLayout
 from decision.lang.syntax import Expr, IsNull, Like, Not, Ref
 from decision.program import kernels, opcodes
 from decision.program.columns import Column, Encoder, Frame, Row, resolve
+from decision.program.gather import Input, Source
 from decision.program.layout import WORD, Layout, lay_out
 from decision.program.lower import Lowering
 from decision.program.texts import Patterns, Texts
@@ -25,6 +29,8 @@ from decision.schema import DType
 _TRUTH: Final = np.array([0, -1, 1], np.int8)
 _BLOCK_BYTES: Final = 256 * 1024
 """Registers of a block should stay in the processor's cache."""
+_SPARE_FRAMES: Final = 4
+"""Frames kept for the next runs."""
 _BLOCK_ROWS_MIN: Final = 64
 _BLOCK_ROWS_MAX: Final = 16_384
 
@@ -69,6 +75,7 @@ class Program:
         self._texts = Texts(Patterns(tuple(graph.patterns), tuple(graph.salts)), self._graph_texts)
         self._result_words = -(-len(results) // WORD)
         self._lowering = lowering
+        self._spare: deque[Frame] = deque(maxlen=_SPARE_FRAMES)
 
     @classmethod
     def compile(cls, expressions: Sequence[Expr]) -> Program:
@@ -86,6 +93,11 @@ class Program:
         lowering = Lowering()
         results = [lowering.value(expr) for expr in expressions]
         return cls(tuple(expressions), lowering, results)
+
+    @property
+    def dtypes(self) -> Mapping[str, DType]:
+        """Types of the values that rows give, by name."""
+        return self._encoder.dtypes
 
     @property
     def names(self) -> frozenset[str]:
@@ -180,6 +192,35 @@ class Program:
             registers[:, start : start + count] = self._outputs(frame)
         return self._results(masks, registers, registers)
 
+    def bind(self, blocks: Sequence[BlockLayout | Block]) -> Binding:
+        """Tie the program to the layouts of the blocks that its rows will come from.
+
+        Args:
+            blocks: Layouts, and blocks that every run will get again. A name that none of them has is NULL.
+
+        Raises:
+            FrameError: If a column has another type than the conditions.
+        """
+        return Binding(self, self._encoder.sources(blocks))
+
+    def run_blocks(
+        self, sources: Sequence[Source], inputs: Sequence[Input], row_count: int, now_us: int
+    ) -> Results:
+        """Evaluate every condition over rows of blocks; see `Binding.run`."""
+        frame = self._taken(row_count)
+        self._encoder.gather(frame, sources, inputs, self._texts.generation())
+        results = self.evaluate(frame, now_us)
+        self._spare.append(frame)
+        return results
+
+    def _taken(self, row_count: int) -> Frame:
+        """Registers for so many rows: a run before left its constants in them, and every other register is written."""
+        try:
+            frame = self._spare.pop()
+        except IndexError:
+            return self._encoder.frame(row_count)
+        return frame if frame.numbers.shape[1] == row_count else self._encoder.frame(row_count)
+
     def _masks(self, rows: int) -> NDArray[np.uint64]:
         words = (len(self._layout.truths) - self._layout.truth_base) // WORD
         return np.empty((rows, words), np.uint64)
@@ -210,6 +251,24 @@ class Program:
     ) -> Results:
         split = self._result_words
         return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers, truths=truths)
+
+
+class Binding:
+    """A program with the layouts of the blocks that its rows come from."""
+
+    def __init__(self, program: Program, sources: Sequence[Source]) -> None:
+        self._program = program
+        self._sources = sources
+
+    def run(self, inputs: Sequence[Input], row_count: int, now_us: int) -> Results:
+        """Evaluate every condition over rows of blocks.
+
+        Args:
+            inputs: A block of each bound layout, with `row_count` places of its rows.
+            row_count: At least 1.
+            now_us: The value of `now()`.
+        """
+        return self._program.run_blocks(self._sources, inputs, row_count, now_us)
 
 
 def warm() -> None:

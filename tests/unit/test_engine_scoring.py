@@ -15,6 +15,7 @@ from decision.errors import BundleError
 from decision.forest import Forest, load_forest
 from decision.frame import Frame
 from decision.policy import Boost, Exploration, Explore, Selector, Show
+from decision.rows import Rows
 from decision.schema import FeatureRef
 from decision.scoring import column_name
 from tests.support.engine_world import HOUR_US, NOW_US, ask, frame, home, offer, rule, shown, world
@@ -64,12 +65,12 @@ def shop(handle: ModelHandle, **placement: Any) -> Bundle:
 
 def test_model_reads_columns_in_its_own_order(handle: ModelHandle) -> None:
     """Timestamps enter as age in days, NULL and absent values as missing, customer values for every candidate."""
-    scoring = home(shop(handle)).scoring
-    assert scoring is not None
-    customer = VALUES.customer_row()
-    candidates = VALUES.candidates.clean_rows()
-    rows = scoring.matrix(customer, [{**customer, **candidates.get(name, {})} for name in "abc"], NOW_US)
-    np.testing.assert_array_equal(rows, ROWS)
+    plan = home(shop(handle))
+    assert plan.scoring is not None
+    rows = Rows.of(plan, VALUES, Request(placement="home", customer_id="c"))
+    assert rows.names == ("a", "b", "c")
+    matrix = plan.scoring.matrix(rows.customer_block, rows.candidate_block, rows.index, NOW_US)
+    np.testing.assert_array_equal(matrix, ROWS)
 
 
 def test_score_is_prediction_times_value_times_boosts(booster: xgb.Booster, handle: ModelHandle) -> None:

@@ -1,0 +1,94 @@
+"""Why an offer is where it is: the reasons in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from decision.kernels import FITS
+from decision.plan import Act
+from decision.policy import Include, Pin
+from decision.record import Reason, ReasonKind
+from decision.scoring import Column
+from decision.weigh import Weighing
+
+FEATURES_NAMED: Final = 3
+"""How many features of a prediction are named as reasons."""
+
+
+def reasons(weighing: Weighing, row: int) -> tuple[Reason, ...]:
+    """Why the offer of a considered row is where it is, but for the features of its prediction."""
+    acts = list(weighing.assessment.acts(row))
+    return (
+        *[_rule(weighing, row, act) for act in acts],
+        *_segments(weighing, acts),
+        *_model(weighing, row),
+        weighing.plan.offer_plans[weighing.rows.names[row]].reason,
+        *_exploration(weighing, row),
+    )
+
+
+def fallback_reasons(weighing: Weighing) -> tuple[Reason, ...]:
+    """Why a fallback is shown."""
+    name = weighing.plan.name
+    return (Reason(kind=ReasonKind.FALLBACK, name=name, detail=f"nothing else was left at {name}"),)
+
+
+def feature_reasons(weighing: Weighing, rows: Sequence[int]) -> dict[int, tuple[Reason, ...]]:
+    """The features that counted most in the predictions of considered rows, by their contributions to the margin."""
+    plan, scored = weighing.plan.scoring, weighing.scoring
+    place = {row: at for at, row in enumerate(scored.rows.tolist())}
+    wanted = [row for row in rows if row in place]
+    if plan is None or not wanted:
+        return {}
+    top = plan.top_features(scored.matrix[[place[row] for row in wanted]], FEATURES_NAMED)
+    return {
+        row: tuple(_feature(weighing, row, column, contribution) for column, contribution in features)
+        for row, features in zip(wanted, top, strict=True)
+    }
+
+
+def _feature(weighing: Weighing, row: int, column: Column, contribution: float) -> Reason:
+    value = column.read(weighing.rows.candidate(weighing.rows.names[row]), weighing.now_us)
+    words = "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    words += " days ago" if column.is_timestamp and value is not None else ""
+    detail = f"{words}, moves the model's margin by {contribution:+.3g}"
+    return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
+
+
+def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
+    """What an act did, saying so where it changed nothing."""
+    idle = ""
+    if isinstance(act.action, Include) and weighing.assessment.flags[row] & FITS:
+        idle = ", as it is anyway"
+    elif isinstance(act.action, Pin) and weighing.ranking.pinned_by_row[row] != act.action.position:
+        idle = ", but another pin or too few offers moved it"
+    if not idle:
+        return act.reason
+    return Reason(kind=ReasonKind.RULE, name=act.rule.name, detail=act.reason.detail + idle)
+
+
+def _segments(weighing: Weighing, acts: Sequence[Act]) -> Iterator[Reason]:
+    """Segments the customer is in that rules upon the offer read."""
+    readers: dict[str, list[str]] = {}
+    for act in acts:
+        for segment in act.segments:
+            if weighing.rows.is_in(segment):
+                readers.setdefault(segment, []).append(act.rule.name)
+    for segment, rules in readers.items():
+        detail = f"read by {', '.join(dict.fromkeys(rules))}"
+        yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
+
+
+def _model(weighing: Weighing, row: int) -> Iterator[Reason]:
+    prediction = weighing.prediction(row)
+    if prediction is not None:
+        yield Reason(kind=ReasonKind.MODEL, name=weighing.model_version, detail=f"predicts {prediction:.4g}")
+
+
+def _exploration(weighing: Weighing, row: int) -> Iterator[Reason]:
+    was, now = weighing.ranking.moved_by_row[row].tolist()
+    if was:
+        kind = weighing.plan.placement.explore.kind
+        detail = f"moved it from {was} to {now} among scored offers"
+        yield Reason(kind=ReasonKind.EXPLORATION, name=kind, detail=detail)
