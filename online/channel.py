@@ -222,13 +222,15 @@ class Channel:
         except (OSError, TimeoutError, OnlineStoreError) as error:
             self._why = StoreUnavailableError(f"the store cannot be reached: {str(error) or 'out of time'}")
             self._breaker.failure()
-            self._fail_waiting(self._why)
         else:
             self._link = link
             self._breaker.success()
             self._flush()
         finally:
             self._connecting = None
+            if self._link is None:
+                # Nobody is left waiting, whatever went wrong.
+                self._fail_waiting(self._why)
 
     def _lost(self, link: Link, error: StoreLostError) -> None:
         self._told_lost()
