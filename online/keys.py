@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from reprlib import repr as short
 
@@ -11,12 +13,26 @@ import mmh3
 
 from decision.schema import JoinKey, Value, ValueType
 from online.errors import KeyEncodingError, MissingJoinKeyError
-from online.slots import slot_of, slot_tags
+from online.slots import TAG_BYTES, slot_of, slot_tags
 
-__all__ = ["EntityKeys", "feature_field", "slot_of", "state_key", "timestamp_field"]
+__all__ = [
+    "EntityKeys",
+    "StoredKey",
+    "encode_value",
+    "entity_key_of",
+    "feature_field",
+    "key_pattern",
+    "parse_key",
+    "slot_of",
+    "state_key",
+    "timestamp_field",
+]
 
 US_PER_SECOND = 1_000_000
 MAX_KEY_VALUE_BYTES = 65_536
+MAX_JOIN_KEYS = 255
+_STATE_MARK = b"}wp:"
+_GLOB = re.compile(rb"[*?\[\]\\]")
 _ENTITYLESS = JoinKey(name="__dummy_id", value_type=ValueType.STRING)
 _HEADER = struct.Struct("<II")
 
@@ -72,16 +88,68 @@ class EntityKeys:
         Raises:
             KeyEncodingError: The key is of another entity or project.
         """
-        if not (key.startswith(self._prefix) and key.endswith(self._suffix)):
+        stored = parse_key(key)
+        columns = self.join_keys or (_ENTITYLESS,)
+        if (stored.project, stored.names, stored.types) != (
+            self.project,
+            tuple(column.name for column in columns),
+            tuple(column.value_type for column in columns),
+        ):
             raise KeyEncodingError(f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})")
-        row: dict[str, Value] = {}
-        offset = len(self._prefix)
-        for join_key in self.join_keys:
-            value_type, size = _HEADER.unpack_from(key, offset)
-            offset += _HEADER.size
-            row[join_key.name] = _payload_value(ValueType(value_type), key[offset : offset + size])
-            offset += size
-        return row
+        return dict(zip(stored.names, stored.values, strict=True)) if self.join_keys else {}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """What an entity key says, of whatever entity and project.
+
+    Attributes:
+        names: Join keys, sorted; `__dummy_id` for an entityless view.
+        types: Their types.
+        values: Their values; timestamps are whole seconds in microseconds.
+    """
+
+    project: str
+    names: tuple[str, ...]
+    types: tuple[ValueType, ...]
+    values: tuple[Value, ...]
+
+
+def parse_key(key: bytes) -> StoredKey:
+    """Read a key whole: the project is what stands behind the last value, so a longer name is another project.
+
+    Raises:
+        KeyEncodingError: It is no entity key.
+    """
+    try:
+        (count,) = struct.unpack_from("<I", key)
+        if not 0 < count <= MAX_JOIN_KEYS:
+            raise KeyEncodingError(f"{short(key)} is no entity key: {count} join keys")
+        offset = 4
+        names, values = [], []
+        for _ in range(count):
+            name, offset = _sized_part(key, offset)
+            names.append(name[1].decode())
+        for _ in range(count):
+            value, offset = _sized_part(key, offset)
+            values.append(value)
+        types = tuple(ValueType(kind) for kind, _ in values)
+        return StoredKey(
+            project=key[offset:].decode(),
+            names=tuple(names),
+            types=types,
+            values=tuple(_payload_value(ValueType(kind), payload) for kind, payload in values),
+        )
+    except (struct.error, ValueError) as error:
+        raise KeyEncodingError(f"{short(key)} is no entity key") from error
+
+
+def _sized_part(key: bytes, offset: int) -> tuple[tuple[int, bytes], int]:
+    kind, size = _HEADER.unpack_from(key, offset)
+    end = offset + _HEADER.size + size
+    if end > len(key):
+        raise KeyEncodingError(f"{short(key)} is no entity key: it is cut short")
+    return (kind, key[end - size : end]), end
 
 
 def _payload_value(value_type: ValueType, payload: bytes) -> Value:
@@ -105,7 +173,44 @@ def timestamp_field(view: str) -> bytes:
 
 def state_key(entity_key: bytes) -> bytes:
     """Return the key of Waypost's state of an entity, in the same Cluster slot as the entity key."""
-    return b"{" + slot_tags()[slot_of(entity_key)] + b"}wp:" + entity_key
+    return b"{" + slot_tags()[slot_of(entity_key)] + _STATE_MARK + entity_key
+
+
+def entity_key_of(key: bytes) -> bytes:
+    """Return the entity that a key is of, whether it is the entity's own or that of its state."""
+    opening = len(b"{") + TAG_BYTES
+    is_state = key.startswith(b"{") and key.startswith(_STATE_MARK, opening)
+    return key[opening + len(_STATE_MARK) :] if is_state else key
+
+
+def key_pattern(project: str, names: Sequence[str], value: bytes = b"") -> bytes:
+    """Return a glob that finds the keys, and state keys, of a project's entities with these join keys, and others.
+
+    What it finds is to be checked by `parse_key`.
+
+    Args:
+        project: Feast project.
+        names: All join keys, sorted; with a value, the one whose value it is.
+        value: An encoded value (`encode_value`), for entities of whatever join keys that hold it.
+    """
+    columns = [JoinKey(name=name, value_type=ValueType.STRING) for name in names]
+    head = _prefix(columns)[4:] if value else _prefix(columns)
+    inside = b"*" + escaped(value) if value else b""
+    return b"*" + escaped(head) + inside + b"*" + escaped(project.encode())
+
+
+def encode_value(join_key: JoinKey, value: Value) -> bytes:
+    """Return a join key's value as it stands in a key.
+
+    Raises:
+        KeyEncodingError: The value does not fit the type.
+    """
+    return _payload_encoder(join_key)(value)
+
+
+def escaped(text: bytes) -> bytes:
+    """Return a glob that matches the text alone."""
+    return _GLOB.sub(rb"\\\g<0>", text)
 
 
 def _prefix(columns: Sequence[JoinKey]) -> bytes:

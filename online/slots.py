@@ -8,6 +8,7 @@ import string
 from functools import cache
 
 SLOTS = 16_384
+TAG_BYTES = 3
 _TAG_ALPHABET = (string.digits + string.ascii_uppercase + string.ascii_lowercase).encode()
 
 
@@ -32,7 +33,7 @@ def slot_tags() -> tuple[bytes, ...]:
     Stored keys depend on this table: it must never change.
     """
     tags: dict[int, bytes] = {}
-    for characters in itertools.product(_TAG_ALPHABET, repeat=3):
+    for characters in itertools.product(_TAG_ALPHABET, repeat=TAG_BYTES):
         tag = bytes(characters)
         tags.setdefault(binascii.crc_hqx(tag, 0) & (SLOTS - 1), tag)
     return tuple(tags[slot] for slot in range(SLOTS))

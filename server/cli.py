@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from server.commands import bench, check, client, config, decisions, init, run, train
+from server.commands import bench, check, client, config, decisions, init, removal, run, train
 
 app = typer.Typer(
     name="waypost",
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     rich_markup_mode="markdown",
 )
-for module in (init, check, run, client, decisions, train, bench):
+for module in (init, check, run, client, decisions, train, removal, bench):
     module.register(app)
 app.add_typer(config.app, name="config")
 

@@ -126,6 +126,17 @@ def changed_fields(
     return changed, dropped
 
 
+def view_chunks(view: str, *, segments: bool) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Fields of the state that are of one view alone: by name, and by how they begin.
+
+    Args:
+        view: Name of the view.
+        segments: Whether it is the one that stores membership.
+    """
+    name = view.encode()
+    return (LATEST_PREFIX + name, *((SEGMENTS,) if segments else ())), (b"w:" + name + b":",)
+
+
 def recent_bucket_us(lateness_us: int) -> int:
     """Width of a bucket of recent event ids."""
     return max(lateness_us // RECENT_BUCKETS, 1_000_000)

@@ -285,14 +285,31 @@ class Materializer:
         self._cache.shrink()
 
     def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
-        """Entities of a kind that the batch changes or that are due."""
-        keys = dict.fromkeys(key for name, key in batch.due if name == kind.name)
+        """Entities of a kind that are due or that the batch changes."""
+        due = dict.fromkeys(key for name, key in batch.due if name == kind.name)
+        return list(due | self._fed(kind, batch))
+
+    def _fed(self, kind: EntityKind, batch: _Batch) -> dict[bytes, None]:
+        """Entities of a kind that events of the batch belong to."""
+        keys: dict[bytes, None] = {}
         for plan in kind.views:
             if plan.view.name in batch.feeds:
                 keys.update(dict.fromkeys(batch.feeds[plan.view.name].keys))
         if kind is self._plan.customer:
             keys.update(dict.fromkeys(self._customer_keys(batch.admitted.records).values()))
-        return list(keys)
+        return keys
+
+    def _forget_gone(
+        self, kind: EntityKind, states: Mapping[bytes, EntityState], batch: _Batch
+    ) -> dict[bytes, EntityState]:
+        """Leave out entities that are due and that the store knows no more: erased, or expired with their key."""
+        if all(state.revision for state in states.values()):
+            return dict(states)
+        fed = self._fed(kind, batch)
+        gone = [key for key, state in states.items() if not state.revision and key not in fed]
+        self._cache.drop(gone)
+        batch.settled.update({(kind.name, key): NEVER_US for key in gone})
+        return {key: state for key, state in states.items() if state.revision or key in fed}
 
     def _count(self, admitted: Admitted) -> None:
         self.stats.events += len(admitted.records)
@@ -354,7 +371,7 @@ class Materializer:
             return []
         records = batch.admitted.records
         positions = [record.position for record in records]
-        states = self._cache.load(kind, keys)
+        states = self._forget_gone(kind, self._cache.load(kind, keys), batch)
         applied = {key: state.positions.get(self._partition, 0) for key, state in states.items()}
         times = {key: state.time_us for key, state in states.items()}
         news = self._note_ids(records, states) if kind is self._plan.customer else set[bytes]()
@@ -365,7 +382,8 @@ class Materializer:
             news.add(key)
             return True
 
-        updates = advance(kind, states, batch.feeds, is_news, borrow(self._client, kind, keys), self._now_us)
+        borrowed = borrow(self._client, kind, list(states))
+        updates = advance(kind, states, batch.feeds, is_news, borrowed, self._now_us)
         writes = []
         for update in updates:
             key, state = update.key, update.state

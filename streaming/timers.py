@@ -30,7 +30,7 @@ class Timers:
     def load(self) -> None:
         """Read the index from the store, forgetting what memory holds."""
         entries: Any = self._client.zrange(self._key, 0, -1, withscores=True)
-        self._due = {_parse(member): int(score) for member, score in entries}
+        self._due = {parse_member(member): int(score) for member, score in entries}
         self._heap = [(due_us, member) for member, due_us in self._due.items()]
         heapq.heapify(self._heap)
 
@@ -70,6 +70,7 @@ def member_text(member: Member) -> bytes:
     return kind.encode() + b"\0" + key
 
 
-def _parse(text: bytes) -> Member:
+def parse_member(text: bytes) -> Member:
+    """Read an entry of the index back."""
     kind, _, key = text.partition(b"\0")
     return kind.decode(), key
