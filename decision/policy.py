@@ -75,12 +75,14 @@ class Segment:
     Attributes:
         view: The view that stores membership; its bool feature has the segment's name.
         join_keys: Names of the entity's join keys.
+        dwell_us: How long membership lasts at least once it has changed, in either direction; microseconds.
     """
 
     name: str
     condition: Expr
     view: str
     join_keys: tuple[str, ...]
+    dwell_us: int = 0
     description: str = ""
     span: Span
 

@@ -14,6 +14,8 @@ from server.services.admin import AdminService, Announce, Partitions
 from server.services.decision import DecisionService
 from server.services.events import EventService
 from server.services.features import FeatureService
+from server.services.segments import SegmentService
+from streaming.changes import ChangeLog
 from streaming.events import EventSchema
 from streaming.log import EventLog
 
@@ -29,6 +31,7 @@ class Application:
         reader: The online store.
         log: Where events go.
         clock: Logical time.
+        changes: The log of segment changes.
         partitions: How far the log is applied.
         announce: Tells materializers the version of a policy that took over.
     """
@@ -38,6 +41,7 @@ class Application:
     bundles: BundleKeeper
     reader: OnlineReader
     log: EventLog
+    changes: ChangeLog
     clock: Clock
     partitions: Partitions
     announce: Announce
@@ -53,6 +57,7 @@ class Services:
     features: FeatureService
     events: EventService
     admin: AdminService
+    segments: SegmentService
 
 
 def build_services(app: Application) -> Services:
@@ -68,4 +73,5 @@ def build_services(app: Application) -> Services:
         admin=AdminService(
             bundles, app.clock, app.log, app.partitions, app.announce, decision, app.decision_log
         ),
+        segments=SegmentService(bundles, app.changes),
     )

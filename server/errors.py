@@ -8,6 +8,7 @@
         * UnknownResourceError  the request names something the repo does not define
         * TooManyRequestsError  a bound is reached; try again later
         * ConditionError        the server is not in the state the request needs
+        * PositionGoneError     what the request wants to resume from is no longer kept
         * BudgetSpentError      the deadline is over
         * StoreUnavailableError the online store does not answer
 """
@@ -146,7 +147,9 @@ class InvalidRequestError(RequestError):
 class UnknownResourceError(RequestError):
     """The request names a placement, view, feature or feature service that the repo does not define."""
 
-    reasons = frozenset({"UNKNOWN_PLACEMENT", "UNKNOWN_FEATURE", "UNKNOWN_FEATURE_SERVICE"})
+    reasons = frozenset(
+        {"UNKNOWN_PLACEMENT", "UNKNOWN_FEATURE", "UNKNOWN_FEATURE_SERVICE", "UNKNOWN_SEGMENT"}
+    )
 
     def __init__(self, reason: str, message: str, resource_type: str, resource_name: str) -> None:
         super().__init__(reason, message, {"resourceType": resource_type, "resourceName": resource_name})
@@ -168,6 +171,12 @@ class ConditionError(RequestError):
     """The server is not in the state that the request needs."""
 
     reasons = frozenset({"CLOCK_NOT_VIRTUAL", "RELOAD_REFUSED"})
+
+
+class PositionGoneError(RequestError):
+    """What lies behind a position is no longer kept."""
+
+    reasons = frozenset({"POSITION_TRIMMED"})
 
 
 class BudgetSpentError(RequestError):

@@ -23,6 +23,7 @@ from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
 from waypost.events.v1 import events_pb2, events_pb2_grpc
 from waypost.features.v1 import features_pb2, features_pb2_grpc
+from waypost.segments.v1 import segments_pb2, segments_pb2_grpc
 
 TRANSPORT_SLACK = 4
 """Messages up to this multiple of the bound reach Python, where the refusal can name the field."""
@@ -33,6 +34,7 @@ SERVICE_NAMES = tuple(
         (decision_pb2, "DecisionService"),
         (features_pb2, "FeatureService"),
         (events_pb2, "EventService"),
+        (segments_pb2, "SegmentService"),
         (admin_pb2, "AdminService"),
     )
 )
@@ -115,6 +117,7 @@ def _server(
     decision_pb2_grpc.add_DecisionServiceServicer_to_server(services.decision, server)
     features_pb2_grpc.add_FeatureServiceServicer_to_server(services.features, server)
     events_pb2_grpc.add_EventServiceServicer_to_server(services.events, server)
+    segments_pb2_grpc.add_SegmentServiceServicer_to_server(services.segments, server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*SERVICE_NAMES, reflection.SERVICE_NAME), server)

@@ -52,7 +52,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._wrapped[method]
         handler = await continuation(details)
         if handler is not None and handler.response_streaming:
-            self._wrapped[method] = self._streams.bounded(handler)
+            self._wrapped[method] = self._streams.bounded(handler, _Border(method, self._metrics))
             return self._wrapped[method]
         if handler is None or not method.startswith(OWN_SERVICES) or handler.unary_unary is None:
             return handler
@@ -70,7 +70,7 @@ class _Streams:
         self._limit = limit
         self._open = 0
 
-    def bounded(self, handler: Handler) -> Handler:
+    def bounded(self, handler: Handler, border: _Border) -> Handler:
         """The handler of a streaming method, refusing a stream beyond the bound."""
         behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
         make = (
@@ -79,16 +79,16 @@ class _Streams:
             else grpc.unary_stream_rpc_method_handler
         )
         return make(
-            self._generator(behaviour)
+            self._generator(behaviour, border)
             if inspect.isasyncgenfunction(behaviour)
             else self._coroutine(behaviour),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _generator(self, behaviour: Any) -> Any:
+    def _generator(self, behaviour: Any, border: _Border) -> Any:
         async def answer(request: Any, context: Any) -> Any:
-            async with self._place(context):
+            async with self._place(context), border.guarded(context):
                 async for message in behaviour(request, context):
                     yield message
 
@@ -113,11 +113,36 @@ class _Streams:
             self._open -= 1
 
 
+class _Border:
+    """What leaves a method as an error: a status of ours, and nothing of an unexpected error's text."""
+
+    def __init__(self, method: str, metrics: Metrics) -> None:
+        self.name = method.rpartition("/")[2]
+        self._metrics = metrics
+
+    def failure(self, error: Exception) -> Status:
+        """The status of an error."""
+        if isinstance(error, RequestError):
+            return status.to_status(error)
+        incident = secrets.token_hex(8)
+        _log.error("call.failed", method=self.name, incident=incident, exc_info=error)
+        self._metrics.internal_errors.labels(self.name).inc()
+        return status.internal(incident)
+
+    @contextlib.asynccontextmanager
+    async def guarded(self, context: Any) -> AsyncIterator[None]:
+        """End the call with a status where what runs inside fails."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
+            await _abort(context, self.failure(error))
+
+
 class _Call:
     """One method's behaviour on raw request bytes."""
 
     def __init__(self, method: str, handler: Handler, settings: Settings, metrics: Metrics) -> None:
-        self._name = method.rpartition("/")[2]
+        self._border = _Border(method, metrics)
         self._parse = handler.request_deserializer
         self._behaviour: Behaviour = handler.unary_unary
         self._settings = settings
@@ -129,10 +154,8 @@ class _Call:
         CURRENT.set(Budget.start(context.time_remaining(), self._settings.deadlines))
         try:
             response = await self._behaviour(self._request(data), context)
-        except RequestError as error:
-            failure = status.to_status(error)
         except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
-            failure = self._incident(error)
+            failure = self._border.failure(error)
         else:
             self._observe(grpc.StatusCode.OK, started)
             return response
@@ -150,14 +173,8 @@ class _Call:
             description = "is no message of the method's request type: generate the client from protos/ anew"
             raise InvalidRequestError.of("MESSAGE_MALFORMED", "request", description) from error
 
-    def _incident(self, error: Exception) -> Status:
-        incident = secrets.token_hex(8)
-        _log.error("call.failed", method=self._name, incident=incident, exc_info=error)
-        self._metrics.internal_errors.labels(self._name).inc()
-        return status.internal(incident)
-
     def _observe(self, code: grpc.StatusCode, started: float) -> None:
-        self._metrics.rpc_seconds.labels(self._name, code.name).observe(time.perf_counter() - started)
+        self._metrics.rpc_seconds.labels(self._border.name, code.name).observe(time.perf_counter() - started)
 
 
 async def _abort(context: Any, failure: Status) -> Any:

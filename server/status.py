@@ -15,6 +15,7 @@ from server.errors import (
     BudgetSpentError,
     ConditionError,
     InvalidRequestError,
+    PositionGoneError,
     RequestError,
     StoreUnavailableError,
     TooManyRequestsError,
@@ -46,6 +47,8 @@ def to_status(error: RequestError) -> Status:
             return _status(code_pb2.UNAVAILABLE, error, _retry(error.retry_after_s))
         case ConditionError():
             return _status(code_pb2.FAILED_PRECONDITION, error, _precondition(error))
+        case PositionGoneError():
+            return _status(code_pb2.OUT_OF_RANGE, error)
         case BudgetSpentError():
             return _status(code_pb2.DEADLINE_EXCEEDED, error)
         case _:

@@ -24,6 +24,7 @@ from server.grpc_server import Ready, serve
 from server.metrics import Metrics
 from server.repo import Repo, load_repo
 from server.services.admin import PartitionLag
+from streaming.changes import ChangeLog
 from streaming.keys import PartitionKeys, policy_key
 from streaming.redis_log import RedisLog, settle_partitions
 
@@ -79,6 +80,7 @@ async def build_application(
         bundles=BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics),
         reader=reader,
         log=log,
+        changes=ChangeLog(client, project, settings.partitions),
         clock=await _clock(settings, log),
         partitions=_Partitions(client, project, settings.partitions),
         announce=_Announce(client, project),

@@ -15,7 +15,7 @@ import pandas as pd
 from decision.lang.timing import next_flip_us
 from decision.schema import Value
 from streaming.entity import EntityState, LatestRow
-from streaming.plan import EntityKind, ViewPlan, ViewRows
+from streaming.plan import EntityKind, SegmentPlan, ViewPlan, ViewRows
 from streaming.windows.batch import Batch
 from streaming.windows.state import TileState
 from streaming.windows.stream import apply
@@ -208,15 +208,40 @@ def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, V
         row.update({f"{name}.{feature}": value for feature, value in values.items()})
     members: dict[str, Value] = {feature.name: False for feature in view.features}
     for segment in kind.segments:
-        held = segment.evaluate(row, now_us) is True
+        wanted = segment.evaluate(row, now_us) is True
+        held, due_us = dwelling(segment, update.state, wanted, now_us)
         members[segment.name] = row[f"{view.name}.{segment.name}"] = held
         if held != (segment.name in update.state.segments):
             update.changes.append(SegmentChange(update.key, segment.name, held, now_us, kind.name))
         flip_us = next_flip_us(segment.condition, row, now_us) if segment.follows_time else None
-        if flip_us is not None:
-            update.due_us = min(update.due_us, flip_us)
-    since = update.state.segments
-    update.state.segments = {name: since.get(name, now_us) for name, held in members.items() if held}
+        update.due_us = min(update.due_us, due_us, NEVER_US if flip_us is None else flip_us)
+    _note_members(kind, update, members, now_us)
     if update.changes or update.state.segments_us is None:
         update.state.segments_us = now_us
     update.values[view.name] = (members, update.state.segments_us)
+
+
+def dwelling(segment: SegmentPlan, state: EntityState, wanted: bool, now_us: int) -> tuple[bool, int]:
+    """Whether an entity is in a segment whose condition says `wanted`: for its minimum dwell it stays where it is.
+
+    Returns:
+        Membership, and when it must be looked at again for the sake of the dwell; `NEVER_US` for never.
+    """
+    is_member = segment.name in state.segments
+    changed_us = state.segments.get(segment.name) if is_member else state.left.get(segment.name)
+    if wanted == is_member or not segment.dwell_us or changed_us is None:
+        return wanted, NEVER_US
+    until_us = changed_us + segment.dwell_us
+    return (wanted, NEVER_US) if now_us >= until_us else (is_member, until_us)
+
+
+def _note_members(kind: EntityKind, update: Update, members: Mapping[str, Value], now_us: int) -> None:
+    state, before = update.state, update.state.segments
+    state.segments = {name: before.get(name, now_us) for name, held in members.items() if held}
+    dwells = {segment.name: segment.dwell_us for segment in kind.segments if segment.dwell_us}
+    left = state.left | {name: now_us for name in before if name not in state.segments}
+    state.left = {
+        name: left_us
+        for name, left_us in left.items()
+        if name not in state.segments and now_us - left_us < dwells.get(name, 0)
+    }

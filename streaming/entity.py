@@ -45,6 +45,7 @@ class EntityState:
         tiles: Window state by view.
         latest: Newest row by view without windows.
         segments: Segments the entity is in → logical time of entry in microseconds.
+        left: Segments with a minimum dwell that the entity has left within it → logical time of the exit.
         segments_us: Logical time at which membership last changed, or was first evaluated; None before that.
         stored: The fields as they stand in the store.
         written: What was last written per view (values, timestamp), to skip writes that change nothing.
@@ -58,6 +59,7 @@ class EntityState:
     tiles: dict[str, TileState] = field(default_factory=dict)
     latest: dict[str, LatestRow] = field(default_factory=dict)
     segments: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     segments_us: int | None = None
     stored: dict[bytes, bytes] = field(default_factory=dict)
     written: dict[str, tuple[object, int]] = field(default_factory=dict)
@@ -72,7 +74,7 @@ def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan])
         state.positions = {int(partition): position for partition, (position, _) in sources.items()}
         state.marks = {int(partition): mark for partition, (_, mark) in sources.items()}
     if SEGMENTS in fields:
-        state.segments_us, state.segments = json.loads(fields[SEGMENTS])
+        state.segments_us, state.segments, state.left = json.loads(fields[SEGMENTS])
     tile_chunks: dict[str, dict[bytes, bytes]] = {}
     for name, data in fields.items():
         if name.startswith(RECENT_PREFIX):
@@ -106,7 +108,7 @@ def encode_state(state: EntityState, plans: Mapping[str, WindowPlan]) -> dict[by
         }
         fields[POSITIONS] = _json((state.time_us, sources))
     if state.segments_us is not None:
-        fields[SEGMENTS] = _json((state.segments_us, state.segments))
+        fields[SEGMENTS] = _json((state.segments_us, state.segments, state.left))
     for bucket, ids in state.recent.items():
         fields[RECENT_PREFIX + str(bucket).encode()] = _json(ids)
     for view, row in state.latest.items():

@@ -7,6 +7,8 @@ StreamingError
 ├── TransformError      a view's transformation failed or returned something unusable
 ├── LogFull             the log has reached its bound; publish again later
 ├── LeaseLost           another materializer owns the partition now
+├── PositionInvalid     no position of the log of segment changes
+├── PositionTrimmed     what lies behind a position is no longer kept
 └── WindowError         see streaming/windows/errors.py
 """
 
@@ -49,6 +51,14 @@ class LogFull(StreamingError):
 
 class LeaseLost(StreamingError):
     """Another materializer owns the partition now; nothing of the refused call was written."""
+
+
+class PositionInvalid(StreamingError):
+    """A text is no position of the log of segment changes."""
+
+
+class PositionTrimmed(StreamingError):
+    """Changes behind a position may have been trimmed; memberships must be read anew."""
 
 
 class SourceFileError(StreamingError):

@@ -149,12 +149,18 @@ def _composite(
 
 @dataclass(frozen=True)
 class SegmentPlan:
-    """One segment, ready to be evaluated; `follows_time` says whether it may flip through time alone."""
+    """One segment, ready to be evaluated.
+
+    Attributes:
+        follows_time: Whether it may flip through time alone.
+        dwell_us: How long membership lasts at least once it has changed.
+    """
 
     name: str
     condition: Expr
     evaluate: Evaluate
     follows_time: bool
+    dwell_us: int
 
 
 @dataclass(frozen=True)
@@ -286,7 +292,11 @@ def _ordered(segments: Sequence[Segment]) -> tuple[SegmentPlan, ...]:
 
 def _segment_plan(segment: Segment) -> SegmentPlan:
     return SegmentPlan(
-        segment.name, segment.condition, prepare(segment.condition), uses_now(segment.condition)
+        name=segment.name,
+        condition=segment.condition,
+        evaluate=prepare(segment.condition),
+        follows_time=uses_now(segment.condition),
+        dwell_us=segment.dwell_us,
     )
 
 

@@ -255,8 +255,11 @@ class _Builder(Transformer[Token, object]):
     """Builds the tree while lark reduces; children are tokens and what other methods returned."""
 
     def segment(self, parts: Children) -> SegmentDecl:
-        _, name, description, condition = parts
-        return SegmentDecl(_word(name), str(description or ""), _bounded(condition))
+        _, name, description, dwell, condition = parts
+        return SegmentDecl(_word(name), str(description or ""), _bounded(condition), dwell)
+
+    def dwell(self, parts: Children) -> Duration:
+        return cast("Duration", parts[-1])
 
     def placement(self, parts: Children) -> PlacementDecl:
         return PlacementDecl(_word(parts[1]), tuple(parts[2:]))

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from decision.lang.binder import Binder
+from decision.lang.calendar import UNITS_US
 from decision.lang.findings import Code, nearest
 from decision.lang.fold import simplify
 from decision.lang.functions import segment_name
@@ -17,6 +18,7 @@ from decision.lang.world import Located, World, segment_views
 from decision.policy import Segment
 from decision.schema import DType, View
 
+DWELL_US_MAX: Final = 366 * UNITS_US["day"]
 CHAIN_NAMES_MAX: Final = 8
 """Names that the finding about a cycle lists."""
 
@@ -99,16 +101,30 @@ class SegmentBinder:
         condition = Binder(scope, located.place, self.world.report).condition(located.decl.condition)
         keys = None if condition is None else self._entity(condition, located)
         view = None if keys is None else self._storing_view(keys, located)
-        if condition is None or keys is None or view is None:
+        dwell_us = self._dwell_us(located)
+        if condition is None or keys is None or view is None or dwell_us is None:
             return None
         return Segment(
             name=located.name,
             condition=simplify(condition),
             view=view.name,
             join_keys=keys,
+            dwell_us=dwell_us,
             description=located.decl.description,
             span=located.span,
         )
+
+    def _dwell_us(self, located: Located[SegmentDecl]) -> int | None:
+        """How long membership lasts at least; None where that makes no sense, which is reported."""
+        dwell = located.decl.dwell
+        if dwell is None:
+            return 0
+        if dwell.value_us is not None and 0 < dwell.value_us <= DWELL_US_MAX:
+            return dwell.value_us
+        message = f"a segment lasts at least some time, up to {DWELL_US_MAX // UNITS_US['day']} days"
+        span = located.place.span(dwell.at)
+        self.world.report.add(Code.BAD_ARGUMENT, message, span, "leave `at least` out for none")
+        return None
 
     def _entity(self, condition: Expr, located: Located[SegmentDecl]) -> tuple[str, ...] | None:
         """The join keys that all views read by the condition share."""

@@ -104,11 +104,12 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class SegmentDecl:
-    """`segment NAME "description": condition`."""
+    """`segment NAME "description" at least DWELL: condition`."""
 
     name: Word
     description: str
     condition: Node
+    dwell: Duration | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from server.wording import counted
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (decide, features, publish, status, reload):
+    for command in (decide, features, publish, status, watch, reload):
         app.command(command.__name__)(command)
     app.command("advance")(advance)
 
@@ -136,6 +137,37 @@ def status(target: Target = DEFAULT_TARGET, as_json: AsJson = False) -> None:
         say_json(status_json(response))
     else:
         table(f"Server at {target}", ("what", "value"), status_rows(response), folded="value")
+
+
+@reports_errors
+def watch(
+    segments: Annotated[list[str] | None, typer.Argument(help="Segments; all without any.")] = None,
+    position: Annotated[
+        str, typer.Option("--from", help="Position to resume from; 0 is the oldest that is kept.")
+    ] = "",
+    count: Annotated[int | None, typer.Option("--count", min=1, help="End after so many changes.")] = None,
+    target: Target = DEFAULT_TARGET,
+    as_json: AsJson = False,
+) -> None:
+    """Follow who enters and leaves segments, until Ctrl-C.
+
+    Example: `waypost watch cart_abandoner --from 0`
+    """
+    from server.commands.as_json import message_json
+    from server.commands.calls import channel_to
+    from server.commands.render import change_text
+    from waypost.segments.v1 import segments_pb2, segments_pb2_grpc
+
+    request = segments_pb2.WatchSegmentsRequest(segments=segments or (), position=position)
+    seen = 0
+    with channel_to(target) as channel:
+        for response in segments_pb2_grpc.SegmentServiceStub(channel).WatchSegments(request):
+            for change in response.changes:
+                line = {**message_json(change), "position": response.position}
+                typer.echo(json.dumps(line, ensure_ascii=False) if as_json else change_text(change))
+                seen += 1
+                if count is not None and seen >= count:
+                    return
 
 
 @reports_errors

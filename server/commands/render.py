@@ -10,6 +10,7 @@ from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 from waypost.events.v1 import events_pb2
 from waypost.features.v1 import features_pb2
+from waypost.segments.v1 import segments_pb2
 
 
 def response_text(response: decision_pb2.DecideResponse) -> str:
@@ -85,3 +86,11 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
             (f"partition {part.partition}", f"{counted(part.lag, 'record')} behind, features as of {current}")
         )
     return rows
+
+
+def change_text(change: segments_pb2.SegmentChange) -> str:
+    """One entry into a segment or exit from it."""
+    keys = " ".join(f"{name}={text_of(value)}" for name, value in sorted(change.keys.items()))
+    return (
+        f"{change.time.ToJsonString()}  {'enters' if change.entered else 'leaves'} {change.segment}  {keys}"
+    )

@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/segments by `make gen`."""

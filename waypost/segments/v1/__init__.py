@@ -1,0 +1,1 @@
+"""Generated from protos/waypost/segments/v1 by `make gen`."""
