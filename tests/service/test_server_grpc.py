@@ -363,6 +363,8 @@ def test_every_reason_is_reached_by_a_test() -> None:
         "STORE_UNAVAILABLE",
         "CLOCK_NOT_VIRTUAL",
         "RELOAD_REFUSED",
+        "UNKNOWN_SEGMENT",
+        "POSITION_TRIMMED",
     }
     known = set().union(*(kind.reasons for kind in RequestError.__subclasses__()))
     assert {case[0] for case in BAD_CALLS} | {case[0] for case in BAD_EVENTS} | elsewhere == known
