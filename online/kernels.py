@@ -30,6 +30,8 @@ KIND, FIRST, STOP, START, END = range(5)
 
 SLOT, PLACE, TYPE, VIEW = range(4)
 """Columns of a group's table of columns: field, row of the output, value type, view within the group."""
+AS_STORED: Final = 0
+"""In place of a value type: the cell is not decoded."""
 STAMP, VIEW_PLACE, TTL_US = range(3)
 """Columns of a group's table of views: field of the timestamp, row of the output, age past which it is STALE."""
 
@@ -368,6 +370,8 @@ def decode(  # type: ignore[no-untyped-def]
             ttl_us = views[v, TTL_US]
             expired = ttl_us > 0 and event_us[views[v, VIEW_PLACE], r] < now_us - ttl_us
             statuses[place, r] = _STALE if expired else _PRESENT
+            if columns[c, TYPE] == AS_STORED:
+                continue
             if number_of(data, at, at + length, columns[c, TYPE], out):
                 words[place, r] = out[0]
             else:

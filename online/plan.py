@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from decision.schema import Catalog, FeatureRef, JoinKey, Value, ValueType, View
 from online.errors import MissingJoinKeyError, PlanError
-from online.kernels import field_hash
+from online.kernels import AS_STORED, field_hash
 from online.keys import US_PER_SECOND, EntityKeys, feature_field, timestamp_field
 
 NEAR_TAG: Final = "waypost.cache"
@@ -111,8 +111,14 @@ class ReadPlan:
     groups: tuple[ReadGroup, ...]
 
     @classmethod
-    def compile(cls, catalog: Catalog, refs: Sequence[FeatureRef]) -> ReadPlan:
+    def compile(cls, catalog: Catalog, refs: Sequence[FeatureRef], *, as_stored: bool = False) -> ReadPlan:
         """Plan the reading of features; several views of one entity become one command.
+
+        Args:
+            catalog: The definitions.
+            refs: The features; one may come twice.
+            as_stored: Leave values as they are stored: statuses, event times and bytes are read, words and objects
+                are not, and bytes that are no value of the type go unnoticed.
 
         Raises:
             PlanError: A view or feature is unknown, a view is on demand, or two features share a hash field.
@@ -129,7 +135,13 @@ class ReadPlan:
             views=views,
             view_of=np.array([views.index(ref.view) for ref in refs], np.int64),
             groups=tuple(
-                _group(catalog, entity, [(position, refs[position]) for position in positions], views)
+                _group(
+                    catalog,
+                    entity,
+                    [(position, refs[position]) for position in positions],
+                    views,
+                    as_stored=as_stored,
+                )
                 for entity, positions in grouped.items()
             ),
         )
@@ -166,6 +178,8 @@ def _group(
     entity: tuple[JoinKey, ...],
     refs: Sequence[tuple[int, FeatureRef]],
     places: Sequence[str],
+    *,
+    as_stored: bool,
 ) -> ReadGroup:
     slots = _Slots()
     views = [catalog.view_by_name[name] for name in dict.fromkeys(ref.view for _, ref in refs)]
@@ -175,7 +189,7 @@ def _group(
         (
             slots.take(feature_field(ref.view, ref.feature), str(ref)),
             position,
-            value_type,
+            AS_STORED if as_stored else value_type,
             names.index(ref.view),
         )
         for (position, ref), value_type in zip(refs, types, strict=True)

@@ -9,6 +9,12 @@ from server.bundles import BundleKeeper
 from server.clock import Clock
 from server.config import Settings
 from server.decision_log import DecisionLog
+from server.feast.answering import OnlineFeatures
+from server.feast.grpc_handlers import FeastHandlers
+from server.feast.http_routes import FeastRoutes
+from server.feast.on_demand import Transformer
+from server.feast.refresh import DefinitionsKeeper, Refresher
+from server.feast.writing import FeatureWriter
 from server.metrics import Metrics
 from server.services.admin import AdminService, Announce, Partitions
 from server.services.decision import DecisionService
@@ -34,6 +40,7 @@ class Application:
         changes: The log of segment changes.
         partitions: How far the log is applied.
         announce: Tells materializers the version of a policy that took over.
+        feast: What serves Feast's own API.
     """
 
     settings: Settings
@@ -47,6 +54,24 @@ class Application:
     announce: Announce
     decision_log: DecisionLog
     metrics: Metrics
+    feast: FeastParts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeastParts:
+    """The parts behind Feast's own API.
+
+    Attributes:
+        definitions: What can be asked for.
+        refresher: Keeps the definitions current.
+        transformer: Runs on-demand functions.
+        writer: Takes pushes.
+    """
+
+    definitions: DefinitionsKeeper
+    refresher: Refresher
+    transformer: Transformer
+    writer: FeatureWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +83,21 @@ class Services:
     events: EventService
     admin: AdminService
     segments: SegmentService
+    feast_handlers: FeastHandlers
+    feast_routes: FeastRoutes
 
 
 def build_services(app: Application) -> Services:
     """Servicers over the parts of an application."""
     limits, metrics, bundles = app.settings.limits, app.metrics, app.bundles
+    online_features = OnlineFeatures(
+        lambda: app.feast.definitions.current,
+        app.reader,
+        app.clock,
+        limits,
+        app.feast.transformer,
+        app.settings.feast.answers,
+    )
     decision = DecisionService(bundles, app.reader, app.clock, app.decision_log, limits, metrics)
     return Services(
         decision=decision,
@@ -74,4 +109,6 @@ def build_services(app: Application) -> Services:
             bundles, app.clock, app.log, app.partitions, app.announce, decision, app.decision_log
         ),
         segments=SegmentService(bundles, app.changes),
+        feast_handlers=FeastHandlers(online_features, app.feast.writer),
+        feast_routes=FeastRoutes(online_features, app.feast.writer),
     )

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.struct_pb2 import Struct
@@ -154,6 +154,27 @@ class BundleKeeper:
                 raise
             self.current = serving
             self._metrics.reloads.labels("swapped").inc()
+            return serving
+
+    def adopt(self, catalog: Catalog) -> Serving | None:
+        """Decide by changed Feast definitions from now on; None where nothing that decides has changed.
+
+        Raises:
+            PolicyRejectedError: The policy does not fit them; definitions and bundle before go on serving.
+            RepoError: As the constructor.
+        """
+        with self._reloading:
+            before = self._repo
+            if catalog == before.catalog:
+                return None
+            self._repo = replace(before, catalog=catalog)
+            try:
+                serving = self._build()
+                self._refuse_emptied(serving)
+            except ServerError:
+                self._repo = before
+                raise
+            self.current = serving
             return serving
 
     def _refuse_emptied(self, serving: Serving) -> None:

@@ -35,6 +35,22 @@ class ClockKind(StrEnum):
     VIRTUAL = "virtual"
 
 
+class FeastAnswers(StrEnum):
+    """How Feast's API says what is known about a value."""
+
+    PROTO = "proto"
+    """As `feast.serving.FieldStatus` is defined: PRESENT, NULL_VALUE, NOT_FOUND, OUTSIDE_MAX_AGE."""
+    PYTHON = "python"
+    """As Feast's Python server does: everything is PRESENT, and what is missing or null has no value."""
+
+
+class FeastSource(StrEnum):
+    """Where the definitions that Feast's API serves come from."""
+
+    REPO = "repo"
+    REGISTRY = "registry"
+
+
 class Limits(BaseModel):
     """Bounds of requests; a request beyond one is refused with the field's name."""
 
@@ -92,6 +108,17 @@ class MaterializerBounds(BaseModel):
     """How long a partition stays with a process that shows no sign of life."""
 
 
+class FeastServing(BaseModel):
+    """How Feast's own API is served."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers: FeastAnswers = FeastAnswers.PROTO
+    definitions: FeastSource = FeastSource.REPO
+    refresh_s: Annotated[float, Field(ge=0, le=86_400)] = 5.0
+    """How often the definitions are looked at for changes; 0 never."""
+
+
 class Settings(BaseSettings):
     """All settings of a process. Nested ones are spelled `WAYPOST_LIMITS__MAX_CANDIDATES`.
 
@@ -124,6 +151,7 @@ class Settings(BaseSettings):
     deadlines: Deadlines = Deadlines()
     decision_log: DecisionLogBounds = DecisionLogBounds()
     materializer: MaterializerBounds = MaterializerBounds()
+    feast: FeastServing = FeastServing()
 
     @property
     def models_dir(self) -> Path:

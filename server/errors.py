@@ -120,6 +120,8 @@ class InvalidRequestError(RequestError):
             "UNKNOWN_ENTITY_KEY",
             "UNKNOWN_CANDIDATE",
             "FEATURE_NOT_READABLE",
+            "FEATURE_NAMES_COLLIDE",
+            "UNKNOWN_PUSH_SOURCE",
             "BATCH_TOO_LARGE",
             "MESSAGE_TOO_LARGE",
             "MESSAGE_MALFORMED",
@@ -148,7 +150,7 @@ class UnknownResourceError(RequestError):
     """The request names a placement, view, feature or feature service that the repo does not define."""
 
     reasons = frozenset(
-        {"UNKNOWN_PLACEMENT", "UNKNOWN_FEATURE", "UNKNOWN_FEATURE_SERVICE", "UNKNOWN_SEGMENT"}
+        {"UNKNOWN_PLACEMENT", "UNKNOWN_FEATURE", "UNKNOWN_FEATURE_SERVICE", "UNKNOWN_SEGMENT", "UNKNOWN_VIEW"}
     )
 
     def __init__(self, reason: str, message: str, resource_type: str, resource_name: str) -> None:
@@ -170,7 +172,9 @@ class TooManyRequestsError(RequestError):
 class ConditionError(RequestError):
     """The server is not in the state that the request needs."""
 
-    reasons = frozenset({"CLOCK_NOT_VIRTUAL", "RELOAD_REFUSED"})
+    reasons = frozenset(
+        {"CLOCK_NOT_VIRTUAL", "RELOAD_REFUSED", "VIEW_NOT_SERVING", "VIEW_NOT_WRITABLE", "ON_DEMAND_FAILED"}
+    )
 
 
 class PositionGoneError(RequestError):

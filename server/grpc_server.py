@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from server.application import Application, Services, build_services
 from server.config import Settings
 from server.errors import ServerError
+from server.feast.grpc_handlers import SERVICE_NAMES as FEAST_SERVICES
 from server.http import HttpEndpoint
 from server.interceptors import CallInterceptor
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
@@ -28,7 +29,7 @@ from waypost.segments.v1 import segments_pb2, segments_pb2_grpc
 TRANSPORT_SLACK = 4
 """Messages up to this multiple of the bound reach Python, where the refusal can name the field."""
 
-SERVICE_NAMES = tuple(
+OWN_SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
         (decision_pb2, "DecisionService"),
@@ -38,6 +39,7 @@ SERVICE_NAMES = tuple(
         (admin_pb2, "AdminService"),
     )
 )
+SERVICE_NAMES = (*OWN_SERVICES, *FEAST_SERVICES)
 _log = structlog.get_logger("server")
 
 
@@ -79,8 +81,9 @@ async def serve(
     await _set_health(health, health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     app.decision_log.start()
+    app.feast.refresher.start()
     serving = False
-    with HttpEndpoint(app.metrics.registry, lambda: serving, settings.host, settings.http_port) as http:
+    async with _http(app, lambda: serving, settings, services) as http:
         await _warm_up(services, warm)
         await _set_health(health, health_pb2.HealthCheckResponse.SERVING)
         serving = True
@@ -88,8 +91,20 @@ async def serve(
         await stop.wait()
         serving = False
         await health.enter_graceful_shutdown()
+        await app.feast.refresher.close()
         await server.stop(settings.deadlines.shutdown_grace_s)
+    app.feast.transformer.close()
     await app.decision_log.close()
+
+
+def _http(
+    app: Application, healthy: Callable[[], bool], settings: Settings, services: Services
+) -> HttpEndpoint:
+    try:
+        return HttpEndpoint(app.metrics, healthy, settings, services.feast_routes.routes())
+    except OSError as error:
+        address = f"{settings.host}:{settings.http_port}"
+        raise BindError(f"cannot listen on {address}: {error.strerror}; choose with --http-port") from error
 
 
 async def _warm_up(services: Services, warm: Warm | None) -> None:
@@ -119,6 +134,7 @@ def _server(
     events_pb2_grpc.add_EventServiceServicer_to_server(services.events, server)
     segments_pb2_grpc.add_SegmentServiceServicer_to_server(services.segments, server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
+    server.add_generic_rpc_handlers(services.feast_handlers.generic_handlers())
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection((*SERVICE_NAMES, reflection.SERVICE_NAME), server)
     return server

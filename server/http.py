@@ -1,75 +1,219 @@
-"""The HTTP port: /metrics for Prometheus and /health for container engines, on a thread of its own."""
+"""The HTTP port, on the server's event loop: /metrics, /health, and the routes that other parts bring."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import asyncio
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+import structlog
+import uvicorn
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from server import status
+from server.budget import CURRENT, Budget
+from server.config import Settings
+from server.errors import InvalidRequestError, RequestError
+from server.metrics import Metrics
 
 REQUEST_TIMEOUT_S = 10
 TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+Post = Callable[[bytes], Awaitable[bytes]]
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_HTTP_CODES: Mapping[int, int] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.NOT_FOUND: 404,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+_log = structlog.get_logger("server")
 
 
 class HttpEndpoint:
     """Serves until it is closed.
 
     Args:
-        registry: The metrics to show.
+        metrics: Shown at /metrics; times of the routes are noted there.
         healthy: Whether the gRPC side serves.
-        host: Address to listen on.
-        port: 0 picks a free one; see `port`.
+        settings: Address, bounds and deadlines.
+        posts: What POSTs to further paths answer: body to body, both JSON.
+
+    Raises:
+        OSError: The address cannot be had.
     """
 
     def __init__(
-        self, registry: CollectorRegistry, healthy: Callable[[], bool], host: str, port: int
+        self,
+        metrics: Metrics,
+        healthy: Callable[[], bool],
+        settings: Settings,
+        posts: Mapping[str, Post] | None = None,
     ) -> None:
-        self._server = ThreadingHTTPServer((host, port), _handler(registry, healthy))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        app = _App(metrics, healthy, settings, posts or {})
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        self._socket = socket.create_server((settings.host, settings.http_port), family=family)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=settings.limits.max_concurrent_calls,
+                timeout_keep_alive=REQUEST_TIMEOUT_S,
+                timeout_graceful_shutdown=max(1, round(settings.deadlines.shutdown_grace_s)),
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
-        return int(self._server.server_address[1])
+        return int(self._socket.getsockname()[1])
 
-    def __enter__(self) -> Self:
-        self._thread.start()
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._server.serve([self._socket]))
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
 
 
-def _handler(registry: CollectorRegistry, healthy: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = REQUEST_TIMEOUT_S
+class _Server(uvicorn.Server):
+    """Leaves signals to the process."""
 
-        def do_GET(self) -> None:
-            match self.path:
-                case "/metrics":
-                    self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
-                case "/health" if healthy():
-                    self._answer(200, TEXT, b"SERVING\n")
-                case "/health":
-                    self._answer(503, TEXT, b"NOT_SERVING\n")
-                case _:
-                    self._answer(404, TEXT, b"there are /metrics and /health\n")
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
-        def _answer(self, code: int, content_type: str, body: bytes) -> None:
-            self.send_response(code)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-            """Scrapes are not worth a line."""
+class _App:
+    """The ASGI application."""
 
-    return Handler
+    def __init__(
+        self, metrics: Metrics, healthy: Callable[[], bool], settings: Settings, posts: Mapping[str, Post]
+    ) -> None:
+        self._metrics = metrics
+        self._healthy = healthy
+        self._settings = settings
+        self._posts = posts
+        self._known = ", ".join(sorted({"/metrics", "/health", *posts}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path in self._posts:
+            if method != "POST":
+                await _answer(send, 405, TEXT, b"send a POST\n", ((b"allow", b"POST"),))
+                return
+            await self._post(path, receive, send)
+        elif method not in {"GET", "HEAD"}:
+            await _answer(send, 404, TEXT, f"there are {self._known}\n".encode())
+        elif path == "/metrics":
+            body = await asyncio.to_thread(generate_latest, self._metrics.registry)
+            await _answer(send, 200, CONTENT_TYPE_LATEST, body)
+        elif path == "/health":
+            healthy = self._healthy()
+            await _answer(send, 200 if healthy else 503, TEXT, b"SERVING\n" if healthy else b"NOT_SERVING\n")
+        else:
+            await _answer(send, 404, TEXT, f"there are {self._known}\n".encode())
+
+    async def _post(self, path: str, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        CURRENT.set(Budget.start(None, self._settings.deadlines))
+        try:
+            body = await self._posts[path](await self._body(receive))
+        except _GoneError:
+            return
+        except RequestError as error:
+            failure = status.to_status(error)
+        except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
+            failure = self._incident(path, error)
+        else:
+            self._observe(path, "OK", started)
+            await _answer(send, 200, JSON, body)
+            return
+        self._observe(path, Code.Name(failure.code), started)
+        await _answer(send, _HTTP_CODES.get(failure.code, 500), JSON, _error_body(failure))
+
+    async def _body(self, receive: Receive) -> bytes:
+        """Read a request's body, up to the bound of a message."""
+        limit = self._settings.limits.max_message_bytes
+        pieces: list[bytes] = []
+        size, more = 0, True
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _GoneError
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                more = message.get("more_body", False)
+                if size > limit:
+                    description = f"is larger than {limit} bytes: send fewer or smaller items"
+                    raise InvalidRequestError.of(
+                        "MESSAGE_TOO_LARGE", "request", description, maxBytes=str(limit)
+                    )
+        return b"".join(pieces)
+
+    def _incident(self, path: str, error: Exception) -> Status:
+        incident = secrets.token_hex(8)
+        _log.error("call.failed", method=path, incident=incident, exc_info=error)
+        self._metrics.internal_errors.labels(path).inc()
+        return status.internal(incident)
+
+    def _observe(self, path: str, code: str, started: float) -> None:
+        self._metrics.rpc_seconds.labels(path, code).observe(time.perf_counter() - started)
+
+
+class _GoneError(Exception):
+    """The client left before its request was whole."""
+
+
+def _error_body(failure: Status) -> bytes:
+    """The status as Google's APIs write one in JSON."""
+    reasons = status.described(failure)
+    error = {
+        "code": _HTTP_CODES.get(failure.code, 500),
+        "status": Code.Name(failure.code),
+        "message": failure.message,
+        "details": reasons,
+    }
+    return json.dumps({"error": error}).encode()
+
+
+async def _answer(
+    send: Send, code: int, content_type: str, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": code,
+            "headers": [
+                (b"content-type", content_type.encode()),
+                (b"content-length", str(len(body)).encode()),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""What surrounds every call of Waypost's own services: size check, parsing, deadline budget, error mapping, metrics."""
+"""What surrounds every call of a served method: size check, parsing, deadline budget, error mapping, metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from server.config import Settings
 from server.errors import InvalidRequestError, RequestError
 from server.metrics import Metrics
 
-OWN_SERVICES = "/waypost."
+SERVED = ("/waypost.", "/feast.serving.", "/GrpcFeatureServer/")
+"""Paths of the services that this server implements itself; health and reflection are gRPC's."""
 MAX_STREAMS = 100
 """Open health watches and reflection streams, together."""
 STATUS_TRAILER = "grpc-status-details-bin"
@@ -54,7 +55,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is not None and handler.response_streaming:
             self._wrapped[method] = self._streams.bounded(handler, _Border(method, self._metrics))
             return self._wrapped[method]
-        if handler is None or not method.startswith(OWN_SERVICES) or handler.unary_unary is None:
+        if handler is None or not method.startswith(SERVED) or handler.unary_unary is None:
             return handler
         call = _Call(method, handler, self._settings, self._metrics)
         self._wrapped[method] = grpc.unary_unary_rpc_method_handler(

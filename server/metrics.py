@@ -55,6 +55,9 @@ class Metrics:
             registry=self.registry,
         )
         self.reloads = self._counter("waypost_bundle_reloads", "Attempts to swap in a new bundle.", "result")
+        self.refreshes = self._counter(
+            "waypost_definition_refreshes", "Attempts to take changed Feast definitions over.", "result"
+        )
         self.internal_errors = self._counter(
             "waypost_internal_errors", "Calls that ended in an incident.", "method"
         )

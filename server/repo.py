@@ -21,6 +21,8 @@ from decision.schema import Catalog
 from online.address import parse_address, url_of
 from online.errors import ConnectionStringError
 from server.errors import Problem, RepoError
+from server.feast.converting import Serving, definitions_of, read_registry, snapshot_of
+from server.feast.definitions import Definitions
 from server.feast_objects import Converter, Transform
 from streaming.errors import EventSchemaError
 from streaming.events import EventSchema
@@ -31,7 +33,7 @@ MAX_TEXT_BYTES = 1 << 20
 MAX_TEXT_FILES = 1_000
 KEY_SERIALIZATION = 3
 
-__all__ = ["Problem", "Repo", "RepoError", "load_repo", "load_texts"]
+__all__ = ["Problem", "Repo", "RepoError", "load_registered", "load_repo", "load_texts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class Repo:
         events: Event types and the customer's join key.
         policy_sources: Texts of `policy/*.policy`, by path relative to the repo, in name order.
         model_definitions: Texts of `models/*.yaml`, by path relative to the repo, in name order.
+        definitions: What clients of Feast's API can ask for.
         online_store: What `feature_store.yaml` says of Feast's online store, or None where that is not Redis.
     """
 
@@ -55,6 +58,7 @@ class Repo:
     events: EventSchema
     policy_sources: Mapping[str, str]
     model_definitions: Mapping[str, str]
+    definitions: Definitions
     online_store: FeastStore | None
 
     @property
@@ -100,11 +104,12 @@ def load_repo(path: Path) -> Repo:
         raise RepoError.of(
             f"{root} is no feature repo: it has no {STORE_FILE} (`waypost init DIR` writes one)"
         )
-    catalog, transforms, online_store = _definitions(root)
+    catalog, transforms, definitions, online_store = _definitions(root)
     return Repo(
         path=root,
         catalog=catalog,
         transforms=transforms,
+        definitions=definitions,
         events=_events(root),
         policy_sources=load_texts(root, "policy/*.policy"),
         model_definitions=load_texts(root, "models/*.yaml"),
@@ -140,16 +145,49 @@ def _events(root: Path) -> EventSchema:
         raise RepoError.of(str(error).removeprefix(f"{root}/"), EVENTS_FILE) from error
 
 
-def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], FeastStore | None]:
+def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], Definitions, FeastStore | None]:
     with _imports_from(root):
         config = _feast_config(root)
         contents = _parse(root)
     converter = Converter(root, lambda name: _locate(root, name))
     catalog = converter.catalog(config.project, contents)
     transforms = converter.transforms(contents)
+    definitions = definitions_of(config.project, snapshot_of(contents), converter, Serving())
+    _refuse(converter)
+    return catalog, transforms, definitions, _feast_store(config.online_store)
+
+
+def load_registered(path: Path) -> Definitions:
+    """What the registry of the repo at `path` holds, as `feast apply` left it.
+
+    Raises:
+        RepoError: The registry cannot be read, or holds something that cannot be served.
+    """
+    root = path.resolve()
+    with _imports_from(root):
+        store = _registry_of(root)
+        snapshot, serving = read_registry(store)
+        converter = Converter(root, lambda name: _locate(root, name))
+        definitions = definitions_of(store.project, snapshot, converter, serving)
+    _refuse(converter)
+    return definitions
+
+
+def _registry_of(root: Path) -> Any:
+    from feast import FeatureStore as Registered
+
+    _feast_config(root)
+    try:
+        store = Registered(repo_path=str(root))
+        store.refresh_registry()
+    except Exception as error:  # it may be a file, a database or a server, each with errors of its own
+        raise RepoError.of(f"the registry cannot be read: {_first_words(error)}", STORE_FILE) from error
+    return store
+
+
+def _refuse(converter: Converter) -> None:
     if converter.problems:
-        raise RepoError(converter.problems)
-    return catalog, transforms, _feast_store(config.online_store)
+        raise RepoError(list(dict.fromkeys(converter.problems)))
 
 
 def _feast_store(config: Any) -> FeastStore | None:
@@ -248,24 +286,32 @@ def _defines(node: ast.AST, name: str) -> bool:
 
 @contextlib.contextmanager
 def _imports_from(root: Path) -> Iterator[None]:
+    """Be in the repo while it is read: Feast names modules relative to the working directory."""
+    previous = Path.cwd()
+    with importable(root):
+        os.chdir(root)
+        try:
+            yield
+        finally:
+            os.chdir(previous)
+
+
+@contextlib.contextmanager
+def importable(root: Path) -> Iterator[None]:
     """Make the repo's modules importable by the names Feast gives them, and forget them afterwards.
 
-    Feast names modules relative to the working directory. Two repos, or a repo and this program, may use the same
-    name, so modules of that name are put aside while the repo is read.
+    Two repos, or a repo and this program, may use the same name, so modules of that name are put aside meanwhile.
     """
     names = _top_level_names(root)
     clash = sorted(names & sys.stdlib_module_names)
     if clash:
         raise RepoError.of(f"the name shadows Python's own module {clash[0]!r}: rename it", f"{clash[0]}.py")
-    aside = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in names}
-    previous = Path.cwd()
+    aside = {name: module for name, module in sys.modules.copy().items() if name.partition(".")[0] in names}
     _forget(names)
     sys.path.insert(0, str(root))
-    os.chdir(root)
     try:
         yield
     finally:
-        os.chdir(previous)
         sys.path.remove(str(root))
         _forget(names)
         sys.modules.update(aside)
@@ -278,5 +324,5 @@ def _top_level_names(root: Path) -> set[str]:
 
 
 def _forget(names: set[str]) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] in names]:
+    for name in [name for name in sys.modules.copy() if name.partition(".")[0] in names]:
         del sys.modules[name]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
@@ -24,6 +25,13 @@ from server.errors import (
 )
 
 DOMAIN = "waypost"
+_KINDS: tuple[type[Message], ...] = (
+    error_details_pb2.ErrorInfo,
+    error_details_pb2.BadRequest,
+    error_details_pb2.ResourceInfo,
+    error_details_pb2.PreconditionFailure,
+    error_details_pb2.RetryInfo,
+)
 MAX_MESSAGE_BYTES = 1_200
 MAX_DETAIL_BYTES = 300
 """A status travels in the trailers, twice and encoded, and gRPC takes 8 KB of those."""
@@ -60,6 +68,18 @@ def internal(incident: str) -> Status:
     message = f"internal error; quote incident {incident} to the operators"
     info = _error_info("INTERNAL", {"incident": incident})
     return Status(code=code_pb2.INTERNAL, message=message, details=_packed([info]))
+
+
+def described(failure: Status) -> list[dict[str, object]]:
+    """The details of a status as JSON, each with its type."""
+    found = []
+    for packed in failure.details:
+        for kind in _KINDS:
+            if packed.Is(kind.DESCRIPTOR):
+                detail = kind()
+                packed.Unpack(detail)
+                found.append({"@type": packed.type_url, **MessageToDict(detail)})
+    return found
 
 
 def from_engine(error: decision_errors.RequestError, placement: str) -> RequestError:

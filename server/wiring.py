@@ -15,15 +15,20 @@ from decision.program import warm as warm_programs
 from online.near import NearCache
 from online.read import OnlineReader
 from online.store import check_store, connect, connect_async, open_topology
-from server.application import Application
+from online.write import AsyncRowWriter
+from server.application import Application, FeastParts
 from server.bundles import BundleKeeper
 from server.clock import Clock, SystemClock, VirtualClock
-from server.config import ClockKind, Settings
+from server.config import ClockKind, FeastSource, Settings
 from server.decision_log import DecisionLog
+from server.feast.offline import OfflineLog
+from server.feast.on_demand import Transformer
+from server.feast.refresh import DefinitionsKeeper, Refresher
+from server.feast.writing import FeatureWriter
 from server.grpc_server import Ready, serve
 from server.metrics import Metrics
-from server.repo import Repo, load_repo
-from server.services.admin import PartitionLag
+from server.repo import Repo, load_registered, load_repo
+from server.services.admin import Announce, PartitionLag
 from streaming.changes import ChangeLog
 from streaming.keys import PartitionKeys, policy_key
 from streaming.redis_log import RedisLog, settle_partitions
@@ -74,18 +79,46 @@ async def build_application(
     project = repo.catalog.project
     per_partition = max(settings.log_max_records // settings.partitions, 1)
     log = RedisLog(client, project, settings.partitions, per_partition)
+    clock, announce = await _clock(settings, log), _Announce(client, project)
+    bundles = BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics)
     return Application(
         settings=settings,
         events=repo.events,
-        bundles=BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics),
+        bundles=bundles,
         reader=reader,
         log=log,
         changes=ChangeLog(client, project, settings.partitions),
-        clock=await _clock(settings, log),
+        clock=clock,
         partitions=_Partitions(client, project, settings.partitions),
-        announce=_Announce(client, project),
+        announce=announce,
         decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
         metrics=metrics,
+        feast=_feast(settings, repo, client, clock, bundles, announce, metrics),
+    )
+
+
+def _feast(
+    settings: Settings,
+    repo: Repo,
+    client: redis.asyncio.Redis,
+    clock: Clock,
+    bundles: BundleKeeper,
+    announce: Announce,
+    metrics: Metrics,
+) -> FeastParts:
+    source = settings.feast.definitions
+    definitions = repo.definitions if source is FeastSource.REPO else load_registered(repo.path)
+    keeper = DefinitionsKeeper(definitions)
+    return FeastParts(
+        definitions=keeper,
+        refresher=Refresher(repo.path, source, settings.feast.refresh_s, keeper, bundles, announce, metrics),
+        transformer=Transformer(),
+        writer=FeatureWriter(
+            lambda: keeper.current,
+            AsyncRowWriter(client, repo.key_ttl_s),
+            OfflineLog(clock.now_us),
+            settings.limits,
+        ),
     )
 
 

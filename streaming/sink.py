@@ -23,15 +23,26 @@ _SCALARS: dict[ValueType, pa.DataType] = {
     ValueType.BOOL: pa.bool_(),
     ValueType.UNIX_TIMESTAMP: TIMESTAMP,
 }
-_LIST_OFFSET = 10
 ENTITY = "__entity"
 """Column of a batch's tables: the key of the row's entity; it stays out of Parquet."""
+_TEXTS = ("JSON", "UUID", "TIME_UUID", "DECIMAL")
+_SCALARS |= {ValueType[name]: pa.string() for name in _TEXTS}
 
 
 def arrow_type(value_type: ValueType) -> pa.DataType:
-    """The Parquet column type of a Feast value type; a list type's number is its scalar's plus ten."""
-    scalar = _SCALARS.get(value_type)
-    return scalar if scalar is not None else pa.list_(_SCALARS[ValueType(value_type - _LIST_OFFSET)])
+    """The Parquet column type of a Feast value type; sets are stored as lists.
+
+    Raises:
+        ValueError: The type has no column of its own (maps, structs, nested collections, zoned instants).
+    """
+    element = _SCALARS.get(value_type)
+    if element is not None:
+        return element
+    name = value_type.name.removesuffix("_LIST").removesuffix("_SET")
+    scalar = _SCALARS.get(ValueType[name]) if name in ValueType.__members__ else None
+    if scalar is None or name == value_type.name:
+        raise ValueError(f"{value_type.name} has no column type in the offline log")
+    return pa.list_(scalar)
 
 
 def view_schema(view: View) -> pa.Schema:

@@ -21,6 +21,7 @@ from server.decision_codec import record_bytes
 from server.decision_files import find
 from server.embedded import EmbeddedValkey
 from server.errors import RequestError
+from server.feast.protos import PushRequest, WriteToOnlineStoreRequest
 from server.grpc_server import SERVICE_NAMES
 from server.interceptors import MAX_STREAMS
 from server.replay import replay
@@ -365,9 +366,30 @@ def test_every_reason_is_reached_by_a_test() -> None:
         "RELOAD_REFUSED",
         "UNKNOWN_SEGMENT",
         "POSITION_TRIMMED",
+        "FEATURE_NAMES_COLLIDE",
+        "UNKNOWN_PUSH_SOURCE",
+        "UNKNOWN_VIEW",
+        "VIEW_NOT_SERVING",
+        "VIEW_NOT_WRITABLE",
+        "ON_DEMAND_FAILED",
     }
     known = set().union(*(kind.reasons for kind in RequestError.__subclasses__()))
     assert {case[0] for case in BAD_CALLS} | {case[0] for case in BAD_EVENTS} | elsewhere == known
+
+
+def test_computed_views_cannot_be_pushed_to(clinic: Clinic) -> None:
+    """Windows and segments are computed from events; a push would be overwritten, or overwrite."""
+    pushed = PushRequest(stream_feature_view="visits_push", to="online", features={"patient_id": "7"})
+    written = WriteToOnlineStoreRequest(feature_view_name="groups", features={"patient_id": "7"})
+    for method, message in (("Push", pushed), ("WriteToOnlineStore", written)):
+        call = clinic.channel.unary_unary(
+            f"/GrpcFeatureServer/{method}", request_serializer=type(message).SerializeToString
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            call(message, timeout=TIMEOUT_S)
+        found = refusal(caught.value)
+        assert (found.code.name, found.info.reason) == ("FAILED_PRECONDITION", "VIEW_NOT_WRITABLE")
+        assert "events" in found.message
 
 
 def test_suggestions_name_the_nearest(clinic: Clinic) -> None:

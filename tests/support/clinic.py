@@ -79,7 +79,7 @@ def run_clinic(folder: Path, url: str, **options: Any) -> Iterator[Clinic]:
     settings = Settings(
         repo=repo, data_dir=folder / "data", redis_url=url, grpc_port=0, http_port=0, **options
     )
-    server = _Server(settings, url)
+    server = Server(settings, url)
     server.thread.start()
     try:
         addresses = server.wait()
@@ -99,7 +99,9 @@ def run_clinic(folder: Path, url: str, **options: Any) -> Iterator[Clinic]:
         server.end()
 
 
-class _Server:
+class Server:
+    """A server on an event loop in a thread."""
+
     def __init__(self, settings: Settings, url: str) -> None:
         self.catalog = load_repo(settings.repo).catalog
         self._settings = settings

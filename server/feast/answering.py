@@ -1,0 +1,265 @@
+"""The answer to a Feast client: one round trip to the store, and a response made of the bytes that lie there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from decision.schema import Scalar, Status, ValueType
+from online.errors import KeyEncodingError, ReadTooLargeError, ValueEncodeError
+from online.read import Columns, OnlineReader
+from online.values import encoder
+from server.bounds import check_count, check_names, check_size
+from server.budget import CURRENT
+from server.clock import Clock
+from server.config import FeastAnswers, Limits
+from server.errors import InvalidRequestError, StoreUnavailableError
+from server.feast import vectors
+from server.feast.encoding import encode
+from server.feast.entities import Given, entity_column
+from server.feast.on_demand import Transformer
+from server.feast.plain import python_of
+from server.feast.protos import FieldStatus, GetOnlineFeaturesResponse, Value
+from server.feast.selection import AnswerPlan, Asked, Cell, Computation, PlanBook
+
+RETRY_AFTER_S = 1.0
+_CODES = {
+    FeastAnswers.PROTO: {
+        Status.PRESENT: FieldStatus.PRESENT,
+        Status.NULL: FieldStatus.NULL_VALUE,
+        Status.NOT_FOUND: FieldStatus.NOT_FOUND,
+        Status.STALE: FieldStatus.OUTSIDE_MAX_AGE,
+        Status.TIMEOUT: FieldStatus.INVALID,
+    },
+    FeastAnswers.PYTHON: {
+        Status.PRESENT: FieldStatus.PRESENT,
+        Status.NULL: FieldStatus.PRESENT,
+        Status.NOT_FOUND: FieldStatus.PRESENT,
+        Status.STALE: FieldStatus.PRESENT,
+        Status.TIMEOUT: FieldStatus.INVALID,
+    },
+}
+
+
+class OnlineFeatures:
+    """Answers `GetOnlineFeatures` of Feast's API, whichever door it came through.
+
+    Args:
+        book: The plans of the definitions that serve now; asked once per request, so that none sees two of them.
+        answers: Statuses as the proto defines them, or as Feast's Python server sends them.
+    """
+
+    def __init__(
+        self,
+        book: Callable[[], PlanBook],
+        reader: OnlineReader,
+        clock: Clock,
+        limits: Limits,
+        transformer: Transformer,
+        answers: FeastAnswers,
+    ) -> None:
+        self._book = book
+        self._reader = reader
+        self._clock = clock
+        self._limits = limits
+        self._transformer = transformer
+        self._honest = answers is FeastAnswers.PROTO
+        self._codes = np.zeros(max(Status) + 1, np.uint8)
+        for status, code in _CODES[answers].items():
+            self._codes[status] = code
+        self._carries = np.zeros(max(Status) + 1, np.uint8)
+        self._carries[[Status.PRESENT, Status.STALE]] = 1
+
+    async def answer(self, asked: Asked, entities: Given, context: Given | None = None) -> bytes:
+        """A serialized `feast.serving.GetOnlineFeaturesResponse`.
+
+        Args:
+            asked: Features and how they are to be called.
+            entities: Join keys; request data of on-demand views may be among them, as Feast's SDK sends it.
+            context: Request data.
+
+        Raises:
+            RequestError: What is asked for is not there, not given as it should be, or cannot be had in time.
+        """
+        self._check(asked)
+        plan = self._book().plan(asked)
+        given = _named(plan, entities)
+        row_count = self._row_count(plan, entities, given)
+        columns = {key.name: entity_column(entities, given[key.name], key) for key in plan.keys}
+        keys = {name: column.values for name, column in columns.items()}
+        inputs = _shared_inputs(plan, keys, [item for item in (context, entities) if item], row_count)
+        answers = await self._fetch(plan, keys, row_count)
+        parts = [plan.head]
+        present = vectors.PRESENT * row_count
+        parts += [vectors.vector_of(column.serialized, present) for column in columns.values()]
+        if plan.straight:
+            parts.append(self._vectors(answers[0]))
+            return b"".join(parts)
+        stored = [vectors.split(self._vectors(item)) for item in answers]
+        computed = [
+            await self._transformer.compute(item, inputs | _stored_inputs(item, answers), row_count)
+            for item in plan.computations
+        ]
+        for output in plan.outputs:
+            if output.cell is not None:
+                parts.append(stored[output.cell.read][output.cell.column])
+            elif output.computed is not None:
+                place, index = output.computed
+                parts.append(self._computed_vector(computed[place][index]))
+        return b"".join(parts)
+
+    def _check(self, asked: Asked) -> None:
+        limits = self._limits
+        if not asked.service and not asked.features:
+            raise InvalidRequestError.of(
+                "REQUIRED_FIELD_MISSING", "features", "name a feature service or features"
+            )
+        check_count("features", len(asked.features), limits.max_features)
+        check_size("feature_service", len(asked.service), limits.max_text_bytes)
+        check_names("features", asked.features, limits.max_text_bytes)
+
+    def _row_count(self, plan: AnswerPlan, entities: Given, given: dict[str, str]) -> int:
+        counts = {name: entities.count(name) for name in given.values()}
+        if not counts:
+            counts = {name: entities.count(name) for name in entities.names()}
+        row_count = next(iter(counts.values()), 1)
+        for name, count in counts.items():
+            if count != row_count:
+                description = f"has {count} values where another column has {row_count}: send one per row"
+                raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", entities.place(name), description)
+        check_count("entities", row_count, self._limits.max_entities)
+        computed = sum(len(item.features) for item in plan.computations)
+        width = sum(len(read.plan.refs) for read in plan.reads) + computed
+        check_count("features × entities", row_count * width, self._limits.max_cells)
+        return row_count
+
+    async def _fetch(
+        self, plan: AnswerPlan, keys: dict[str, list[Scalar]], row_count: int
+    ) -> Sequence[Columns]:
+        if not plan.reads:
+            return []
+        requests = []
+        for read in plan.reads:
+            renamed = dict(read.columns)
+            names = {key.name for group in read.plan.groups for key in group.keys.join_keys}
+            columns = {name: keys[renamed.get(name, name)] for name in names}
+            rows = (
+                [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+                if columns
+                else [{}] * row_count
+            )
+            requests.append((read.plan, rows))
+        try:
+            answers = await self._reader.fetch(requests, self._clock.now_us(), CURRENT.get().for_store_s())
+        except KeyEncodingError as error:
+            raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", "entities", str(error)) from error
+        except ReadTooLargeError as error:
+            raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "entities", str(error)) from error
+        if all(item.error and (item.statuses == Status.TIMEOUT).all() for item in answers):
+            raise StoreUnavailableError("the online store gave no answer in time", RETRY_AFTER_S)
+        return answers
+
+    def _vectors(self, columns: Columns) -> bytes:
+        """Serialize what was read; a stored value that is no message must not make all of the response unreadable."""
+        data = columns.feature_vectors(self._codes, self._carries)
+        try:
+            GetOnlineFeaturesResponse.FromString(data)
+        except DecodeError:
+            _drop_malformed(columns)
+            data = columns.feature_vectors(self._codes, self._carries)
+        return data
+
+    def _computed_vector(self, values: list[bytes]) -> bytes:
+        statuses = b"".join(
+            vectors.PRESENT if value or not self._honest else vectors.NULL_VALUE for value in values
+        )
+        return vectors.vector(values, statuses)
+
+
+def _named(plan: AnswerPlan, entities: Given) -> dict[str, str]:
+    """The request's name of each entity column: the join key, or the entity that it belongs to."""
+    sent = set(entities.names())
+    by_column = {column: entity for entity, column in plan.entity_columns.items() if entity in sent}
+    named = {}
+    for key in plan.keys:
+        name = key.name if key.name in sent else by_column.get(key.name)
+        if name is None:
+            description = f"is missing: these features need {[item.name for item in plan.keys]}"
+            raise InvalidRequestError.of("REQUIRED_FIELD_MISSING", entities.place(key.name), description)
+        named[key.name] = name
+    return named
+
+
+def _shared_inputs(
+    plan: AnswerPlan, keys: Mapping[str, Sequence[Scalar]], sources: Sequence[Given], row_count: int
+) -> dict[str, list[Any]]:
+    """What every on-demand view of a request takes: its join keys and request data."""
+    if not plan.computations:
+        return {}
+    shared = {name: _python_keys(plan, name, column) for name, column in keys.items()}
+    for item in plan.request:
+        shared[item.name] = _request_column(item.name, item.value_type, sources, row_count)
+    return shared
+
+
+def _python_keys(plan: AnswerPlan, name: str, column: Sequence[Scalar]) -> list[Any]:
+    """Join keys as on-demand functions take them: instants as datetimes."""
+    encode_key = encoder(_key_type(plan, name))
+    return [python_of(Value.FromString(encode_key(value))) for value in column]
+
+
+def _key_type(plan: AnswerPlan, name: str) -> ValueType:
+    return next(key.value_type for key in plan.keys if key.name == name)
+
+
+def _request_column(name: str, value_type: ValueType, sources: Sequence[Given], row_count: int) -> list[Any]:
+    for given in sources:
+        if name not in given.names():
+            continue
+        values = given.values(name)
+        if len(values) != row_count:
+            description = f"has {len(values)} values for {row_count} rows: send one per row"
+            raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", given.place(name), description)
+        try:
+            return [python_of(Value.FromString(encode(value_type, value))) for value in values]
+        except ValueEncodeError as error:
+            raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", given.place(name), str(error)) from error
+    description = f"is missing: an on-demand view takes it from the request as {value_type.name}"
+    raise InvalidRequestError.of("REQUIRED_FIELD_MISSING", f"request_context.{name}", description)
+
+
+def _stored_inputs(computation: Computation, answers: Sequence[Columns]) -> dict[str, list[Any]]:
+    inputs: dict[str, list[Any]] = {}
+    for item in computation.inputs:
+        column = _python_column(answers[item.cell.read], item.cell)
+        inputs |= dict.fromkeys(item.names, column)
+    return inputs
+
+
+def _python_column(columns: Columns, cell: Cell) -> list[Any]:
+    """A stored column as on-demand functions take it."""
+    return [python_of(Value.FromString(data)) if data else None for data in _stored(columns, cell.column)]
+
+
+def _stored(columns: Columns, column: int) -> list[bytes]:
+    """The stored values of one column; no bytes where there is none."""
+    data, starts = columns.stored
+    return [
+        data[start : start + length].tobytes() if length > 0 else b""
+        for start, length in zip(starts[column].tolist(), columns.lengths[column].tolist(), strict=True)
+    ]
+
+
+def _drop_malformed(columns: Columns) -> None:
+    """Leave out stored values that are no messages."""
+    for column in range(len(columns.plan.refs)):
+        for row, data in enumerate(_stored(columns, column)):
+            try:
+                Value.FromString(data)
+            except DecodeError:
+                columns.statuses[column, row] = Status.NOT_FOUND
+                columns.lengths[column, row] = -1
+                columns.malformed += 1

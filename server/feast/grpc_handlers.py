@@ -1,0 +1,107 @@
+"""Feast's two gRPC services, as handlers that answer with serialized messages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+
+from server.errors import InvalidRequestError
+from server.feast.answering import OnlineFeatures
+from server.feast.entities import GivenMessages
+from server.feast.protos import (
+    FEATURE_SERVER,
+    SERVING,
+    GetFeastServingInfoRequest,
+    GetFeastServingInfoResponse,
+    GetOnlineFeaturesRequest,
+    PushRequest,
+    PushResponse,
+    WriteToOnlineStoreRequest,
+    WriteToOnlineStoreResponse,
+)
+from server.feast.pushed import Pushed, PushedMessages, PushedTexts
+from server.feast.selection import Asked
+from server.feast.writing import FeatureWriter
+
+SERVICE_NAMES = (SERVING, FEATURE_SERVER)
+Behaviour = Callable[[Any, Any], Awaitable[bytes]]
+
+
+class FeastHandlers:
+    """What both services do.
+
+    Args:
+        features: Answers reads.
+        writer: Takes pushes.
+    """
+
+    def __init__(self, features: OnlineFeatures, writer: FeatureWriter) -> None:
+        self._features = features
+        self._writer = writer
+        self._info: bytes = GetFeastServingInfoResponse(version=version("waypost")).SerializeToString()
+
+    def generic_handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        """For `Server.add_generic_rpc_handlers`."""
+        online = _unary(self.get_online_features, GetOnlineFeaturesRequest)
+        return (
+            grpc.method_handlers_generic_handler(
+                SERVING,
+                {
+                    "GetFeastServingInfo": _unary(self.get_feast_serving_info, GetFeastServingInfoRequest),
+                    "GetOnlineFeatures": online,
+                },
+            ),
+            grpc.method_handlers_generic_handler(
+                FEATURE_SERVER,
+                {
+                    "GetOnlineFeatures": online,
+                    "Push": _unary(self.push, PushRequest),
+                    "WriteToOnlineStore": _unary(self.write_to_online_store, WriteToOnlineStoreRequest),
+                },
+            ),
+        )
+
+    async def get_feast_serving_info(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
+        """The version of this server."""
+        return self._info
+
+    async def get_online_features(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
+        """Features of a service or list, for every row."""
+        asked = Asked(
+            service=request.feature_service,
+            features=tuple(request.features.val),
+            full_names=request.full_feature_names,
+            view_versions=request.include_feature_view_version_metadata,
+        )
+        return await self._features.answer(
+            asked,
+            GivenMessages("entities", request.entities),
+            GivenMessages("request_context", request.request_context),
+        )
+
+    async def push(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
+        """One row to every view of a push source."""
+        await self._writer.push(request.stream_feature_view, _row(request), request.to)
+        done: bytes = PushResponse(status=True).SerializeToString()
+        return done
+
+    async def write_to_online_store(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
+        """One row to one view."""
+        await self._writer.write(request.feature_view_name, _row(request))
+        done: bytes = WriteToOnlineStoreResponse(status=True).SerializeToString()
+        return done
+
+
+def _row(request: Any) -> Pushed:
+    if request.features and request.typed_features:
+        raise InvalidRequestError.of("FIELDS_EXCLUSIVE", "features", "send either features or typed_features")
+    if request.typed_features:
+        return PushedMessages(request.typed_features)
+    return PushedTexts(request.features)
+
+
+def _unary(behaviour: Behaviour, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=request.FromString)

@@ -1,0 +1,115 @@
+"""Keeps the definitions current: changed ones take over by one assignment, broken ones change nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from server.bundles import BundleKeeper
+from server.config import FeastSource
+from server.errors import ServerError
+from server.feast.definitions import Definitions
+from server.feast.loading import Loaded, fingerprint, load_apart
+from server.feast.selection import PlanBook
+from server.metrics import Metrics
+
+UNTOLD_INTERVAL_S = 60.0
+"""Least time between loads of a registry that does not show whether it has changed: each costs seconds of a core."""
+_log = structlog.get_logger("server")
+
+
+class DefinitionsKeeper:
+    """Holds the definitions that serve; a request takes `current` once and sees nothing else."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self.current = PlanBook(definitions)
+
+    def take(self, definitions: Definitions) -> None:
+        """Serve others from now on."""
+        self.current = PlanBook(definitions)
+
+
+class Refresher:
+    """Looks for changed definitions now and then, outside of any request.
+
+    Args:
+        root: The repo.
+        source: Its files, or its registry.
+        interval_s: How often to look; 0 never.
+        bundles: What decides; it has to accept changed definitions before they serve.
+        announce: Tells materializers of a bundle that took over.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        source: FeastSource,
+        interval_s: float,
+        keeper: DefinitionsKeeper,
+        bundles: BundleKeeper,
+        announce: Callable[[str], Awaitable[None]],
+        metrics: Metrics,
+    ) -> None:
+        self._root = root
+        self._source = source
+        self._interval_s = interval_s
+        self._keeper = keeper
+        self._bundles = bundles
+        self._announce = announce
+        self._metrics = metrics
+        self._seen = fingerprint(root, source)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        if self._interval_s > 0:
+            self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop looking; a load that is under way is ended."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def refresh(self) -> bool:
+        """Look once; whether other definitions serve now. Never raises for what it finds."""
+        seen = await asyncio.to_thread(fingerprint, self._root, self._source)
+        if seen is not None and seen == self._seen:
+            return False
+        self._seen = seen
+        try:
+            await self._take(await load_apart(self._root, self._source))
+        except (ServerError, OSError) as error:
+            _log.warning("definitions.refused", error=str(error), repo=str(self._root))
+            self._metrics.refreshes.labels("refused").inc()
+            return False
+        self._metrics.refreshes.labels("swapped").inc()
+        return True
+
+    async def _take(self, loaded: Loaded) -> None:
+        current = self._keeper.current.definitions
+        if loaded.definitions.catalog.project != current.catalog.project:
+            raise ServerError("the project's name has changed: start the server anew")
+        serving = None
+        if loaded.catalog is not None:
+            serving = await asyncio.to_thread(self._bundles.adopt, loaded.catalog)
+        self._keeper.take(loaded.definitions)
+        _log.info("definitions.swapped", views=len(loaded.definitions.views))
+        if serving is not None:
+            await self._announce(serving.bundle.version)
+
+    async def _run(self) -> None:
+        told = self._seen is not None
+        interval_s = self._interval_s if told else max(self._interval_s, UNTOLD_INTERVAL_S)
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                await self.refresh()
+            except Exception:  # noqa: BLE001 - one look that fails must not end the looking
+                _log.exception("definitions.refresh_failed")
+                self._metrics.refreshes.labels("refused").inc()
