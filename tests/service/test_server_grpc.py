@@ -382,7 +382,7 @@ def test_computed_views_cannot_be_pushed_to(clinic: Clinic) -> None:
     pushed = PushRequest(stream_feature_view="visits_push", to="online", features={"patient_id": "7"})
     written = WriteToOnlineStoreRequest(feature_view_name="groups", features={"patient_id": "7"})
     for method, message in (("Push", pushed), ("WriteToOnlineStore", written)):
-        call = clinic.channel.unary_unary(
+        call: Any = clinic.channel.unary_unary(
             f"/GrpcFeatureServer/{method}", request_serializer=type(message).SerializeToString
         )
         with pytest.raises(grpc.RpcError) as caught:
