@@ -12,6 +12,7 @@ import pytest
 from decision.policy import Policy
 from decision.schema import Aggregation, Feature, ValueType
 from server.errors import Problem
+from server.feast.definitions import Definitions
 from server.repo import Repo
 from server.stream_check import stream_problems
 from tests.support.stream_world import SCHEMA, catalog
@@ -23,9 +24,11 @@ def _buys(events: pd.DataFrame) -> pd.DataFrame:
 
 def _repo(tmp_path: Path, **changes: Any) -> Repo:
     transforms = dict.fromkeys(("spending", "demand", "taste"), _buys) | {"looked": lambda events: events}
+    views = catalog(tmp_path)
     repo = Repo(
         path=tmp_path,
-        catalog=catalog(tmp_path),
+        catalog=views,
+        definitions=Definitions(catalog=views, views={}, on_demand={}, services={}),
         transforms=transforms,
         events=SCHEMA,
         policy_sources={},
