@@ -98,6 +98,22 @@ class EntityKeys:
             raise KeyEncodingError(f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})")
         return dict(zip(stored.names, stored.values, strict=True)) if self.join_keys else {}
 
+    def decode_columns(self, keys: Sequence[bytes]) -> dict[str, list[Value]]:
+        """As `decode`, of many keys: the values by join key."""
+        columns: tuple[list[Value], ...] = tuple([] for _ in self.join_keys)
+        types = [key.value_type for key in self.join_keys]
+        prefix, suffix = self._prefix, self._suffix
+        for key in keys:
+            offset = len(prefix)
+            for value_type, column in zip(types, columns, strict=True):
+                (_, payload), offset = _sized_part(key, offset)
+                column.append(_payload_value(value_type, payload))
+            if not key.startswith(prefix) or key[offset:] != suffix:
+                raise KeyEncodingError(
+                    f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})"
+                )
+        return {key.name: column for key, column in zip(self.join_keys, columns, strict=True)}
+
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:

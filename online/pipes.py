@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 import redis
@@ -12,6 +12,13 @@ from online.errors import StoreUnavailableError
 from online.route import Command
 
 _SEND_BYTES = 64 << 10
+
+
+class Packed(NamedTuple):
+    """The last words of a command, in the store's protocol, and how many they are."""
+
+    size: int
+    data: bytes
 
 
 def send_parts(parts: Sequence[tuple[Any, Sequence[Command]]]) -> list[list[object]]:
@@ -49,11 +56,23 @@ def _connection(pool: Any) -> Any:
         raise StoreUnavailableError(f"the store cannot be reached: {error}") from error
 
 
+def pack(command: Command) -> bytes:
+    """A command in the store's protocol; its last word may stand for many that are packed already."""
+    rest = command[-1]
+    if not isinstance(rest, Packed):
+        whole: bytes = hiredis.pack_command(command)
+        return whole
+    words = command[:-1]
+    head = hiredis.pack_command(words)
+    start = head.index(b"\n") + 1
+    return b"*%d\r\n%b%b" % (len(words) + rest.size, head[start:], rest.data)
+
+
 def _send(connection: Any, commands: Sequence[Command]) -> None:
     pieces: list[bytes] = []
     size = 0
     for command in commands:
-        piece = hiredis.pack_command(command)
+        piece = pack(command)
         pieces.append(piece)
         size += len(piece)
         if size >= _SEND_BYTES:

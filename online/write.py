@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 import redis
 import redis.asyncio
@@ -17,6 +19,7 @@ import redis.asyncio
 from online.errors import StoreReplyError, WriteTooLargeError
 from online.exchange import exchange
 from online.keys import US_PER_SECOND, state_key, timestamp_field
+from online.pipes import Packed
 from online.route import Command
 from online.script import Script
 from online.values import encode_timestamp
@@ -131,6 +134,30 @@ class EntityWrite:
     memory_s: int | None = None
 
 
+class PackedWrite(NamedTuple):
+    """The change of one entity, as `EntityWrite`, of words that are packed already.
+
+    Attributes:
+        key: Entity key.
+        revision: As there.
+        views: Names of the views that are written.
+        values: For each of them the words of `online.view_words`.
+        kept: As there, as fields of the views' timestamps.
+        state: Names and chunks of Waypost's state in turn.
+        dropped: As there.
+        memory_s: As there.
+    """
+
+    key: bytes
+    revision: int
+    views: tuple[str, ...]
+    values: Packed
+    kept: Packed
+    state: Packed
+    dropped: Packed
+    memory_s: int | None
+
+
 class EntityWriter:
     """Applies entity writes on condition of their revision, and loads the state they start from.
 
@@ -161,7 +188,15 @@ class EntityWriter:
             StoreUnavailableError: The store did not answer.
         """
         replies = _WRITE.run(self._client, [self._call(write) for write in writes])
-        return [_outcome(write, reply) for write, reply in zip(writes, replies, strict=True)]
+        return [
+            _outcome([view.view for view in write.views], reply)
+            for write, reply in zip(writes, replies, strict=True)
+        ]
+
+    def apply_packed(self, writes: Sequence[PackedWrite]) -> list[frozenset[str] | None]:
+        """As `apply`, of writes that are packed already."""
+        replies = _WRITE.run(self._client, [self._packed_call(write) for write in writes])
+        return [_outcome(write.views, reply) for write, reply in zip(writes, replies, strict=True)]
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the state of each entity, revision included; empty where there is none.
@@ -180,14 +215,13 @@ class EntityWriter:
             raise ValueError(
                 f"the state field {REVISION_FIELD!r} is kept by the writer; leave it out of the write"
             )
-        mortal = self._key_ttl_s and write.memory_s is not None
         return (
             2,
             write.key,
             state_key(write.key),
             write.revision,
             self._key_ttl_s,
-            self._key_ttl_s + self._grace_s + (write.memory_s or 0) if mortal else 0,
+            self._state_ttl_s(write.memory_s),
             len(write.kept),
             len(write.views),
             2 * len(state),
@@ -196,6 +230,20 @@ class EntityWriter:
             *chain.from_iterable(state.items()),
             *dropped,
         )
+
+    def _packed_call(self, write: PackedWrite) -> Command:
+        key, revision, views, values, kept, state, dropped, memory_s = write
+        _check_size(key, max(values.size // 2, state.size // 2, dropped.size))
+        numbers = (revision, self._key_ttl_s, self._state_ttl_s(memory_s), kept.size, len(views), state.size)
+        rest = Packed(
+            6 + kept.size + values.size + state.size + dropped.size,
+            b"".join([_words_of(numbers), kept.data, values.data, state.data, dropped.data]),
+        )
+        return 2, key, state_key(key), rest
+
+    def _state_ttl_s(self, memory_s: int | None) -> int:
+        mortal = self._key_ttl_s and memory_s is not None
+        return self._key_ttl_s + self._grace_s + (memory_s or 0) if mortal else 0
 
 
 class RowWriter:
@@ -243,13 +291,19 @@ def revision_of(state: Mapping[bytes, bytes]) -> int:
     return int(state.get(REVISION_FIELD, b"0"))
 
 
-def _outcome(write: EntityWrite, reply: object) -> frozenset[str] | None:
+@lru_cache(65_536)
+def _words_of(numbers: tuple[int, ...]) -> bytes:
+    texts = [b"%d" % number for number in numbers]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+
+
+def _outcome(views: Sequence[str], reply: object) -> frozenset[str] | None:
     if reply == _REFUSED:
         return None
     if not isinstance(reply, bytes):
         raise StoreReplyError(f"the store answered a write with {type(reply).__name__}, not with its outcome")
     marks = reply[1:]
-    return frozenset(view.view for view, mark in zip(write.views, marks, strict=True) if mark == _WRITTEN[0])
+    return frozenset(view for view, mark in zip(views, marks, strict=True) if mark == _WRITTEN[0])
 
 
 def _row_call(row: RowWrite, key_ttl_s: int) -> Command:

@@ -11,6 +11,7 @@ from decision.schema import Value
 from online.errors import OnlineStoreError
 from server.errors import Problem
 from server.repo import Repo
+from streaming.advance import ViewValues
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventRecord, EventSchema, PropertySchema
 from streaming.frame import events_frame
@@ -93,6 +94,4 @@ def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Non
     states = [TileState.empty(plan.windows)] * len(rows.keys)
     batch = Batch.from_frame(rows.frame, rows.codes, plan.windows)
     applied = apply(plan.windows, states, batch, int(np.max(batch.event_us)))
-    for number in range(len(rows.keys)):
-        values = {name: column[number] for name, column in applied.values.items()}
-        plan.online_write(values, int(applied.value_us[number]))
+    ViewValues.of(plan, applied.columns, applied.value_us)

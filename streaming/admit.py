@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from streaming.entity import EntityState, recent_bucket_us
 from streaming.events import EventRecord
 from streaming.log import LogRecord
+from streaming.recent import MAX_RECENT_IDS, id_hash
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Admitted:
         records: Records with an event that counts, in log order.
         late: Records whose event came later than the lateness bound.
         ahead: Records whose event lies ahead of the clock by more than the schema allows.
+        crowded: Records of customers with as many recent ids as are kept.
         duplicate_count: Records whose event id their customer had already brought.
         now_us: Logical time after the batch.
     """
@@ -29,6 +31,7 @@ class Admitted:
     records: list[LogRecord] = field(default_factory=list)
     late: list[LogRecord] = field(default_factory=list)
     ahead: list[LogRecord] = field(default_factory=list)
+    crowded: list[LogRecord] = field(default_factory=list)
     duplicate_count: int = 0
     now_us: int = 0
 
@@ -52,38 +55,43 @@ def admit(
             make everybody's events late.
     """
     admitted = Admitted(now_us=now_us)
+    bucket_us = recent_bucket_us(lateness_us)
     for record in records:
-        admitted.now_us = max(admitted.now_us, min(record.time_us, ceiling_us))
+        now_us = max(now_us, min(record.time_us, ceiling_us))
         event = record.event
         if event is None:
             continue
-        if event.event_us > ceiling_us:
+        event_us = event.event_us
+        if event_us > ceiling_us:
             admitted.ahead.append(record)
             continue
-        if event.event_us < admitted.now_us - lateness_us:
+        if event_us < now_us - lateness_us:
             admitted.late.append(record)
             continue
         # Clients may be ahead of the server by the tolerance the schema allows; time never runs behind an event.
-        admitted.now_us = max(admitted.now_us, event.event_us)
+        now_us = max(now_us, event_us)
         recent = customers[event.customer_id].recent
-        first = next((ids[event.event_id] for ids in recent.values() if event.event_id in ids), None)
-        if first is not None and first != record.position:
+        hashed = id_hash(event.event_id)
+        first = recent.position(hashed)
+        if first is None:
+            if len(recent) >= MAX_RECENT_IDS:
+                admitted.crowded.append(record)
+                continue
+            recent.note(event_us // bucket_us, hashed, record.position)
+        elif first != record.position:
             admitted.duplicate_count += 1
             continue
-        note_recent(customers[event.customer_id], event, record.position, lateness_us)
         admitted.records.append(record)
+    admitted.now_us = now_us
     return admitted
 
 
 def note_recent(state: EntityState, event: EventRecord, position: int, lateness_us: int) -> None:
     """Note which position brought an event id to its customer."""
-    bucket = event.event_us // recent_bucket_us(lateness_us)
-    state.recent.setdefault(bucket, {})[event.event_id] = position
+    state.recent.note(event.event_us // recent_bucket_us(lateness_us), id_hash(event.event_id), position)
 
 
 def forget_recent(state: EntityState, checkpoint_us: int, lateness_us: int) -> None:
     """Drop event ids that no record behind the checkpoint can repeat in time."""
-    bucket_us = recent_bucket_us(lateness_us)
-    horizon_us = checkpoint_us - lateness_us
-    for bucket in [bucket for bucket in state.recent if (bucket + 1) * bucket_us <= horizon_us]:
-        del state.recent[bucket]
+    if state.recent_ids is not None:
+        state.recent_ids.forget((checkpoint_us - lateness_us) // recent_bucket_us(lateness_us))

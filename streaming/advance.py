@@ -1,25 +1,32 @@
 """The step of the stream: entity states and a batch of rows in, new states and values out.
 
-No I/O and no clock. The backfill, the stream and the tests take the same step.
+No I/O and no clock. The backfill, the stream and the tests take the same step. Entities go through it together, as
+columns; only what is kept of each is an object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from decision.lang.timing import next_flip_us
 from decision.schema import Value
+from online.view_words import ValueColumns, is_number
 from streaming.entity import EntityState, LatestRow
 from streaming.plan import EntityKind, SegmentPlan, ViewPlan, ViewRows
 from streaming.windows.batch import Batch
+from streaming.windows.changes import Changes, changes
+from streaming.windows.read import Column
 from streaming.windows.state import TileState
 from streaming.windows.stream import apply
 
+IntArray = npt.NDArray[np.int64]
 NEVER_US = int(np.iinfo(np.int64).max)
 
 
@@ -34,13 +41,66 @@ class SegmentChange:
     kind: str
 
 
+@dataclass(frozen=True)
+class ViewValues:
+    """Values of one view for many entities.
+
+    Attributes:
+        plan: The view.
+        columns: Values by feature: of numbers as columns, of anything else one by one.
+        value_us: Timestamp of each row's values in microseconds.
+        words: Each row as the words that write it into Feast's hash.
+    """
+
+    plan: ViewPlan
+    columns: Mapping[str, Column | list[Value]]
+    value_us: IntArray
+    words: list[bytes]
+
+    @staticmethod
+    def of(plan: ViewPlan, columns: Mapping[str, Column | list[Value]], value_us: IntArray) -> ViewValues:
+        """Encode the rows.
+
+        Raises:
+            ValueEncodeError: A value does not fit its feature's type.
+        """
+        return ViewValues(plan, columns, value_us, plan.words.rows(_for_words(plan, columns), value_us))
+
+    @cached_property
+    def lists(self) -> dict[str, list[Value]]:
+        """The values in Python."""
+        return {
+            name: column.to_list() if isinstance(column, Column) else column
+            for name, column in self.columns.items()
+        }
+
+    def row(self, number: int) -> dict[str, Value]:
+        """The values of one row by feature."""
+        return {name: values[number] for name, values in self.lists.items()}
+
+
+def _for_words(plan: ViewPlan, columns: Mapping[str, Column | list[Value]]) -> ValueColumns:
+    made: dict[str, Any] = {}
+    for feature in plan.view.features:
+        column = columns[feature.name]
+        if isinstance(column, Column):
+            made[feature.name] = (
+                (column.values, column.null) if is_number(feature.value_type) else column.to_list()
+            )
+        else:
+            made[feature.name] = column
+    return made
+
+
 @dataclass(slots=True)
 class Update:
     """What became of one entity.
 
     Attributes:
         at_us: Logical time to which it was brought.
-        values: By view: the values by feature, and their event timestamp in microseconds. All views that have any.
+        fed: Whether a row of the batch was news to it.
+        shown: By view: its values, and the entity's row there. All views that have any.
+        tiles: What of its window state must be written, by view.
         changes: Segments entered and left.
         due_us: When the entity must be looked at again though nothing arrives; `NEVER_US` for never.
     """
@@ -48,20 +108,31 @@ class Update:
     key: bytes
     state: EntityState
     at_us: int
-    values: dict[str, tuple[dict[str, Value], int]] = field(default_factory=dict)
+    fed: bool = False
+    shown: dict[str, tuple[ViewValues, int]] = field(default_factory=dict)
+    tiles: list[Changes] = field(default_factory=list)
     changes: list[SegmentChange] = field(default_factory=list)
     due_us: int = NEVER_US
 
 
-Unapplied = Callable[[bytes, int], bool]
-"""Whether the event in a row of the batch is yet to be applied to an entity (`key`, source row)."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a batch comes from, which tells what of it is news to an entity.
+
+    Attributes:
+        partition: Of the log.
+        positions: Position of each source row of the feeds.
+    """
+
+    partition: int
+    positions: IntArray
 
 
 def advance(
     kind: EntityKind,
     states: Mapping[bytes, EntityState],
     feeds: Mapping[str, ViewRows],
-    unapplied: Unapplied,
+    source: Source | None,
     borrowed: Mapping[bytes, Mapping[str, Value]],
     now_us: int,
 ) -> list[Update]:
@@ -71,7 +142,7 @@ def advance(
         kind: Their kind.
         states: State by entity key; changed in place.
         feeds: Rows by view; rows of other entities and rows already applied are passed over.
-        unapplied: Tells which rows are news to an entity.
+        source: Tells which rows are news to an entity; None where all are.
         borrowed: Values, by canonical name, of other views' features that segments read.
         now_us: Logical time; no event of the feeds lies behind it.
 
@@ -81,100 +152,113 @@ def advance(
     Returns:
         One update per entity, in the order of `states`.
     """
-    updates = {
-        key: Update(key=key, state=state, at_us=max(now_us, state.time_us)) for key, state in states.items()
-    }
-    for at_us in sorted({update.at_us for update in updates.values()}):
-        _advance_group(
-            kind, {k: u for k, u in updates.items() if u.at_us == at_us}, feeds, unapplied, borrowed, at_us
-        )
-    return list(updates.values())
+    updates = [Update(key, state, max(now_us, state.time_us)) for key, state in states.items()]
+    times = {update.at_us for update in updates}
+    for at_us in sorted(times):
+        group = updates if len(times) == 1 else [update for update in updates if update.at_us == at_us]
+        _advance_group(kind, group, feeds, source, borrowed, at_us)
+    return updates
 
 
 def _advance_group(
     kind: EntityKind,
-    updates: Mapping[bytes, Update],
+    updates: Sequence[Update],
     feeds: Mapping[str, ViewRows],
-    unapplied: Unapplied,
+    source: Source | None,
     borrowed: Mapping[bytes, Mapping[str, Value]],
     now_us: int,
 ) -> None:
+    numbers = {update.key: number for number, update in enumerate(updates)}
+    applied = None
+    if source is not None:
+        applied = np.array([update.state.positions.get(source.partition, 0) for update in updates])
     for plan in kind.views:
         feed = feeds.get(plan.view.name)
+        own = _own_rows(feed, numbers, source, applied)
+        for number in np.unique(own[1]).tolist():
+            updates[number].fed = True
         if plan.windows is not None:
-            _advance_windows(plan, updates, feed, unapplied, now_us)
+            _advance_windows(plan, updates, feed, own, now_us)
         else:
-            _advance_latest(plan, updates, feed, unapplied)
-    for update in updates.values():
+            _advance_latest(plan, updates, feed, own)
+    for update in updates:
         update.state.time_us = now_us
-        if kind.segments_view is not None:
-            _advance_segments(kind, update, borrowed.get(update.key, {}), now_us)
+    if kind.segments_view is not None:
+        _advance_segments(kind, updates, borrowed, now_us)
 
 
 def _own_rows(
-    rows: ViewRows | None, states: Mapping[bytes, EntityState], unapplied: Unapplied
-) -> dict[bytes, list[int]]:
-    """Row numbers of the feed by entity, in order."""
-    own: dict[bytes, list[int]] = {}
-    if rows is None:
-        return own
-    wanted = [key if key in states else None for key in rows.keys]
-    for number, (code, source) in enumerate(zip(rows.codes.tolist(), rows.source.tolist(), strict=True)):
-        key = wanted[code]
-        if key is not None and unapplied(key, source):
-            own.setdefault(key, []).append(number)
-    return own
+    feed: ViewRows | None, numbers: Mapping[bytes, int], source: Source | None, applied: IntArray | None
+) -> tuple[IntArray, IntArray]:
+    """Rows of the feed that are news to one of the entities, in order, and the number of that entity."""
+    if feed is None or not len(feed.codes):
+        nothing = np.empty(0, dtype=np.int64)
+        return nothing, nothing
+    wanted = np.array([numbers.get(key, -1) for key in feed.keys], dtype=np.int64)
+    entity = wanted[feed.codes]
+    own = entity >= 0
+    if source is not None and applied is not None:
+        own &= source.positions[feed.source] > applied[entity]
+    rows = np.flatnonzero(own)
+    return rows, entity[rows]
 
 
 def _advance_windows(
-    plan: ViewPlan, updates: Mapping[bytes, Update], feed: ViewRows | None, unapplied: Unapplied, now_us: int
+    plan: ViewPlan,
+    updates: Sequence[Update],
+    feed: ViewRows | None,
+    own: tuple[IntArray, IntArray],
+    now_us: int,
 ) -> None:
     name, windows = plan.view.name, plan.windows
     assert windows is not None
-    own = _own_rows(feed, {key: update.state for key, update in updates.items()}, unapplied)
-    active = [update for key, update in updates.items() if key in own or name in update.state.tiles]
-    if not active:
+    rows, entity = own
+    touched = np.array([name in update.state.tiles for update in updates], dtype=np.bool_)
+    touched[entity] = True
+    numbers = np.flatnonzero(touched)
+    if not len(numbers):
         return
-    batch = _batch(plan, [own.get(update.key, []) for update in active], feed)
-    tiles = [update.state.tiles.get(name) or TileState.empty(windows) for update in active]
-    applied = apply(windows, tiles, batch, now_us)
-    columns = [(feature.name, applied.values[feature.name]) for feature in plan.view.features]
-    for number, update in enumerate(active):
-        update.state.tiles[name] = applied.states[number]
-        values = {feature: column[number] for feature, column in columns}
-        update.values[name] = (values, int(applied.value_us[number]))
-        update.due_us = min(update.due_us, int(applied.next_expiry_us[number]))
+    active = [updates[number] for number in numbers.tolist()]
+    batch = _batch(plan, feed, rows, np.searchsorted(numbers, entity))
+    nothing = TileState.empty(windows)
+    before = [update.state.tiles.get(name, nothing) for update in active]
+    applied = apply(windows, before, batch, now_us)
+    fresh = np.array([update.state.revision == 0 for update in active], dtype=np.int64)
+    found = changes(windows, before, applied, fresh)
+    shown = ViewValues.of(plan, applied.columns, applied.value_us)
+    due = applied.next_expiry_us.tolist()
+    for number, (update, state, change) in enumerate(zip(active, applied.states, found, strict=True)):
+        update.state.tiles[name] = state
+        update.tiles.append(change)
+        update.shown[name] = (shown, number)
+        update.due_us = min(update.due_us, due[number])
 
 
-def _batch(plan: ViewPlan, row_numbers: Sequence[Sequence[int]], feed: ViewRows | None) -> Batch:
+def _batch(plan: ViewPlan, feed: ViewRows | None, rows: IntArray, entity: IntArray) -> Batch:
     assert plan.windows is not None
-    entity = np.repeat(np.arange(len(row_numbers), dtype=np.int64), [len(rows) for rows in row_numbers])
-    if feed is None or not len(entity):
+    if feed is None or not len(rows):
         return Batch.empty(plan.windows)
-    order = np.array([number for rows in row_numbers for number in rows], dtype=np.int64)
-    frame = (
-        feed.frame
-        if len(order) == len(feed.frame) and bool((np.diff(order) > 0).all())
-        else feed.frame.iloc[order]
-    )
+    frame = feed.frame if len(rows) == len(feed.frame) else feed.frame.iloc[rows]
     return Batch.from_frame(frame, entity, plan.windows)
 
 
 def _advance_latest(
-    plan: ViewPlan, updates: Mapping[bytes, Update], feed: ViewRows | None, unapplied: Unapplied
+    plan: ViewPlan, updates: Sequence[Update], feed: ViewRows | None, own: tuple[IntArray, IntArray]
 ) -> None:
     name = plan.view.name
-    own = _own_rows(feed, {key: update.state for key, update in updates.items()}, unapplied)
-    for key, update in updates.items():
-        for number in own.get(key, ()):
-            assert feed is not None
-            row = _latest_row(plan, feed.frame.iloc[number])
-            newest = update.state.latest.get(name)
-            if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
-                update.state.latest[name] = row
-        if name in update.state.latest:
-            latest = update.state.latest[name]
-            update.values[name] = (dict(latest.values), latest.event_us)
+    for row_number, number in zip(own[0].tolist(), own[1].tolist(), strict=True):
+        assert feed is not None
+        state = updates[number].state
+        row = _latest_row(plan, feed.frame.iloc[row_number])
+        newest = state.latest.get(name)
+        if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
+            state.latest[name] = row
+    active = [update for update in updates if name in update.state.latest]
+    latest = [update.state.latest[name] for update in active]
+    columns = {feature.name: [row.values[feature.name] for row in latest] for feature in plan.view.features}
+    shown = ViewValues.of(plan, columns, np.array([row.event_us for row in latest], dtype=np.int64))
+    for number, update in enumerate(active):
+        update.shown[name] = (shown, number)
 
 
 def _latest_row(plan: ViewPlan, row: pd.Series) -> LatestRow:
@@ -200,12 +284,29 @@ def plain(value: Any) -> Value:
     return scalar
 
 
-def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, Value], now_us: int) -> None:
+def _advance_segments(
+    kind: EntityKind, updates: Sequence[Update], borrowed: Mapping[bytes, Mapping[str, Value]], now_us: int
+) -> None:
+    assert kind.segments_view is not None
+    view = kind.segments_view.view
+    members = [_advance_members(kind, update, borrowed.get(update.key, {}), now_us) for update in updates]
+    columns: dict[str, Column | list[Value]] = {
+        feature.name: [row[feature.name] for row in members] for feature in view.features
+    }
+    times = np.array([update.state.segments_us for update in updates], dtype=np.int64)
+    shown = ViewValues.of(kind.segments_view, columns, times)
+    for number, update in enumerate(updates):
+        update.shown[view.name] = (shown, number)
+
+
+def _advance_members(
+    kind: EntityKind, update: Update, borrowed: Mapping[str, Value], now_us: int
+) -> dict[str, Value]:
     assert kind.segments_view is not None
     view = kind.segments_view.view
     row: dict[str, Value] = dict(borrowed)
-    for name, (values, _) in update.values.items():
-        row.update({f"{name}.{feature}": value for feature, value in values.items()})
+    for name, (shown, number) in update.shown.items():
+        row.update({f"{name}.{feature}": values[number] for feature, values in shown.lists.items()})
     members: dict[str, Value] = {feature.name: False for feature in view.features}
     for segment in kind.segments:
         wanted = segment.evaluate(row, now_us) is True
@@ -218,7 +319,7 @@ def _advance_segments(kind: EntityKind, update: Update, borrowed: Mapping[str, V
     _note_members(kind, update, members, now_us)
     if update.changes or update.state.segments_us is None:
         update.state.segments_us = now_us
-    update.values[view.name] = (members, update.state.segments_us)
+    return members
 
 
 def dwelling(segment: SegmentPlan, state: EntityState, wanted: bool, now_us: int) -> tuple[bool, int]:

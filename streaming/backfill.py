@@ -25,11 +25,19 @@ from streaming.events import EventSchema
 from streaming.keys import PartitionKeys
 from streaming.log import partition_of
 from streaming.plan import EntityKind, StreamPlan, ViewPlan, ViewRows
+from streaming.recent import id_hash
 from streaming.redis_log import settle_partitions
-from streaming.sink import arrow_type, parts_folder, timestamp_array, value_array, view_schema, write_part
+from streaming.sink import (
+    arrow_type,
+    column_array,
+    parts_folder,
+    timestamp_array,
+    value_array,
+    view_schema,
+    write_part,
+)
 from streaming.timers import member_text
 from streaming.windows.batch import Batch
-from streaming.windows.read import Column
 from streaming.windows.sweep import Sweep, sweep_chunks
 from streaming.writes import apply_writes, prepare_write
 
@@ -40,14 +48,29 @@ Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
+class _Stopwatch:
+    """Adds up the time spent inside of it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.monotonic() - self._since
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillReport:
-    """What a backfill did."""
+    """What a backfill did; `computing_s` leaves out the writing to either store."""
 
     event_count: int
     offline_rows: dict[str, int]
     online_entities: dict[str, int]
     seconds: float
+    computing_s: float
 
 
 def backfill(
@@ -77,6 +100,7 @@ def backfill(
         StreamingError: If the log has been applied already, or an event lies behind `until_us`.
     """
     started = time.monotonic()
+    writing = _Stopwatch()
     settle_partitions(client, plan.project, partition_count)
     _check(client, plan, events, until_us, partition_count)
     events = events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)
@@ -89,17 +113,21 @@ def backfill(
                 _latest_states(kind, view_plan, rows, states[kind.name], until_us)
                 continue
             offline_rows[view_plan.view.name] = _backfill_view(
-                view_plan, rows, states[kind.name], until_us, progress
+                view_plan, rows, states[kind.name], until_us, progress, writing
             )
     _recent_ids(plan, schema, events, states[plan.customer.name], until_us)
     for kind in plan.kinds:
-        _load_online(client, writer, kind, plan, states[kind.name], until_us, partition_count, progress)
+        _load_online(
+            client, writer, kind, plan, states[kind.name], until_us, partition_count, (progress, writing)
+        )
     _hand_over(client, plan.project, until_us, partition_count)
+    seconds = time.monotonic() - started
     return BackfillReport(
         event_count=len(events),
         offline_rows=offline_rows,
         online_entities={name: len(entities) for name, entities in states.items()},
-        seconds=time.monotonic() - started,
+        seconds=seconds,
+        computing_s=seconds - writing.seconds,
     )
 
 
@@ -132,6 +160,7 @@ def _backfill_view(
     states: dict[bytes, EntityState],
     until_us: int,
     progress: Progress,
+    writing: _Stopwatch,
 ) -> int:
     assert plan.windows is not None
     view = plan.view
@@ -144,7 +173,8 @@ def _backfill_view(
     ):
         if folder is not None:
             table = _offline_table(plan, key_columns, chunk)
-            write_part(folder, f"backfill-{number:05d}", table)
+            with writing:
+                write_part(folder, f"backfill-{number:05d}", table)
             written += table.num_rows
         for offset, tiles in enumerate(chunk.final.states):
             key = rows.keys[chunk.first_entity + offset]
@@ -168,17 +198,10 @@ def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep
     instants = timestamp_array(chunk.event_us)
     keys = [column.take(entity) for column in key_columns]
     features = [
-        _feature_array(chunk.columns[feature.name], arrow_type(feature.value_type))
+        column_array(chunk.columns[feature.name], arrow_type(feature.value_type))
         for feature in plan.view.features
     ]
     return pa.Table.from_arrays([*keys, *features, instants, instants], schema=schema)
-
-
-def _feature_array(column: Column, kind: pa.DataType) -> pa.Array:
-    if column.offsets is not None:
-        items = pa.array(column.values)
-        return pa.ListArray.from_arrays(pa.array(column.offsets), items).cast(kind)
-    return pa.array(column.values, mask=column.null).cast(kind)
 
 
 def _latest_states(
@@ -187,7 +210,7 @@ def _latest_states(
     for key in rows.keys:
         states.setdefault(key, EntityState(time_us=until_us))
     own = {key: states[key] for key in rows.keys}
-    advance(kind, own, {plan.view.name: rows}, lambda _key, _row: True, {}, until_us)
+    advance(kind, own, {plan.view.name: rows}, None, {}, until_us)
 
 
 def _recent_ids(
@@ -206,7 +229,7 @@ def _recent_ids(
     ):
         key = plan.customer.keys.encode({name: customer_id})
         state = customers.setdefault(key, EntityState(time_us=until_us))
-        state.recent.setdefault(event_us // bucket_us, {})[event_id] = 0
+        state.recent.note(event_us // bucket_us, id_hash(event_id), 0)
 
 
 def _load_online(
@@ -217,16 +240,17 @@ def _load_online(
     states: dict[bytes, EntityState],
     until_us: int,
     partition_count: int,
-    progress: Progress,
+    told: tuple[Progress, _Stopwatch],
 ) -> None:
+    progress, writing = told
     keys = list(states)
     for start in range(0, len(keys), ENTITIES_PER_WRITE):
         chunk = {key: states[key] for key in keys[start : start + ENTITIES_PER_WRITE]}
-        updates = advance(
-            kind, chunk, {}, lambda _key, _row: False, borrow(client, kind, list(chunk)), until_us
-        )
-        _announce(client, kind, plan, updates, partition_count)
-        _, refused = apply_writes(writer, [prepare_write(kind, update) for update in updates])
+        updates = advance(kind, chunk, {}, None, borrow(client, kind, list(chunk)), until_us)
+        prepared = [prepare_write(kind, update) for update in updates]
+        with writing:
+            _announce(client, kind, plan, updates, partition_count)
+            _, refused = apply_writes(writer, prepared)
         if refused:
             raise StreamingError(
                 f"the store already holds state of {len(refused)} entities of kind {kind.name}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 import redis
 import structlog
@@ -19,7 +20,7 @@ import structlog
 from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
 from streaming.admit import Admitted, admit, forget_recent, note_recent
-from streaming.advance import NEVER_US, Update, advance
+from streaming.advance import NEVER_US, Source, Update, advance
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import EntityState
@@ -30,6 +31,7 @@ from streaming.journal import WHOLE, Intent, Part
 from streaming.log import LogRecord, PartitionReader
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, StreamPlan, ViewRows
+from streaming.recent import MAX_RECENT_IDS
 from streaming.recovery import settle_intents
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
@@ -317,10 +319,13 @@ class Materializer:
         self.stats.duplicates += admitted.duplicate_count
         self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
         self.stats.ahead += len(admitted.ahead)
+        self.stats.dead += len(admitted.crowded)
         late = f"arrived more than {self._schema.lateness_s} s after its event time"
         ahead = f"lies more than {self._schema.max_future_s} s ahead of the materializer's clock"
+        crowded = f"its customer brought {MAX_RECENT_IDS} events within {self._schema.lateness_s} s already"
         self._bury(
             [
+                *(_letter(record, "CROWDED", "customer_id", crowded) for record in admitted.crowded),
                 *(_letter(record, "LATE", "event_time", late) for record in admitted.late),
                 *(_letter(record, "AHEAD", "event_time", ahead) for record in admitted.ahead),
             ]
@@ -370,28 +375,22 @@ class Materializer:
         if not keys:
             return []
         records = batch.admitted.records
-        positions = [record.position for record in records]
+        positions = np.array([record.position for record in records], dtype=np.int64)
         states = self._forget_gone(kind, self._cache.load(kind, keys), batch)
-        applied = {key: state.positions.get(self._partition, 0) for key, state in states.items()}
-        times = {key: state.time_us for key, state in states.items()}
+        applied = [state.positions.get(self._partition, 0) for state in states.values()]
+        times = [state.time_us for state in states.values()]
         news = self._note_ids(records, states) if kind is self._plan.customer else set[bytes]()
-
-        def is_news(key: bytes, source: int) -> bool:
-            if positions[source] <= applied[key]:
-                return False
-            news.add(key)
-            return True
-
+        source = Source(self._partition, positions)
         borrowed = borrow(self._client, kind, list(states))
-        updates = advance(kind, states, batch.feeds, is_news, borrowed, self._now_us)
+        updates = advance(kind, states, batch.feeds, source, borrowed, self._now_us)
         writes = []
-        for update in updates:
-            key, state = update.key, update.state
-            if key not in news and times[key] >= self._now_us and not update.changes:
+        for update, position, time_us in zip(updates, applied, times, strict=True):
+            quiet = not update.fed and update.key not in news
+            if quiet and time_us >= self._now_us and not update.changes:
                 self._leave_alone(kind, update, batch)
                 continue
-            state.positions[self._partition] = max(applied[key], self._position)
-            state.marks[self._partition] = self._number + 1
+            update.state.positions[self._partition] = max(position, self._position)
+            update.state.marks[self._partition] = self._number + 1
             writes.append(prepare_write(kind, update))
         return writes
 
@@ -477,12 +476,10 @@ class Materializer:
 
     def _intent(self, writes: Sequence[PreparedWrite], void: Mapping[int, frozenset[Part]]) -> Intent:
         self._created_us = max(time.time_ns() // 1000, self._created_us + 1)
-        rows = self._sink.batch()
+        rows = self._sink.batch(self._created_us)
         for entry in writes:
-            key = entry.update.key
-            keys = entry.kind.keys.decode(key)
-            for view, (values, _) in entry.views.items():
-                rows.add(view, key, keys, values, entry.update.at_us, self._created_us)
+            for shown, number in entry.views.values():
+                rows.add(shown, number, entry.update.key, entry.update.at_us)
         changes = tuple(change for entry in writes for change in entry.update.changes)
         return Intent(number=self._number + 1, rows=rows.tables(), changes=changes, void=void)
 

@@ -20,8 +20,8 @@ from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, View
 from online.errors import KeyEncodingError
 from online.keys import EntityKeys, feature_field
-from online.values import decoder, encoder
-from online.write import ViewWrite
+from online.values import decoder
+from online.view_words import ViewWords
 from streaming.errors import StreamingError, TransformError
 from streaming.windows.plan import WindowPlan
 
@@ -91,17 +91,9 @@ class ViewPlan:
         return tuple(feature.name for feature in self.view.features)
 
     @cached_property
-    def encoders(self) -> tuple[tuple[str, bytes, Callable[[Value], bytes]], ...]:
-        """Feature name, hash field and value encoder, in the view's order."""
-        return tuple(
-            (feature.name, feature_field(self.view.name, feature.name), encoder(feature.value_type))
-            for feature in self.view.features
-        )
-
-    def online_write(self, values: Mapping[str, Value], value_us: int) -> ViewWrite:
-        """The view's part of the entity's Feast hash."""
-        encoded = {field: encode(values[name]) for name, field, encode in self.encoders}
-        return ViewWrite(view=self.view.name, values=encoded, event_us=value_us)
+    def words(self) -> ViewWords:
+        """Writes many rows at once for the entities' Feast hashes."""
+        return ViewWords(self.view)
 
     def _transformed(self, events: pd.DataFrame) -> pd.DataFrame:
         assert self.transform is not None

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decision.schema import Value, ValueType, View
+from streaming.advance import ViewValues
+from streaming.windows.read import Column
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _SCALARS: dict[ValueType, pa.DataType] = {
@@ -90,43 +93,29 @@ def write_part(folder: Path, name: str, table: pa.Table) -> None:
 
 
 class BatchRows:
-    """Collects the offline rows of one batch."""
+    """Collects the offline rows of one batch.
 
-    def __init__(self, views: Mapping[str, View]) -> None:
+    Args:
+        views: Views that have an offline log; rows of others are passed over.
+        created_us: Wall time of the rows.
+    """
+
+    def __init__(self, views: Mapping[str, View], created_us: int) -> None:
         self._views = views
-        self._rows: dict[str, list[tuple[Value, ...]]] = {}
-        self._entities: dict[str, list[bytes]] = {}
+        self._created_us = created_us
+        self._rows: dict[int, tuple[ViewValues, list[tuple[int, bytes, int]]]] = {}
 
-    def add(
-        self,
-        view: str,
-        entity: bytes,
-        keys: Mapping[str, Value],
-        values: Mapping[str, Value],
-        at_us: int,
-        created_us: int,
-    ) -> None:
-        """Log one feature row, readable from logical time `at_us`; views without an offline log are passed over."""
-        defined = self._views.get(view)
-        if defined is None:
-            return
-        row = (
-            *(keys[name] for name in defined.key_names),
-            *(values[feature.name] for feature in defined.features),
-            at_us,
-            created_us,
-        )
-        self._rows.setdefault(view, []).append(row)
-        self._entities.setdefault(view, []).append(entity)
+    def add(self, shown: ViewValues, number: int, entity: bytes, at_us: int) -> None:
+        """Log one row of a view's values, readable from logical time `at_us`."""
+        if shown.plan.view.name in self._views:
+            self._rows.setdefault(id(shown), (shown, []))[1].append((number, entity, at_us))
 
     def tables(self) -> dict[str, pa.Table]:
         """The rows by view; the last column, `ENTITY`, says whose they are."""
-        return {
-            view: _table(view_schema(self._views[view]), rows).append_column(
-                ENTITY, pa.array(self._entities[view], type=pa.binary())
-            )
-            for view, rows in self._rows.items()
-        }
+        tables: dict[str, list[pa.Table]] = {}
+        for shown, rows in self._rows.values():
+            tables.setdefault(shown.plan.view.name, []).append(_table(shown, rows, self._created_us))
+        return {view: pa.concat_tables(parts) for view, parts in tables.items()}
 
 
 class OfflineSink:
@@ -141,9 +130,9 @@ class OfflineSink:
         self._partition = partition
         self.row_count = 0
 
-    def batch(self) -> BatchRows:
+    def batch(self, created_us: int) -> BatchRows:
         """A collector for the rows of a batch; they count once they are given to `extend`."""
-        return BatchRows(self._views)
+        return BatchRows(self._views, created_us)
 
     def extend(self, tables: Mapping[str, pa.Table]) -> None:
         """Take rows that are true now; those of views that are no longer defined have nowhere to go."""
@@ -176,12 +165,35 @@ class OfflineSink:
         self.row_count = 0
 
 
-def _table(schema: pa.Schema, rows: Sequence[tuple[Value, ...]]) -> pa.Table:
-    columns = zip(*rows, strict=True)
-    return pa.Table.from_arrays(
-        [value_array(list(column), field.type) for column, field in zip(columns, schema, strict=True)],
-        schema=schema,
-    )
+def _table(shown: ViewValues, rows: Sequence[tuple[int, bytes, int]], created_us: int) -> pa.Table:
+    view = shown.plan.view
+    numbers, entities, times = zip(*rows, strict=True)
+    places = np.array(numbers, dtype=np.int64)
+    keys = shown.plan.keys.decode_columns(entities)
+    columns = [value_array(keys[key.name], arrow_type(key.value_type)) for key in view.join_keys]
+    for feature in view.features:
+        kind = arrow_type(feature.value_type)
+        column = shown.columns[feature.name]
+        if isinstance(column, Column) and column.offsets is None:
+            columns.append(column_array(column, kind, places))
+        else:
+            values = shown.lists[feature.name]
+            columns.append(value_array([values[number] for number in numbers], kind))
+    columns.append(timestamp_array(np.array(times, dtype=np.int64)))
+    columns.append(timestamp_array(np.full(len(rows), created_us, dtype=np.int64)))
+    schema = view_schema(view).append(pa.field(ENTITY, pa.binary()))
+    return pa.Table.from_arrays([*columns, pa.array(entities, type=pa.binary())], schema=schema)
+
+
+def column_array(column: Column, kind: pa.DataType, places: npt.NDArray[np.int64] | None = None) -> pa.Array:
+    """Values of a feature as a column; of some rows alone where `places` names them."""
+    if column.offsets is not None:
+        assert places is None, "lists are taken whole"
+        return pa.ListArray.from_arrays(pa.array(column.offsets), pa.array(column.values)).cast(kind)
+    values, null = column.values, column.null
+    if places is not None:
+        values, null = values[places], null[places]
+    return pa.array(values, mask=null).cast(kind)
 
 
 def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:

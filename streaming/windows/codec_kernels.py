@@ -1,4 +1,4 @@
-"""The inner loops of the state codec: a table of slots as bytes.
+"""The inner loops of the state codec: states side by side, a table of slots as bytes, and what a step changed.
 
 Per slot: counts unsigned and sums signed varints; extremes only where their column has a value in that tile, as eight
 bytes if they are floats, else as signed varints.
@@ -120,3 +120,58 @@ def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[n
             if at < 0:
                 return -1
     return at
+
+
+@njit(
+    [types.void(_vector, _vector, _vector, _vector, _table, _table, _vector, _vector)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def load_states(words, word_start, tile_start, index, tiles, totals, last_us, expired_us):  # type: ignore[no-untyped-def]
+    """Take states apart that lie one after another in `words`; `tile_start` says where each one's tiles go."""
+    slot_count = tiles.shape[1]
+    total_count = totals.shape[1]
+    for i in range(word_start.shape[0] - 1):
+        at = word_start[i]
+        last_us[i], expired_us[i] = words[at], words[at + 1]
+        size = words[at + 2]
+        first = tile_start[i]
+        at += 3
+        for j in range(size):
+            index[first + j] = words[at + j]
+        at += size
+        for p in range(total_count):
+            totals[i, p] = words[at + p]
+        at += total_count
+        for j in range(size):
+            for p in range(slot_count):
+                tiles[first + j, p] = words[at]
+                at += 1
+
+
+@njit(
+    [types.void(_vector, _vector, _table, _table, _vector, _vector, _vector, _vector, _vector)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, word_start):  # type: ignore[no-untyped-def]
+    """The inverse of `load_states`; state `i` keeps the tiles `start[i]` to `stop[i]`."""
+    slot_count = tiles.shape[1]
+    total_count = totals.shape[1]
+    for i in range(start.shape[0]):
+        at = word_start[i]
+        size = stop[i] - start[i]
+        words[at], words[at + 1], words[at + 2] = last_us[i], expired_us[i], size
+        at += 3
+        for j in range(start[i], stop[i]):
+            words[at] = index[j]
+            at += 1
+        for p in range(total_count):
+            words[at] = totals[i, p]
+            at += 1
+        for j in range(start[i], stop[i]):
+            for p in range(slot_count):
+                words[at] = tiles[j, p]
+                at += 1

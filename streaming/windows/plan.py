@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ from streaming.windows.errors import PlanError
 
 IntArray = npt.NDArray[np.int64]
 
+NEVER_US = int(np.iinfo(np.int64).min)
+"""The time of what has not happened yet."""
+HEAD_WORDS = 3
+"""Numbers of a state before its tile numbers: last event time, last expiry, number of tiles."""
 MAX_TILES = 16_384
 """Most tiles in a window."""
 MAX_LAST = 100
@@ -57,6 +62,12 @@ class SlotKind(enum.IntEnum):
     SUM = 1
     MIN = 2
     MAX = 3
+
+
+_EMPTY: dict[int, int] = {
+    SlotKind.MIN: int(np.iinfo(np.int64).max),
+    SlotKind.MAX: int(np.iinfo(np.int64).min),
+}
 
 
 class Read(enum.IntEnum):
@@ -168,6 +179,15 @@ class WindowPlan:
     def reference_count(self) -> int:
         """References per entity."""
         return sum(reference.size for reference in self.references)
+
+    @cached_property
+    def empty_words(self) -> IntArray:
+        """The numbers of a state before any event; see `state.TileState`."""
+        words = np.array(
+            [NEVER_US, NEVER_US, 0] + [_EMPTY.get(kind, 0) for kind in self.totals[:, 0].tolist()]
+        )
+        words.flags.writeable = False
+        return words
 
     def carried_key(self, number: int) -> tuple[int, Carrier]:
         """Column number and carrier of a feature that carries values, by its number."""

@@ -66,7 +66,8 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Batch, input
     records: list[Record] = []
     owners: list[int] = []
     refs = np.full((len(states), plan.reference_count), -1, dtype=np.int64)
-    firsts = np.full((sum(len(state.index) for state in states), len(plan.firsts)), -1, dtype=np.int64)
+    tile_count = sum(len(state.index) for state in states) if plan.firsts else 0
+    firsts = np.full((tile_count, len(plan.firsts)), -1, dtype=np.int64)
     if plan.ordered:
         _remember(states, records, owners, refs, firsts)
     remembered = len(records)

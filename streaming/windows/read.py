@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from decision.schema import Value
 from streaming.windows.inputs import floats_from_ordered
-from streaming.windows.plan import Encoding, Output, Read
+from streaming.windows.plan import Carrier, Encoding, Output, Read
 
 AnyArray = npt.NDArray[Any]
 IntArray = npt.NDArray[np.int64]
@@ -67,6 +67,26 @@ def carried_column(output: Output, payload: IntArray, null: AnyArray, carried: A
     offsets = np.zeros(len(places) + 1, dtype=np.int32)
     np.cumsum((~missing).sum(axis=1), out=offsets[1:])
     return Column(_take(output, carried, places[~missing]), np.zeros(len(places), dtype=np.bool_), offsets)
+
+
+def carried_values(output: Output, values: list[Any], null: npt.NDArray[np.bool_] | None) -> Column:
+    """A column of carried values, None where NULL; times are floored to whole seconds."""
+    missing = np.zeros(len(values), dtype=np.bool_) if null is None else null
+    assert output.carrier is not None
+    dtype, filler = _CARRIED[output.carrier]
+    out = np.empty(len(values), dtype=dtype)
+    out[:] = values if null is None else [filler if value is None else value for value in values]
+    return Column(whole_seconds(out) if output.time else out, missing)
+
+
+_CARRIED: dict[Carrier, tuple[Any, Any]] = {
+    Carrier.FLOAT: (np.float64, 0.0),
+    Carrier.INT: (np.int64, 0),
+    Carrier.BOOL: (np.bool_, False),
+    Carrier.STRING: (object, ""),
+    Carrier.BYTES: (object, b""),
+    Carrier.TIME: (np.int64, 0),
+}
 
 
 def _take(output: Output, carried: AnyArray, places: IntArray) -> AnyArray:

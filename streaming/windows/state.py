@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,69 +11,95 @@ import numpy.typing as npt
 from decision.schema import Scalar
 from streaming.windows.codec_kernels import MAX_SLOT_BYTES, decode_table, encode_table
 from streaming.windows.errors import StateCorrupt
-from streaming.windows.plan import Carrier, SlotKind, WindowPlan
+from streaming.windows.plan import HEAD_WORDS, NEVER_US, Carrier, WindowPlan
 from streaming.windows.wire import Reader, put_bytes, put_scalar, put_signed, put_unsigned
 
 IntArray = npt.NDArray[np.int64]
 Record = tuple[int, str, Scalar]
 """A remembered row: event time in microseconds, event id, value."""
 
-NEVER_US = int(np.iinfo(np.int64).min)
-"""The time of what has not happened yet."""
 _ZERO = np.zeros(1, dtype=np.int64)
-_EMPTY: dict[int, int] = {
-    SlotKind.COUNT: 0,
-    SlotKind.SUM: 0,
-    SlotKind.MIN: int(np.iinfo(np.int64).max),
-    SlotKind.MAX: int(np.iinfo(np.int64).min),
-}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class TileState:
     """Tiles of one entity in one view; a function of the events seen and the logical time, not of their order.
 
     Attributes:
-        last_event_us: Latest event time applied; `NEVER_US` before the first.
-        expired_us: Latest hop boundary at which a tile left a window; `NEVER_US` before the first.
-        index: Tile numbers (event_us // hop), ascending; only tiles that hold an event and that a window covers.
-        tiles: Shape (tiles, slots).
-        totals: All-time accumulators.
+        words: Everything that is a number, side by side in one array, as an entity that is at rest takes little room
+            then: last event time, latest hop boundary at which a tile left a window (`NEVER_US` before the first),
+            number of tiles, tile numbers (event_us // hop, ascending; only tiles that hold an event and that a window
+            covers), all-time accumulators, and the slots of each tile. Never changed in place.
         firsts: Per tile, the first row of each column in `plan.firsts`; empty if there are none.
         refs: Remembered rows as `plan.references` lays them out.
     """
 
-    last_event_us: int
-    expired_us: int
-    index: IntArray
-    tiles: IntArray
-    totals: IntArray
-    firsts: tuple[tuple[Record | None, ...], ...]
-    refs: tuple[Record | None, ...]
+    __slots__ = ("firsts", "refs", "words")
+
+    def __init__(
+        self,
+        words: IntArray,
+        firsts: tuple[tuple[Record | None, ...], ...],
+        refs: tuple[Record | None, ...],
+    ) -> None:
+        self.words = words
+        self.firsts = firsts
+        self.refs = refs
 
     @classmethod
     def empty(cls, plan: WindowPlan) -> TileState:
         """The state before any event."""
-        return cls(
-            last_event_us=NEVER_US,
-            expired_us=NEVER_US,
-            index=np.empty(0, dtype=np.int64),
-            tiles=np.empty((0, len(plan.slots)), dtype=np.int64),
-            totals=np.array([_EMPTY[kind] for kind in plan.totals[:, 0].tolist()], dtype=np.int64),
-            firsts=(),
-            refs=(None,) * plan.reference_count,
-        )
+        return cls(plan.empty_words, (), (None,) * plan.reference_count)
+
+    @classmethod
+    def of(
+        cls,
+        times: tuple[int, int],
+        index: IntArray,
+        totals: IntArray,
+        tiles: IntArray,
+        firsts: tuple[tuple[Record | None, ...], ...],
+        refs: tuple[Record | None, ...],
+    ) -> TileState:
+        """Put a state together; `times` are those of the last event and the last expiry."""
+        head = np.array([*times, len(index)], dtype=np.int64)
+        return cls(np.concatenate((head, index, totals, tiles.reshape(-1))), firsts, refs)
+
+    @property
+    def last_event_us(self) -> int:
+        """Latest event time applied; `NEVER_US` before the first."""
+        return int(self.words[0])
+
+    @property
+    def expired_us(self) -> int:
+        """Latest hop boundary at which a tile left a window; `NEVER_US` before the first."""
+        return int(self.words[1])
+
+    @property
+    def index(self) -> IntArray:
+        """Tile numbers."""
+        return self.words[HEAD_WORDS : HEAD_WORDS + self.words[2]]
 
     @property
     def untouched(self) -> bool:
         """Whether no event was ever applied."""
         return self.last_event_us == NEVER_US
 
+    def totals(self, plan: WindowPlan) -> IntArray:
+        """All-time accumulators."""
+        start = HEAD_WORDS + int(self.words[2])
+        return self.words[start : start + len(plan.totals)]
+
+    def tiles(self, plan: WindowPlan) -> IntArray:
+        """Shape (tiles, slots)."""
+        count = int(self.words[2])
+        start = HEAD_WORDS + count + len(plan.totals)
+        return self.words[start:].reshape(count, len(plan.slots))
+
 
 CHUNK_BYTES = 2048
 """Largest chunk; only a single tile can be larger, by the ids and strings it holds."""
-_VERSION = 1
-_TOP_BITS = 10
+VERSION = 1
+TOP_BITS = 10
 """A chunk covers at most 2¹⁰ tiles, fewer where they do not fit."""
 _NO_RECORD, _NEW_ROW, _SAME_ROW = 0, 1, 2
 
@@ -86,12 +111,17 @@ def encode(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
     the next number; a range that does not fit a chunk is halved.
     """
     prefix = b"w:%b:" % plan.view.encode()
-    chunks = {prefix + b"h": _encode_head(plan, state)}
-    tops = (state.index >> _TOP_BITS).tolist()
+    chunks = {head_name(plan): encode_head(plan, state)}
+    tops = (state.index >> TOP_BITS).tolist()
     for top in sorted(set(tops)):
         first = bisect.bisect_left(tops, top)
-        _encode_range(plan, state, prefix, (_TOP_BITS, top), (first, bisect.bisect_right(tops, top)), chunks)
+        _encode_range(plan, state, prefix, (TOP_BITS, top), (first, bisect.bisect_right(tops, top)), chunks)
     return chunks
+
+
+def head_name(plan: WindowPlan) -> bytes:
+    """Name of the chunk that holds what is not of one tile."""
+    return b"w:%b:h" % plan.view.encode()
 
 
 def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
@@ -114,16 +144,14 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
             bits, number = (int(text) for text in name[len(prefix) :].split(b":"))
             parts.append(_decode_range(plan, data, number << bits))
     parts.sort(key=lambda part: int(part[0][0]))
-    return TileState(
-        last_event_us=last_us,
-        expired_us=expired_us,
-        index=np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64),
-        tiles=np.concatenate([part[1] for part in parts])
-        if parts
-        else np.empty((0, len(plan.slots)), np.int64),
-        totals=totals,
-        firsts=tuple(row for part in parts for row in part[2]),
-        refs=refs,
+    nothing = np.empty(0, dtype=np.int64)
+    return TileState.of(
+        (last_us, expired_us),
+        np.concatenate([part[0] for part in parts]) if parts else nothing,
+        totals,
+        np.concatenate([part[1] for part in parts]) if parts else nothing,
+        tuple(row for part in parts for row in part[2]),
+        refs,
     )
 
 
@@ -150,8 +178,10 @@ def _encode_range(
 
 def _encode_tiles(plan: WindowPlan, state: TileState, first: int, stop: int, base: int) -> bytes:
     buffer = np.empty((stop - first) * (1 + len(plan.slots)) * MAX_SLOT_BYTES, dtype=np.uint8)
-    length = encode_table(state.index, state.tiles, plan.slots, plan.slot_floats, first, stop, base, buffer)
-    out = bytearray((_VERSION,))
+    length = encode_table(
+        state.index, state.tiles(plan), plan.slots, plan.slot_floats, first, stop, base, buffer
+    )
+    out = bytearray((VERSION,))
     put_unsigned(out, stop - first)
     out += buffer[:length].tobytes()
     for row in state.firsts[first:stop]:
@@ -164,7 +194,7 @@ def _decode_range(
 ) -> tuple[IntArray, IntArray, list[tuple[Record | None, ...]]]:
     reader = _reader(data)
     size = reader.unsigned()
-    if not 0 < size <= 1 << _TOP_BITS:
+    if not 0 < size <= 1 << TOP_BITS:
         raise StateCorrupt(f"chunk of view {plan.view!r} claims {size} tiles")
     index = np.empty(size, dtype=np.int64)
     tiles = np.empty((size, len(plan.slots)), dtype=np.int64)
@@ -179,13 +209,14 @@ def _decode_range(
     return index, tiles, firsts
 
 
-def _encode_head(plan: WindowPlan, state: TileState) -> bytes:
-    out = bytearray((_VERSION,))
+def encode_head(plan: WindowPlan, state: TileState) -> bytes:
+    """The chunk that holds what is not of one tile."""
+    out = bytearray((VERSION,))
     out += plan.fingerprint
     for time_us in (state.last_event_us, state.expired_us):
         put_signed(out, time_us)
     buffer = np.empty((1 + len(plan.totals)) * MAX_SLOT_BYTES, dtype=np.uint8)
-    rows = state.totals.reshape(1, -1)
+    rows = state.totals(plan).reshape(1, -1)
     length = encode_table(_ZERO, rows, plan.totals, plan.total_floats, 0, 1, 0, buffer)
     out += buffer[:length].tobytes()
     _put_records(out, state.refs)
@@ -219,8 +250,8 @@ def _decode_head(plan: WindowPlan, data: bytes) -> tuple[int, int, IntArray, tup
 def _reader(data: bytes) -> Reader:
     reader = Reader(data)
     version = reader.take(1)[0]
-    if version != _VERSION:
-        raise StateCorrupt(f"chunk of version {version}, this program reads {_VERSION}")
+    if version != VERSION:
+        raise StateCorrupt(f"chunk of version {version}, this program reads {VERSION}")
     return reader
 
 

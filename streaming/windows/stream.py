@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from decision.schema import Value
 from streaming.windows.batch import Batch
+from streaming.windows.codec_kernels import load_states, store_states
 from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.windows.inputs import prepare
 from streaming.windows.kernels import apply_rows
-from streaming.windows.plan import Output, Read, WindowPlan
+from streaming.windows.plan import HEAD_WORDS, Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
-from streaming.windows.read import SECOND_US, number_column
+from streaming.windows.read import Column, carried_values, number_column
 from streaming.windows.state import Record, TileState
 
 IntArray = npt.NDArray[np.int64]
@@ -31,16 +32,46 @@ class Applied:
 
     Attributes:
         states: What to keep.
-        values: By feature. Times are microseconds of whole seconds, last-k are tuples, newest first, NULL is None.
+        columns: Values by feature.
         value_us: The later of the last event time and the last hop boundary at which a tile left a window
-            (`state.NEVER_US` for an entity that has seen no event).
+            (`plan.NEVER_US` for an entity that has seen no event).
         next_expiry_us: The next hop boundary at which a tile leaves a window, or `NO_EXPIRY`.
+        step: The numbers before and after.
     """
 
     states: list[TileState]
-    values: dict[str, list[Value]]
+    columns: dict[str, Column]
     value_us: IntArray
     next_expiry_us: IntArray
+    step: Step
+
+    @property
+    def values(self) -> dict[str, list[Value]]:
+        """By feature. Times are microseconds of whole seconds, last-k are tuples, newest first, NULL is None."""
+        return {name: column.to_list() for name, column in self.columns.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The states of a group side by side, before and after; entity `i` has the tiles `start[i]` to `stop[i]` now."""
+
+    old_start: IntArray
+    old_index: IntArray
+    old_tiles: IntArray
+    old_totals: IntArray
+    old_last_us: IntArray
+    old_expired_us: IntArray
+    index: IntArray
+    tiles: IntArray
+    firsts: IntArray
+    totals: IntArray
+    last_us: IntArray
+    expired_us: IntArray
+    start: IntArray
+    stop: IntArray
+    next_us: IntArray
+    out: IntArray
+    null: npt.NDArray[np.uint8]
 
 
 def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: int) -> Applied:
@@ -73,61 +104,50 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
     new_states = _states(plan, ranking, work)
     return Applied(
         states=new_states,
-        values={
-            output.feature: _feature(plan, number, ranking, work, new_states)
+        columns={
+            output.feature: _column(plan, number, ranking, work, new_states)
             for number, output in enumerate(plan.outputs)
         },
         value_us=np.maximum(work.last_us, work.expired_us),
         next_expiry_us=work.next_us,
+        step=work,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """The states of a group side by side, and room for the new ones; `start`, `stop`: the new tiles by entity."""
-
-    old_start: IntArray
-    old_index: IntArray
-    old_tiles: IntArray
-    totals: IntArray
-    last_us: IntArray
-    expired_us: IntArray
-    index: IntArray
-    tiles: IntArray
-    firsts: IntArray
-    start: IntArray
-    stop: IntArray
-    next_us: IntArray
-    out: IntArray
-    null: npt.NDArray[np.uint8]
-
-
-def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> _Work:
-    sizes = [len(state.index) for state in states]
-    room = sum(sizes) + row_count
-    old_start = np.zeros(len(states) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=old_start[1:])
-    start, stop, next_us = np.empty((3, len(states)), dtype=np.int64)
-    return _Work(
+def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> Step:
+    count, slot_count, total_count = len(states), len(plan.slots), len(plan.totals)
+    parts = [state.words for state in states]
+    words = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    word_start = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum([len(part) for part in parts], out=word_start[1:])
+    old_start = np.zeros(count + 1, dtype=np.int64)
+    np.cumsum(words[word_start[:-1] + 2], out=old_start[1:])
+    held = int(old_start[-1])
+    room = held + row_count
+    old_index = np.empty(held, dtype=np.int64)
+    old_tiles = np.empty((held, slot_count), dtype=np.int64)
+    totals = np.empty((count, total_count), dtype=np.int64)
+    last_us, expired_us, start, stop, next_us = np.empty((5, count), dtype=np.int64)
+    load_states(words, word_start, old_start, old_index, old_tiles, totals, last_us, expired_us)
+    return Step(
         old_start=old_start,
-        old_index=_join([state.index for state in states]),
-        old_tiles=_join([state.tiles for state in states], len(plan.slots)),
-        totals=_join([state.totals[None] for state in states], len(plan.totals)),
-        last_us=np.array([state.last_event_us for state in states], dtype=np.int64),
-        expired_us=np.array([state.expired_us for state in states], dtype=np.int64),
+        old_index=old_index,
+        old_tiles=old_tiles,
+        old_totals=totals.copy(),
+        old_last_us=last_us.copy(),
+        old_expired_us=expired_us.copy(),
         index=np.empty(room, dtype=np.int64),
-        tiles=np.empty((room, len(plan.slots)), dtype=np.int64),
+        tiles=np.empty((room, slot_count), dtype=np.int64),
         firsts=np.empty((room, len(plan.firsts)), dtype=np.int64),
+        totals=totals,
+        last_us=last_us,
+        expired_us=expired_us,
         start=start,
         stop=stop,
         next_us=next_us,
-        out=np.empty((len(states), plan.output_width), dtype=np.int64),
-        null=np.empty((len(states), plan.output_width), dtype=np.uint8),
+        out=np.empty((count, plan.output_width), dtype=np.int64),
+        null=np.empty((count, plan.output_width), dtype=np.uint8),
     )
-
-
-def _join(arrays: list[IntArray], *width: int) -> IntArray:
-    return np.concatenate(arrays) if arrays else np.empty((0, *width), dtype=np.int64)
 
 
 def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
@@ -148,28 +168,30 @@ def _check(batch: Batch, group_count: int, now_us: int) -> None:
         )
 
 
-def _states(plan: WindowPlan, ranking: Ranking, work: _Work) -> list[TileState]:
-    refs = _refs(plan, ranking)
-    columns = (work.last_us, work.expired_us, work.start, work.stop)
+def _states(plan: WindowPlan, ranking: Ranking, step: Step) -> list[TileState]:
+    sizes = HEAD_WORDS + len(plan.totals) + (step.stop - step.start) * (1 + len(plan.slots))
+    word_start = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=word_start[1:])
+    words = np.empty(int(word_start[-1]), dtype=np.int64)
+    store_states(
+        step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us, step.stop, words, word_start
+    )  # fmt: skip
+    # copies, so that a small state does not hold a large batch in memory
+    pieces = [words[first:stop].copy() for first, stop in itertools.pairwise(word_start.tolist())]
+    refs = _refs(plan, ranking, len(pieces))
+    if not plan.firsts:
+        return [TileState(piece, (), held) for piece, held in zip(pieces, refs, strict=True)]
+    spans = zip(step.start.tolist(), step.stop.tolist(), strict=True)
     return [
-        TileState(
-            last_event_us=last_us,
-            expired_us=expired_us,
-            # copies, so that a small state does not hold a large batch in memory
-            index=work.index[start:stop].copy(),
-            tiles=work.tiles[start:stop].copy(),
-            totals=work.totals[number].copy(),
-            firsts=_firsts(plan, ranking, work.firsts[start:stop]),
-            refs=refs[number],
-        )
-        for number, (last_us, expired_us, start, stop) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True)
-        )
+        TileState(piece, _firsts(plan, ranking, step.firsts[first:stop]), held)
+        for piece, held, (first, stop) in zip(pieces, refs, spans, strict=True)
     ]
 
 
-def _refs(plan: WindowPlan, ranking: Ranking) -> list[tuple[Record | None, ...]]:
+def _refs(plan: WindowPlan, ranking: Ranking, count: int) -> list[tuple[Record | None, ...]]:
     keys = plan.reference_keys
+    if not keys:
+        return [()] * count
     return [
         tuple(None if rank < 0 else ranking.record(key, rank) for key, rank in zip(keys, row, strict=True))
         for row in ranking.refs.tolist()
@@ -188,38 +210,35 @@ def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple
     return tuple(held)
 
 
-def _feature(
-    plan: WindowPlan, number: int, ranking: Ranking, work: _Work, states: Sequence[TileState]
-) -> list[Value]:
+def _column(
+    plan: WindowPlan, number: int, ranking: Ranking, step: Step, states: Sequence[TileState]
+) -> Column:
     output = plan.outputs[number]
+    if output.carrier is None:
+        return number_column(output, step.out, step.null)
     slot = int(plan.reads[number, 1])
-    match output.read:
-        case Read.REFS:
-            return _remembered(output, slot, work, states)
-        case Read.FIRST:
-            key = plan.firsts[slot]
-            found = zip(
-                work.out[:, output.offset].tolist(), work.null[:, output.offset].tolist(), strict=True
-            )
-            return [None if gone else _value(output, ranking.record(key, rank)) for rank, gone in found]
-        case _:
-            return number_column(output, work.out, work.null).to_list()
-
-
-def _remembered(output: Output, slot: int, work: _Work, states: Sequence[TileState]) -> list[Value]:
-    """Values of first, last or last_k: the window shows the newest of what the entity remembers."""
-    shown = (work.null[:, output.offset : output.offset + output.width] == 0).sum(axis=1).tolist()
-    if output.listed:
-        return [
-            tuple(_value(output, record) for record in state.refs[slot : slot + count])
-            for state, count in zip(states, shown, strict=True)
+    null = step.null[:, output.offset : output.offset + output.width] != 0
+    if output.read == Read.FIRST:
+        key = plan.firsts[slot]
+        ranks = step.out[:, output.offset].tolist()
+        found = [
+            None if gone else ranking.record(key, rank)[2]
+            for rank, gone in zip(ranks, null[:, 0].tolist(), strict=True)
         ]
-    return [
-        _value(output, state.refs[slot]) if count else None
-        for state, count in zip(states, shown, strict=True)
+        return carried_values(output, found, null[:, 0])
+    # the window shows the newest of what the entity remembers
+    shown = (~null).sum(axis=1)
+    records = [
+        record
+        for state, count in zip(states, shown.tolist(), strict=True)
+        for record in state.refs[slot : slot + count]
     ]
-
-
-def _value(output: Output, record: Record | None) -> Any:
-    assert record is not None
-    return record[2] // SECOND_US * SECOND_US if output.time else record[2]  # type: ignore[operator]
+    items = [record[2] for record in records if record is not None]
+    if output.listed:
+        offsets = np.zeros(len(shown) + 1, dtype=np.int32)
+        np.cumsum(shown, out=offsets[1:])
+        return Column(
+            carried_values(output, items, None).values, np.zeros(len(shown), dtype=np.bool_), offsets
+        )
+    rest = iter(items)
+    return carried_values(output, [next(rest) if count else None for count in shown.tolist()], shown == 0)

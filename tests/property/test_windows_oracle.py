@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from decision.schema import Aggregation, Feature, Scalar, Value, ValueType, View
 from streaming.windows.batch import Batch
-from streaming.windows.plan import WindowPlan
-from streaming.windows.state import CHUNK_BYTES, NEVER_US, TileState, decode, encode
+from streaming.windows.plan import NEVER_US, WindowPlan
+from streaming.windows.state import CHUNK_BYTES, TileState, decode, encode
 from streaming.windows.stream import NO_EXPIRY, Applied, apply
 from streaming.windows.sweep import Sweep, sweep, sweep_chunks
 from tests.oracle.windows import Event, change_times, feature_values, next_expiry, value_time
