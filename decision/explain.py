@@ -15,6 +15,7 @@ from decision.policy import Exclude, Pin, Show
 from decision.record import Decision, RankedOffer, Request
 from decision.validate import check_request
 from decision.weigh import Weighing, weigh
+from decision.whynot.nearest import Case, Nearest, nearest_change
 from decision.words import failures
 
 
@@ -41,11 +42,17 @@ class Obstacle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhyNot:
-    """Why an offer is not in an answer: all obstacles on the first level that stops it, none where it is shown."""
+    """Why an offer is not in an answer.
+
+    Attributes:
+        obstacles: All of them on the first level that stops it; none where it is shown.
+        nearest: The smallest change that would make it eligible; None where it is.
+    """
 
     offer: str
     shown: bool
     obstacles: tuple[Obstacle, ...]
+    nearest: Nearest | None = None
 
 
 def why_not(
@@ -58,7 +65,7 @@ def why_not(
     seed: int = 0,
     skip_scoring: bool = False,
 ) -> WhyNot:
-    """Find out by deciding again what kept an offer out.
+    """Find out by deciding again what kept an offer out, and what would have let it in.
 
     Args:
         bundle: As the decision's.
@@ -80,7 +87,26 @@ def why_not(
     weighing = weigh(request, frame, plan, now_us=now_us, seed=seed, skip_scoring=skip_scoring)
     shown = offer in weighing.ranking.order[: request.limit]
     obstacles = () if shown else tuple(_obstacles(weighing, offer, request.limit, now_us))
-    return WhyNot(offer=offer, shown=shown, obstacles=obstacles)
+    case = Case(
+        bundle=bundle,
+        plan=plan,
+        request=request,
+        frame=frame,
+        now_us=now_us,
+        seed=seed,
+        skip_scoring=skip_scoring,
+    )
+    return WhyNot(offer=offer, shown=shown, obstacles=obstacles, nearest=_nearest(case, weighing, offer))
+
+
+def _nearest(case: Case, weighing: Weighing, offer: str) -> Nearest | None:
+    standing = weighing.assessment.standings.get(offer)
+    if standing is None:
+        return Nearest(exact=True, note="none found: no change of inputs brings it into this placement")
+    if standing.eligible:
+        return None
+    row = weighing.rows.candidate(offer)
+    return nearest_change(case, offer, requested=standing.requested, row=row)
 
 
 def _obstacles(weighing: Weighing, offer: str, limit: int, now_us: int) -> Iterator[Obstacle]:

@@ -180,6 +180,7 @@ class Placement:
         max_per_tag: At most this many offers of a tag in one answer, by tag.
         fallback: Offers shown when nothing is left, in this order.
         minimum_score: Candidates that score below it are dropped.
+        changeable: Canonical names of the context and features that a why-not answer may change.
     """
 
     name: str
@@ -191,6 +192,7 @@ class Placement:
     fallback: tuple[str, ...] = ()
     explore: Explore = Explore()
     minimum_score: float | None = None
+    changeable: tuple[str, ...] = ()
     span: Span
 
 

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, assert_never
 
+from decision.lang.format import format_expr, format_literal, format_string
+from decision.lang.instants import format_instant
 from decision.lang.interpreter import evaluate
-from decision.lang.syntax import (
-    And,
-    Arithmetic,
-    Call,
-    Case,
-    Compare,
-    DatePart,
-    Expr,
-    In,
-    IsNull,
-    Like,
-    Literal,
-    Negate,
-    Not,
-    Now,
-    Or,
-    Ref,
-    ToFloat,
-    references,
-)
-from decision.schema import Value
+from decision.lang.syntax import And, Expr, Ref, walk
+from decision.lang.types import ELEMENTS
+from decision.policy import Action, Boost, Exclude, Include, Pin, Selector, Show, TagDecision
+from decision.schema import DType, Value
 
 _MOST: Final = 5
 """Most list items and values that a sentence spells out."""
+_TEXT_MAX: Final = 300
+"""Most characters of a condition's text."""
 
 
 def failures(condition: Expr, row: Mapping[str, Value], now_us: int) -> tuple[str, ...]:
@@ -53,68 +40,46 @@ def truth(value: Value) -> str:
 
 
 def spell(expr: Expr) -> str:
-    """The text of a tree; not always the text it was parsed from, but of the same meaning."""
-    match expr:
-        case Literal():
-            return _literal(expr.value)
-        case Ref():
-            return expr.name
-        case Now():
-            return "now()"
-        case And():
-            return " AND ".join(map(_inner, expr.operands))
-        case Or():
-            return " OR ".join(map(_inner, expr.operands))
-        case Compare() | Arithmetic():
-            return f"{_inner(expr.left)} {expr.op} {_inner(expr.right)}"
-        case Call():
-            return f"{expr.function}({', '.join(map(spell, expr.args))})"
-        case Case():
-            return _case(expr)
+    """The text of a tree, cut where it is long; not always the text it was parsed from, but of the same meaning."""
+    text = format_expr(expr)
+    return text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]}…"
+
+
+def spell_value(value: Value, dtype: DType) -> str:
+    """A value as a condition would write it, with an instant as a clock shows it."""
+    if isinstance(value, tuple):
+        element = ELEMENTS.get(dtype, dtype)
+        items = [spell_value(item, element) for item in value[:_MOST]]
+        return f"[{', '.join(items)}{', …' if len(value) > _MOST else ''}]"
+    if dtype is DType.TIMESTAMP and isinstance(value, int):
+        return format_instant(value) or f"{value} µs"
+    return format_literal(value, dtype)
+
+
+def spell_action(action: Action) -> str:
+    """An action as a policy would write it."""
+    match action:
+        case Show(offer=name):
+            return f"show({format_string(name)})"
+        case Pin(offer=name, position=position):
+            return f"pin({format_string(name)}, {position})"
+        case TagDecision(name=name):
+            return f"tag({format_string(name)})"
+        case Boost(selector=selector, factor=factor):
+            arguments = (*_selected(selector), f"{factor:g}")
+            return f"{'boost' if factor >= 1 else 'bury'}({', '.join(arguments)})"
+        case Include(selector=selector):
+            return f"include({', '.join(_selected(selector))})"
+        case Exclude(selector=selector):
+            return f"exclude({', '.join(_selected(selector))})"
         case _:
-            return _unary(expr)
+            assert_never(action)
 
 
-def _unary(expr: Not | In | Like | IsNull | Negate | ToFloat | DatePart) -> str:
-    operand = _inner(expr.operand)
-    match expr:
-        case Not():
-            return f"NOT {operand}"
-        case In():
-            items = [spell(item) for item in expr.items]
-            return f"{operand} IN ({', '.join(items[:_MOST])}{', …' if len(items) > _MOST else ''})"
-        case Like():
-            return f"{operand} LIKE {_literal(expr.pattern)}"
-        case IsNull():
-            return f"{operand} IS NULL"
-        case Negate():
-            return f"-{operand}"
-        case ToFloat():
-            return operand
-        case DatePart():
-            return f"{expr.part}({operand}, {_literal(expr.zone.name)})"
-
-
-def _case(expr: Case) -> str:
-    branches = " ".join(f"WHEN {spell(condition)} THEN {spell(value)}" for condition, value in expr.branches)
-    return f"CASE {branches} ELSE {spell(expr.default)} END"
-
-
-def _inner(expr: Expr) -> str:
-    text = spell(expr)
-    return (
-        f"({text})" if isinstance(expr, And | Or | Not | Compare | Arithmetic | In | Like | IsNull) else text
-    )
-
-
-def _literal(value: Value) -> str:
-    match value:
-        case None | bool():
-            return truth(value)
-        case str():
-            return f'"{value}"'
-        case _:
-            return str(value)
+def _selected(selector: Selector) -> tuple[str, ...]:
+    if selector.tag is not None:
+        return (f"tag {format_string(selector.tag)}",)
+    return () if selector.offer is None else (format_string(selector.offer),)
 
 
 def _conjuncts(condition: Expr) -> Iterator[Expr]:
@@ -126,5 +91,6 @@ def _conjuncts(condition: Expr) -> Iterator[Expr]:
 
 
 def _where(part: Expr, row: Mapping[str, Value]) -> str:
-    names = sorted(references(part))[:_MOST]
-    return f" ({', '.join(f'{name} is {_literal(row.get(name))}' for name in names)})" if names else ""
+    types = dict(sorted((node.name, node.dtype) for node in walk(part) if isinstance(node, Ref)))
+    texts = [f"{name} is {spell_value(row.get(name), dtype)}" for name, dtype in types.items()]
+    return f" ({', '.join(texts[:_MOST])})" if texts else ""

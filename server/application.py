@@ -9,6 +9,7 @@ from server.bundles import BundleKeeper
 from server.clock import Clock
 from server.config import Settings
 from server.decision_log import DecisionLog
+from server.explainer import Explainer
 from server.feast.answering import OnlineFeatures
 from server.feast.grpc_handlers import FeastHandlers
 from server.feast.http_routes import FeastRoutes
@@ -40,6 +41,7 @@ class Application:
         changes: The log of segment changes.
         partitions: How far the log is applied.
         announce: Tells materializers the version of a policy that took over.
+        explainer: Puts decisions into words.
         feast: What serves Feast's own API.
     """
 
@@ -54,6 +56,7 @@ class Application:
     announce: Announce
     decision_log: DecisionLog
     metrics: Metrics
+    explainer: Explainer
     feast: FeastParts
 
 
@@ -98,7 +101,9 @@ def build_services(app: Application) -> Services:
         app.feast.transformer,
         app.settings.feast.answers,
     )
-    decision = DecisionService(bundles, app.reader, app.clock, app.decision_log, limits, metrics)
+    decision = DecisionService(
+        bundles, app.reader, app.clock, app.decision_log, limits, metrics, app.explainer
+    )
     return Services(
         decision=decision,
         features=FeatureService(bundles, app.reader, app.clock, limits),

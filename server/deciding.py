@@ -28,8 +28,6 @@ def run_engine(
     request: Request, frame: Frame, bundle: Bundle, now_us: int, seed: int, degraded: tuple[Degradation, ...]
 ) -> Decision:
     """Decide, going without what `degraded` says."""
-    skipped = {item.name for item in degraded if item.kind is DegradationKind.SCORING_SKIPPED}
-    model = bundle.placement(request.placement).placement.model
     return decide(
         request,
         frame,
@@ -37,9 +35,18 @@ def run_engine(
         now_us=now_us,
         seed=seed,
         degraded=degraded,
-        skip_scoring=model in skipped,
-        attributions=ATTRIBUTIONS not in skipped,
+        skip_scoring=skips_scoring(bundle.placement(request.placement), degraded),
+        attributions=ATTRIBUTIONS not in _names_skipped(degraded),
     )
+
+
+def skips_scoring(plan: PlacementPlan, degraded: tuple[Degradation, ...]) -> bool:
+    """Whether the model was left out for want of time."""
+    return plan.placement.model in _names_skipped(degraded)
+
+
+def _names_skipped(degraded: tuple[Degradation, ...]) -> set[str]:
+    return {item.name for item in degraded if item.kind is DegradationKind.SCORING_SKIPPED}
 
 
 def loaded_model(plan: PlacementPlan) -> str:

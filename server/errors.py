@@ -150,7 +150,15 @@ class UnknownResourceError(RequestError):
     """The request names a placement, view, feature or feature service that the repo does not define."""
 
     reasons = frozenset(
-        {"UNKNOWN_PLACEMENT", "UNKNOWN_FEATURE", "UNKNOWN_FEATURE_SERVICE", "UNKNOWN_SEGMENT", "UNKNOWN_VIEW"}
+        {
+            "UNKNOWN_PLACEMENT",
+            "UNKNOWN_FEATURE",
+            "UNKNOWN_FEATURE_SERVICE",
+            "UNKNOWN_SEGMENT",
+            "UNKNOWN_VIEW",
+            "UNKNOWN_DECISION",
+            "BUNDLE_NOT_KEPT",
+        }
     )
 
     def __init__(self, reason: str, message: str, resource_type: str, resource_name: str) -> None:
@@ -173,7 +181,14 @@ class ConditionError(RequestError):
     """The server is not in the state that the request needs."""
 
     reasons = frozenset(
-        {"CLOCK_NOT_VIRTUAL", "RELOAD_REFUSED", "VIEW_NOT_SERVING", "VIEW_NOT_WRITABLE", "ON_DEMAND_FAILED"}
+        {
+            "CLOCK_NOT_VIRTUAL",
+            "RELOAD_REFUSED",
+            "ENGINE_MISMATCH",
+            "VIEW_NOT_SERVING",
+            "VIEW_NOT_WRITABLE",
+            "ON_DEMAND_FAILED",
+        }
     )
 
 

@@ -94,6 +94,7 @@ async def serve(
         await app.feast.refresher.close()
         await server.stop(settings.deadlines.shutdown_grace_s)
     app.feast.transformer.close()
+    app.explainer.close()
     await app.decision_log.close()
 
 

@@ -48,12 +48,7 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
     Raises:
         ReplayError: Another version of the engine decided, or the bundle is another.
     """
-    if record.engine_version != ENGINE_VERSION:
-        raise ReplayError(
-            f"engine {record.engine_version} decided, this is {ENGINE_VERSION}: use that release"
-        )
-    if record.bundle_version != bundle.version:
-        raise ReplayError(f"bundle {record.bundle_version} decided, this is {bundle.version}")
+    check_replayable(record, bundle)
     plan = bundle.placement(record.request.placement)
     request = request_from_proto(record.request, plan)
     frame = frame_from_record(record, bundle.catalog)
@@ -72,3 +67,17 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
         verdicts=decision.verdicts,
     )
     return record_to_proto(decided, bundle.catalog)
+
+
+def check_replayable(record: decision_pb2.DecisionRecord, bundle: Bundle) -> None:
+    """Whether this program and bundle give a record's conditions and values their meaning.
+
+    Raises:
+        ReplayError: Another version of the engine decided, or the bundle is another.
+    """
+    if record.engine_version != ENGINE_VERSION:
+        raise ReplayError(
+            f"engine {record.engine_version} decided, this is {ENGINE_VERSION}: use that release"
+        )
+    if record.bundle_version != bundle.version:
+        raise ReplayError(f"bundle {record.bundle_version} decided, this is {bundle.version}")

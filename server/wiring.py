@@ -21,6 +21,7 @@ from server.bundles import BundleKeeper
 from server.clock import Clock, SystemClock, VirtualClock
 from server.config import ClockKind, FeastSource, Settings
 from server.decision_log import DecisionLog
+from server.explainer import Explainer
 from server.feast.offline import OfflineLog
 from server.feast.on_demand import Transformer
 from server.feast.refresh import DefinitionsKeeper, Refresher
@@ -93,6 +94,7 @@ async def build_application(
         announce=announce,
         decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
         metrics=metrics,
+        explainer=Explainer(bundles, settings.decisions_dir, settings.bundles_dir, settings.models_dir),
         feast=_feast(settings, repo, client, clock, bundles, announce, metrics),
     )
 

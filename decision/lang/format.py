@@ -28,7 +28,7 @@ from decision.lang.syntax import (
     ToFloat,
 )
 from decision.lang.tokens import RESERVED
-from decision.schema import DType
+from decision.schema import DType, Value
 
 OR, AND, NOT, COMPARE, SUM, PRODUCT, UNARY, ATOM = range(8)
 """How tightly a form binds; an operand that binds less tightly than its place asks for gets parentheses."""
@@ -101,6 +101,11 @@ def format_name(name: str) -> str:
 def format_string(text: str) -> str:
     """A string in double quotes."""
     return '"' + text.replace('"', '""') + '"'
+
+
+def format_literal(value: Value, dtype: DType) -> str:
+    """A constant of a scalar type."""
+    return _literal(Literal(value=value, dtype=dtype))[0]
 
 
 def _literal(expr: Literal) -> tuple[str, int]:

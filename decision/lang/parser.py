@@ -297,6 +297,9 @@ class _Builder(Transformer[Token, object]):
     def fallback(self, parts: Children) -> Clause:
         return _clause(parts, [_word(name) for name in parts[1:]])
 
+    def changeable(self, parts: Children) -> Clause:
+        return _clause(parts, parts[1:])
+
     def offer(self, parts: Children) -> OfferDecl:
         return OfferDecl(_word(parts[1]), parts[2] or (), tuple(parts[3:]))
 

@@ -1,14 +1,16 @@
-"""Placements: declared context, candidates, model, limits, exploration and fallback."""
+"""Placements: declared context, candidates, model, limits, exploration, fallback and changeable inputs."""
 
 from __future__ import annotations
 
 from typing import Final, cast
 
 from decision.lang.findings import Code, nearest
-from decision.lang.names import CUSTOMER
+from decision.lang.names import CUSTOMER, Scope
 from decision.lang.offers import check_repeats
 from decision.lang.report import Place
-from decision.lang.tree import Clause, Constant, PlacementDecl, Target, Word
+from decision.lang.syntax import Ref
+from decision.lang.tree import Clause, Constant, Path, PlacementDecl, Target, Word
+from decision.lang.types import ELEMENTS
 from decision.lang.world import Located, World
 from decision.policy import Exploration, Explore, Placement, Selector
 from decision.schema import DType
@@ -63,6 +65,7 @@ def build_placement(world: World, placement: Located[PlacementDecl]) -> Placemen
         fallback=_fallback(world, place, parts.get("fallback")),
         explore=_explore(world, place, parts.get("explore")),
         minimum_score=_minimum(parts.get("minimum")),
+        changeable=_changeable(world, placement, parts.get("changeable")),
         span=placement.span,
     )
 
@@ -142,3 +145,35 @@ def _explore(world: World, place: Place, clause: Clause | None) -> Explore:
         top_k=whole_number(world, place, top_k, LIMIT_MAX, "top"),
         parameter=value,
     )
+
+
+def _changeable(world: World, placement: Located[PlacementDecl], clause: Clause | None) -> tuple[str, ...]:
+    """Canonical names of the inputs that a why-not answer may change."""
+    scope = Scope(
+        catalog=world.catalog,
+        views_of=world.views_of,
+        context=world.contexts[placement.name],
+        attributes=world.attributes,
+    )
+    names: dict[str, None] = {}
+    for path in cast("tuple[Path, ...]", () if clause is None else clause.parts):
+        span = placement.place.span(path.at)
+        ref = scope.resolve(path.parts, span, world.report)
+        if ref is None:
+            continue
+        problem = _unchangeable(ref)
+        if problem:
+            world.report.add(Code.BAD_ARGUMENT, f"{ref.name} {problem}", span, "leave it out")
+        if ref.name in names:
+            world.report.add(Code.DUPLICATE_NAME, f"{ref.name} is given twice", span, "keep one")
+        names[ref.name] = None
+    return tuple(names)
+
+
+def _unchangeable(ref: Ref) -> str:
+    """Why an input cannot be changed, or empty."""
+    if ref.name == f"context.{CUSTOMER}":
+        return "says who asks and cannot change"
+    if ref.name.startswith("offer."):
+        return "is written in this policy and is no input"
+    return "is a list, which is compared with no constant" if ref.dtype in ELEMENTS else ""

@@ -119,12 +119,20 @@ class Program:
         """What the bits of `verdicts` stand for, see `decision.program.verdicts`."""
         return listing(self.expressions)
 
+    @cached_property
+    def listing_places(self) -> Mapping[Expr, int]:
+        """Place of every comparison in `listing`."""
+        first = len(self.expressions)
+        return {part: place for place, part in enumerate(self.listing[first:], first)}
+
     def verdicts(self, truths: NDArray[np.uint8]) -> Bits:
         """The truths of an evaluation as bits to keep, a row for a row.
 
         Args:
             truths: `Results.truths` of `run` or `evaluate`.
         """
+        if not truths.size:
+            return Bits(count=len(self.listing))
         registers, flipped = self._listed
         listed = truths[registers].T
         return Bits.pack(np.where(flipped, opcodes.TRUE - listed, listed))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.commands.options import AsJson, DataDir
-from server.commands.output import fail, reports_errors, say, say_json
+from server.commands.output import fail, hint, reports_errors, say, say_json
 
 if TYPE_CHECKING:
     from server.config import Settings
@@ -23,20 +23,60 @@ def register(app: typer.Typer) -> None:
 
 
 @reports_errors
-def explain(decision_id: Id, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Say what a logged decision was made of: request, values, reasons, answer.
+def explain(
+    decision_id: Id,
+    why_not: Annotated[
+        list[str] | None,
+        typer.Option("--why-not", help="An offer: say why it is not in the answer; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a logged decision was made of: request, values, rules and their comparisons, reasons, answer.
 
-    Example: `waypost explain 01935c2e-…`
+    `--why-not` adds what kept an offer out and the smallest change of the placement's changeable inputs that would
+    have made it eligible.
+
+    Example: `waypost explain 01935c2e-… --why-not premium_electronics`
     """
     from server.commands.as_json import message_json
-    from server.commands.explanation import record_text
+    from server.commands.explanation import explanation_text, record_text
     from server.config import load_settings
+    from server.errors import ServerError
+    from waypost.decision.v1 import decision_pb2
 
-    record = _find(load_settings(data_dir=data_dir), decision_id)
+    settings = load_settings(data_dir=data_dir)
+    record = _find(settings, decision_id)
+    try:
+        answer = _explained(settings, record, why_not or [])
+    except ServerError as error:
+        if why_not:
+            raise
+        hint(f"its conditions cannot be told: {error}")
+        answer = decision_pb2.ExplainResponse()
     if as_json:
-        say_json(message_json(record))
+        explanation = message_json(answer)
+        explanation.pop("decision", None)
+        say_json({**message_json(record), **explanation})
     else:
-        say(record_text(record))
+        say(f"{record_text(record)}\n\n{explanation_text(answer)}".rstrip())
+
+
+def _explained(
+    settings: Settings, record: decision_pb2.DecisionRecord, offers: list[str]
+) -> decision_pb2.ExplainResponse:
+    """The record in words, by the bundle of then."""
+    from decision.errors import RequestError
+    from server.bundles import kept_bundle
+    from server.explaining import explain_record
+
+    bundle = kept_bundle(
+        settings.bundles_dir, settings.models_dir, record.bundle_version, record.model_version
+    )
+    try:
+        return explain_record(record, bundle, offers)
+    except RequestError as error:
+        raise fail(str(error)) from error
 
 
 @reports_errors

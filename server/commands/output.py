@@ -50,6 +50,11 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     console.print(grid)
 
 
+def hint(message: str) -> None:
+    """Say something beside the answer, where it does not get into the way of machines."""
+    errors.print(message, markup=False, highlight=False, soft_wrap=True, style="yellow")
+
+
 def fail(message: str, code: int = REFUSED) -> typer.Exit:
     """Say what went wrong; raise what this returns."""
     errors.print(message, markup=False, highlight=False, soft_wrap=True, style="red")

@@ -21,9 +21,16 @@ from server.bundles import BundleKeeper, Serving
 from server.clock import Clock
 from server.config import Deadlines, Limits
 from server.deciding import left_out, loaded_model, run_engine
-from server.decision_codec import CUSTOMER_ROW, Decided, request_from_proto, response_to_proto
+from server.decision_codec import (
+    CUSTOMER_ROW,
+    Decided,
+    record_to_proto,
+    request_from_proto,
+    response_to_proto,
+)
 from server.decision_log import DecisionLog
 from server.errors import InvalidRequestError
+from server.explainer import Explainer, check_offers
 from server.metrics import Metrics
 from server.status import from_engine
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
@@ -44,6 +51,7 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         decision_log: Where records go.
         limits: Bounds of a request.
         metrics: Times, degradations and ages.
+        explainer: Puts decisions into words.
 
     Attributes:
         count: Decisions made.
@@ -57,7 +65,9 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         decision_log: DecisionLog,
         limits: Limits,
         metrics: Metrics,
+        explainer: Explainer,
     ) -> None:
+        self._explainer = explainer
         self._bundles = bundles
         self._reader = reader
         self._clock = clock
@@ -72,15 +82,39 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         context: Any,  # noqa: ARG002 - gRPC's signature
     ) -> decision_pb2.DecideResponse:
         """Rank the offers of a placement for a customer."""
-        self._check(request)
         serving = self._bundles.current
-        try:
-            decided = await self._decide(request, serving, CURRENT.get())
-        except engine_errors.RequestError as error:
-            raise from_engine(error, request.placement) from error
+        decided = await self._answer(request, serving, CURRENT.get())
         self._decision_log.append(decided, serving.bundle.catalog)
         self._observe(decided)
         return decided.response
+
+    async def Explain(  # noqa: N802 - the name in the proto
+        self,
+        request: decision_pb2.ExplainRequest,
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> decision_pb2.ExplainResponse:
+        """Put a decision of the log, or one made for this, into words."""
+        budget = CURRENT.get()
+        check_offers(request.why_not, self._limits.max_text_bytes)
+        match request.WhichOneof("subject"):
+            case "request":
+                serving = self._bundles.current
+                decided = await self._answer(request.request, serving, budget)
+                record = record_to_proto(decided, serving.bundle.catalog)
+                return await self._explainer.decided(record, serving.bundle, request.why_not, budget)
+            case "decision_id" if request.decision_id:
+                return await self._explainer.logged(request.decision_id, request.why_not, budget)
+            case _:
+                description = "is required: send the id of a decision, or a request to decide"
+                raise InvalidRequestError.of("REQUIRED_FIELD_MISSING", "decision_id", description)
+
+    async def _answer(self, request: decision_pb2.DecideRequest, serving: Serving, budget: Budget) -> Decided:
+        """Check a request and decide, or say what is wrong with it."""
+        self._check(request)
+        try:
+            return await self._decide(request, serving, budget)
+        except engine_errors.RequestError as error:
+            raise from_engine(error, request.placement) from error
 
     async def warm_up(self) -> None:
         """Decide once at every placement, unlogged, so that the first customer does not pay for it."""

@@ -115,6 +115,78 @@ DEGRADATION_KIND_FALLBACK: DegradationKind.ValueType  # 7
 """The placement's fallback answered."""
 Global___DegradationKind: _TypeAlias = DegradationKind  # noqa: Y015
 
+class _Truth:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TruthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Truth.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUTH_UNSPECIFIED: _Truth.ValueType  # 0
+    """Never sent."""
+    TRUTH_TRUE: _Truth.ValueType  # 1
+    """TRUE."""
+    TRUTH_FALSE: _Truth.ValueType  # 2
+    """FALSE."""
+    TRUTH_NULL: _Truth.ValueType  # 3
+    """NULL: something that was read is missing."""
+
+class Truth(_Truth, metaclass=_TruthEnumTypeWrapper):
+    """Truth is a truth value of SQL."""
+
+TRUTH_UNSPECIFIED: Truth.ValueType  # 0
+"""Never sent."""
+TRUTH_TRUE: Truth.ValueType  # 1
+"""TRUE."""
+TRUTH_FALSE: Truth.ValueType  # 2
+"""FALSE."""
+TRUTH_NULL: Truth.ValueType  # 3
+"""NULL: something that was read is missing."""
+Global___Truth: _TypeAlias = Truth  # noqa: Y015
+
+class _ObstacleKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ObstacleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObstacleKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OBSTACLE_KIND_UNSPECIFIED: _ObstacleKind.ValueType  # 0
+    """Never sent."""
+    OBSTACLE_KIND_NOT_A_CANDIDATE: _ObstacleKind.ValueType  # 1
+    """It does not compete: neither the placement nor a rule that held names it."""
+    OBSTACLE_KIND_EXCLUDED: _ObstacleKind.ValueType  # 2
+    """A rule excluded it."""
+    OBSTACLE_KIND_CONDITION: _ObstacleKind.ValueType  # 3
+    """Its own condition is not TRUE."""
+    OBSTACLE_KIND_CAP: _ObstacleKind.ValueType  # 4
+    """A cap is reached."""
+    OBSTACLE_KIND_TAG_LIMIT: _ObstacleKind.ValueType  # 5
+    """Enough better offers of one of its tags are shown."""
+    OBSTACLE_KIND_MINIMUM_SCORE: _ObstacleKind.ValueType  # 6
+    """Its score is below the placement's minimum."""
+    OBSTACLE_KIND_OUTRANKED: _ObstacleKind.ValueType  # 7
+    """Better offers took all places."""
+
+class ObstacleKind(_ObstacleKind, metaclass=_ObstacleKindEnumTypeWrapper):
+    """ObstacleKind is the kind of an obstacle, in the order in which they are checked."""
+
+OBSTACLE_KIND_UNSPECIFIED: ObstacleKind.ValueType  # 0
+"""Never sent."""
+OBSTACLE_KIND_NOT_A_CANDIDATE: ObstacleKind.ValueType  # 1
+"""It does not compete: neither the placement nor a rule that held names it."""
+OBSTACLE_KIND_EXCLUDED: ObstacleKind.ValueType  # 2
+"""A rule excluded it."""
+OBSTACLE_KIND_CONDITION: ObstacleKind.ValueType  # 3
+"""Its own condition is not TRUE."""
+OBSTACLE_KIND_CAP: ObstacleKind.ValueType  # 4
+"""A cap is reached."""
+OBSTACLE_KIND_TAG_LIMIT: ObstacleKind.ValueType  # 5
+"""Enough better offers of one of its tags are shown."""
+OBSTACLE_KIND_MINIMUM_SCORE: ObstacleKind.ValueType  # 6
+"""Its score is below the placement's minimum."""
+OBSTACLE_KIND_OUTRANKED: ObstacleKind.ValueType  # 7
+"""Better offers took all places."""
+Global___ObstacleKind: _TypeAlias = ObstacleKind  # noqa: Y015
+
 @_typing.final
 class DecideRequest(_message.Message):
     """DecideRequest asks for offers."""
@@ -570,3 +642,330 @@ class VectorColumn(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VectorColumn: _TypeAlias = VectorColumn  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """ExplainRequest names a decision that was made, or asks for one to be made and explained."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """A decision of the log, readable within 100 ms of its answer."""
+    @_builtins.property
+    def request(self) -> Global___DecideRequest:
+        """A request to decide now; the decision is neither logged nor counted."""
+
+    @_builtins.property
+    def why_not(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Offers of the policy to say why not of. At most 10."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        request: Global___DecideRequest | None = ...,
+        why_not: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "request", b"request", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "request", b"request", "subject", b"subject", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["decision_id", "request"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """ExplainResponse is a decision in words."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    CONDITIONS_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    WHY_NOT_FIELD_NUMBER: _builtins.int
+    conditions_left_out: _builtins.int
+    """How many more there are."""
+    @_builtins.property
+    def decision(self) -> Global___DecideResponse:
+        """The answer."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConditionVerdict]:
+        """The conditions of rules and offers, those that acted first: those evaluated once, and of the offers in the answer
+        and in why_not those evaluated for each. At most 1,000.
+        """
+
+    @_builtins.property
+    def why_not(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhyNot]:
+        """One for each of why_not, in its order."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___DecideResponse | None = ...,
+        conditions: _abc.Iterable[Global___ConditionVerdict] | None = ...,
+        conditions_left_out: _builtins.int = ...,
+        why_not: _abc.Iterable[Global___WhyNot] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "conditions_left_out", b"conditions_left_out", "decision", b"decision", "why_not", b"why_not"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class ConditionVerdict(_message.Message):
+    """ConditionVerdict is how a condition came out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TRUTH_FIELD_NUMBER: _builtins.int
+    ACTIVE_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """The rule; empty for an offer's own condition."""
+    offer: _builtins.str
+    """The candidate it was evaluated for; empty where it was evaluated once for all."""
+    text: _builtins.str
+    """The condition, with full names."""
+    truth: Global___Truth.ValueType
+    """How it came out."""
+    active: _builtins.bool
+    """Whether the rule's time includes the decision's."""
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the rule did, as a policy writes it."""
+
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ComparisonVerdict]:
+        """What AND, OR and NOT join in it, in the order of reading."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        offer: _builtins.str = ...,
+        text: _builtins.str = ...,
+        truth: Global___Truth.ValueType = ...,
+        active: _builtins.bool = ...,
+        actions: _abc.Iterable[_builtins.str] | None = ...,
+        comparisons: _abc.Iterable[Global___ComparisonVerdict] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "active", b"active", "comparisons", b"comparisons", "offer", b"offer", "rule", b"rule", "text", b"text", "truth", b"truth"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConditionVerdict: _TypeAlias = ConditionVerdict  # noqa: Y015
+
+@_typing.final
+class ComparisonVerdict(_message.Message):
+    """ComparisonVerdict is how a comparison came out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _features_pb2.Value: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _features_pb2.Value | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TRUTH_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The comparison."""
+    truth: Global___Truth.ValueType
+    """How it came out."""
+    @_builtins.property
+    def values(self) -> _containers.MessageMap[_builtins.str, _features_pb2.Value]:
+        """The values it read, by name; unset is NULL."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        truth: Global___Truth.ValueType = ...,
+        values: _abc.Mapping[_builtins.str, _features_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "truth", b"truth", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ComparisonVerdict: _TypeAlias = ComparisonVerdict  # noqa: Y015
+
+@_typing.final
+class WhyNot(_message.Message):
+    """WhyNot is why an offer is not in an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFER_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    OBSTACLES_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    offer: _builtins.str
+    """The offer."""
+    shown: _builtins.bool
+    """Whether it is in the answer after all."""
+    @_builtins.property
+    def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[Global___Obstacle]:
+        """What is in its way, all of it on the first level that stops it; empty where it is shown."""
+
+    @_builtins.property
+    def nearest(self) -> Global___NearestChange:
+        """The smallest change that would have made it eligible; unset where it is eligible."""
+
+    def __init__(
+        self,
+        *,
+        offer: _builtins.str = ...,
+        shown: _builtins.bool = ...,
+        obstacles: _abc.Iterable[Global___Obstacle] | None = ...,
+        nearest: Global___NearestChange | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest", "obstacles", b"obstacles", "offer", b"offer", "shown", b"shown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhyNot: _TypeAlias = WhyNot  # noqa: Y015
+
+@_typing.final
+class Obstacle(_message.Message):
+    """Obstacle is one thing in an offer's way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    kind: Global___ObstacleKind.ValueType
+    """What kind."""
+    name: _builtins.str
+    """The rule, cap, tag, offer or placement."""
+    detail: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ObstacleKind.ValueType = ...,
+        name: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Obstacle: _TypeAlias = Obstacle  # noqa: Y015
+
+@_typing.final
+class NearestChange(_message.Message):
+    """NearestChange is the fewest inputs that would have to change, of those that the policy declares changeable, verified
+    by deciding again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    place: _builtins.int
+    """The offer's place in the answer after them, from 1; unset where better offers would leave it out."""
+    exact: _builtins.bool
+    """No fewer changes would do; or, where none was found, none of up to three."""
+    note: _builtins.str
+    """What is to be said of the search: why nothing was found, or what was not tried."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___InputChange]:
+        """At most three; empty where none was found."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[Global___InputChange] | None = ...,
+        place: _builtins.int | None = ...,
+        exact: _builtins.bool = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_place", b"_place", "place", b"place"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_place", b"_place", "changes", b"changes", "exact", b"exact", "note", b"note", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__place: _TypeAlias = _typing.Literal["place"]  # noqa: Y015
+    _WhichOneofArgType__place: _TypeAlias = _typing.Literal["_place", b"_place"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__place) -> _WhichOneofReturnType__place | None: ...
+
+Global___NearestChange: _TypeAlias = NearestChange  # noqa: Y015
+
+@_typing.final
+class InputChange(_message.Message):
+    """InputChange is an input with what it would have to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    SUCH_AS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """context.NAME or view.feature."""
+    such_as: _builtins.bool
+    """The value stands for all texts that the policy treats alike."""
+    @_builtins.property
+    def before(self) -> _features_pb2.Value:
+        """What it is; unset is NULL."""
+
+    @_builtins.property
+    def after(self) -> _features_pb2.Value:
+        """What it would have to be."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        before: _features_pb2.Value | None = ...,
+        after: _features_pb2.Value | None = ...,
+        such_as: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "name", b"name", "such_as", b"such_as"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputChange: _TypeAlias = InputChange  # noqa: Y015

@@ -40,6 +40,11 @@ class DecisionServiceStub:
                 request_serializer=waypost_dot_decision_dot_v1_dot_decision__pb2.DecideRequest.SerializeToString,
                 response_deserializer=waypost_dot_decision_dot_v1_dot_decision__pb2.DecideResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/waypost.decision.v1.DecisionService/Explain',
+                request_serializer=waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -53,6 +58,14 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Explain puts a decision into words, and says of offers why they are not in it and what would have made them
+        eligible. NOT_FOUND where no such decision, or not the bundle it was made with, is kept here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +73,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.Decide,
                     request_deserializer=waypost_dot_decision_dot_v1_dot_decision__pb2.DecideRequest.FromString,
                     response_serializer=waypost_dot_decision_dot_v1_dot_decision__pb2.DecideResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainRequest.FromString,
+                    response_serializer=waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class DecisionService:
             '/waypost.decision.v1.DecisionService/Decide',
             waypost_dot_decision_dot_v1_dot_decision__pb2.DecideRequest.SerializeToString,
             waypost_dot_decision_dot_v1_dot_decision__pb2.DecideResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/waypost.decision.v1.DecisionService/Explain',
+            waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainRequest.SerializeToString,
+            waypost_dot_decision_dot_v1_dot_decision__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class DecisionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DecisionServiceAsyncStub: ...
     Decide: _grpc.UnaryUnaryMultiCallable[_decision_pb2.DecideRequest, _decision_pb2.DecideResponse]
     """Decide ranks the offers of a placement for a customer."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_decision_pb2.ExplainRequest, _decision_pb2.ExplainResponse]
+    """Explain puts a decision into words, and says of offers why they are not in it and what would have made them
+    eligible. NOT_FOUND where no such decision, or not the bundle it was made with, is kept here.
+    """
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -43,6 +47,10 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.UnaryUnaryMultiCallable[_decision_pb2.DecideRequest, _decision_pb2.DecideResponse]  # type: ignore[assignment]
     """Decide ranks the offers of a placement for a customer."""
+    Explain: _aio.UnaryUnaryMultiCallable[_decision_pb2.ExplainRequest, _decision_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Explain puts a decision into words, and says of offers why they are not in it and what would have made them
+    eligible. NOT_FOUND where no such decision, or not the bundle it was made with, is kept here.
+    """
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """DecisionService answers what to show a customer at a placement."""
@@ -54,5 +62,15 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decision_pb2.DecideResponse, _abc.Awaitable[_decision_pb2.DecideResponse]]:
         """Decide ranks the offers of a placement for a customer."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _decision_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_pb2.ExplainResponse, _abc.Awaitable[_decision_pb2.ExplainResponse]]:
+        """Explain puts a decision into words, and says of offers why they are not in it and what would have made them
+        eligible. NOT_FOUND where no such decision, or not the bundle it was made with, is kept here.
+        """
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
