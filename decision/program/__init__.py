@@ -5,7 +5,8 @@ Computes what the reference interpreter computes; knows typed expressions and va
 
 from decision.program.columns import Column, Frame, Numbers, Row, TextCodes
 from decision.program.gather import Input
-from decision.program.program import Binding, Program, Results, warm
+from decision.program.program import Binding, Program, warm
+from decision.program.results import Results
 from decision.program.verdicts import Bits, Truth
 
 __all__ = [

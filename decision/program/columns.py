@@ -19,6 +19,7 @@ from decision.program import opcodes
 from decision.program.gather import Input, Source, gather, source, write_lists
 from decision.program.graph import SLOT, Graph
 from decision.program.layout import Layout
+from decision.program.results import Results
 from decision.program.texts import Generation
 from decision.schema import DType, Scalar, Value
 
@@ -71,18 +72,26 @@ class Frame:
     """The registers of up to b rows, private to one evaluation at a time.
 
     Attributes:
+        arena: int64[...], all of it as the kernel takes it; the next three are parts of it.
         numbers: int64[r, b], see `kernels`.
         truths: uint8[v, b].
+        masks: uint64[b, w].
         texts: uint64[codes, w].
         lists: int64[...].
+        room: b.
         rows: Rows in use.
+        results: What the last evaluation of all rows said, as views.
     """
 
+    arena: NDArray[np.int64]
     numbers: NDArray[np.int64]
     truths: NDArray[np.uint8]
+    masks: NDArray[np.uint64]
     texts: NDArray[np.uint64]
     lists: NDArray[np.int64]
+    room: int
     rows: int
+    results: Results
 
 
 def resolve(
@@ -120,11 +129,16 @@ def _check(holds: bool, name: str, problem: str) -> None:
         raise FrameError(f"column {name} {problem}")
 
 
+_NO_LISTS: Final = np.zeros(0, np.int64)
+_NO_TEXTS: Final = np.zeros((0, 1), np.uint64)
+
+
 class Encoder:
     """Writes values into frames of one program."""
 
-    def __init__(self, graph: Graph, layout: Layout) -> None:
+    def __init__(self, graph: Graph, layout: Layout, result_count: int) -> None:
         self._layout = layout
+        self._result_count = result_count
         self._slots = tuple(
             Slot(name, dtype, layout.register[value])
             for (name, dtype), value in zip(graph.slots, _slot_values(graph), strict=True)
@@ -139,20 +153,23 @@ class Encoder:
 
     def frame(self, room: int) -> Frame:
         """Registers without rows."""
-        if room == 1:
-            numbers, truths = self._layout.numbers.copy(), self._layout.truths.copy()
-        else:
-            numbers = np.repeat(self._layout.numbers, room)
-            truths = np.repeat(self._layout.truths, room)
-        empty: NDArray[Any] = np.zeros(0, np.int64)
-        return Frame(
-            numbers.reshape(-1, room), truths.reshape(-1, room), empty.view(np.uint64).reshape(0, 1), empty, 0
-        )
+        layout = self._layout
+        numbers_end = len(layout.numbers) * room
+        truths_end = numbers_end + len(layout.truths) * room // 8
+        arena = np.empty(truths_end + layout.words * room, np.int64)
+        numbers = arena[:numbers_end].reshape(-1, room)
+        truths = arena[numbers_end:truths_end].view(np.uint8).reshape(-1, room)
+        masks = arena[truths_end:].view(np.uint64).reshape(room, -1)
+        numbers[:], truths[:] = layout.numbers[:, None], layout.truths[:, None]
+        results = Results(self._result_count, truths[layout.truth_base :], masks)
+        return Frame(arena, numbers, truths, masks, _NO_TEXTS, _NO_LISTS, room, 0, results)
 
     def encode_rows(self, rows: Sequence[Row], texts: Generation) -> Frame:
         """A frame of rows; what a row lacks is NULL."""
         frame = self.frame(max(1, len(rows)))
         frame.rows = len(rows)
+        if not rows:
+            frame.results = frame.results.none()
         for slot in self._slots:
             self._fill(frame, slot, [row.get(slot.name) for row in rows], texts)
         if self._lists:

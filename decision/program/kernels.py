@@ -2,15 +2,18 @@
 
 Legend: `n` rows, `b` rows that a block has room for (1 or more), `r` registers of numbers, `v` registers of bytes.
 
+- `arena` int64[...]: what a block needs, one after the other: `numbers`, `truths`, `masks`.
 - `numbers` int64[r, b]: first int64 registers (int64, timestamps, intervals, codes of texts), then float64 ones as
   their bits. A NaN is NULL.
 - `truths` uint8[v, b]: row i is 1 where int64 register i is NULL and 0 elsewhere; then come registers of truth,
   FALSE 0, NULL 1, TRUE 2.
+- `masks` uint64[b, w]: bit i of a row is 1 where register i of truth is TRUE.
 - `texts` uint64[codes, w]: per text the bits of the patterns that it matches, then, from the back, its hash by salt.
 - `lists` int64[...]: where list l of row i begins and ends at `2 (l b + i)`, -1 for NULL; then the elements, float64 as
   their bits.
 
-A program has no branches: every register is computed once, for all rows of the block, in the order of the groups.
+A program has no branches: every register is computed once, for all rows of the block, in the order of the groups. One
+row has kernels of its own for what rules are mostly made of, as it can be searched for among the constants.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, uint8, uint32, uint64, void
+from numba import boolean, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
 
 from decision.program.opcodes import (
@@ -29,12 +32,14 @@ from decision.program.opcodes import (
     ADD_I,
     AND,
     AT_BEGIN,
+    AT_CELLS,
     AT_END,
     AT_NOW,
+    AT_NUMBERS,
     AT_PARTS,
     AT_RESULTS,
     AT_TRUTH,
-    AT_TRUTH_WORDS,
+    AT_WORDS,
     BUCKET_I,
     BUCKET_TEXT,
     COALESCE_F,
@@ -53,6 +58,8 @@ from decision.program.opcodes import (
     FLOOR_F,
     GE_F,
     GE_I,
+    GE_NOW,
+    GT_NOW,
     HEADER,
     IN_F,
     IN_I,
@@ -61,10 +68,12 @@ from decision.program.opcodes import (
     LE_FF,
     LE_I,
     LE_II,
+    LE_NOW,
     LIKE,
     LOGIC_LAST,
     LT_FF,
     LT_II,
+    LT_NOW,
     MAX_I,
     MIN_F,
     MIN_I,
@@ -90,6 +99,7 @@ from decision.program.opcodes import (
     SELECT_F,
     SELECT_I,
     SELECT_T,
+    SPREAD_LAST,
     SUB_F,
     SUB_I,
     TEST_LAST,
@@ -106,15 +116,21 @@ _ANY: Final = 0x25
 _ONE: Final = 0x5F
 """_ of LIKE."""
 
+_EIGHTS: Final = (0, 0x0101010101010101, 0x0202020202020202)
+"""Eight truths of one kind as a word."""
+
 _CODE = types.Array(int64, 1, "C", readonly=True)
 _NUMBERS = types.Array(int64, 2, "C")
 _TRUTHS = types.Array(uint8, 2, "C")
 _TEXTS = types.Array(uint64, 2, "C", readonly=True)
 _LISTS = types.Array(int64, 1, "C", readonly=True)
-_MASKS = types.Array(uint64, 2, "C")
+_ROW_OF_TEXTS = types.Array(uint64, 1, "C", readonly=True)
+_HALVES = types.Array(int32, 1, "C", readonly=True)
+_LIMITS = types.Array(float64, 1, "C", readonly=True)
 _CHARS = types.Array(uint32, 1, "C", readonly=True)
 _ROW = types.Array(uint64, 1, "C")
 _BYTES = types.Array(uint8, 1, "C")
+_ARENA = types.Array(int64, 1, "C")
 
 _PRIMES: Final = [p for p in range(2, 312) if all(p % q for q in range(2, math.isqrt(p) + 1))]
 
@@ -549,24 +565,23 @@ def _tests(
 
 
 @njit(
-    [void(int64, int64, int64, int64, int64, _CODE, _TRUTHS, int64)],
+    [void(int64, int64, int64, int64, _HALVES, _TRUTHS, int64)],
     cache=True,
     nogil=True,
     error_model="numpy",
 )
-def _logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, truths: Any, n: int) -> None:
+def _logic(kind: int, count: int, stride: int, body: int, halves: Any, truths: Any, n: int) -> None:
     """Operations from truth to truth, over many rows or of rare kinds."""
     for k in range(count):
         p = body + k * stride
-        o = out + k
-        a = code[p]
+        o, a = halves[p], halves[p + 1]
         if kind in (AND, OR):
-            b = code[p + 1]
+            b = halves[p + 2]
             for i in range(n):
                 x, y = truths[a, i], truths[b, i]
                 truths[o, i] = min(x, y) if kind == AND else max(x, y)
-            for q in range(p + 2, p + stride):
-                b = code[q]
+            for q in range(p + 3, p + stride):
+                b = halves[q]
                 for i in range(n):
                     x, y = truths[o, i], truths[b, i]
                     truths[o, i] = min(x, y) if kind == AND else max(x, y)
@@ -580,15 +595,15 @@ def _logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, t
             for i in range(n):
                 truths[o, i] = uint8(truths[a, i] == NULL) << 1
         elif kind == SELECT_T:
-            b, c = code[p + 1], code[p + 2]
+            b, c = halves[p + 2], halves[p + 3]
             for i in range(n):
                 truths[o, i] = truths[b, i] if truths[a, i] == TRUE else truths[c, i]
         elif kind == COALESCE_T:
-            b = code[p + 1]
+            b = halves[p + 2]
             for i in range(n):
                 truths[o, i] = truths[b, i] if truths[a, i] == NULL else truths[a, i]
         else:
-            b = code[p + 1]
+            b = halves[p + 2]
             for i in range(n):
                 x, y = truths[a, i], truths[b, i]
                 null = uint8(NULL in (x, y))
@@ -606,12 +621,7 @@ def _is_int_item(code: Any, start: int, size: int, value: int) -> Any:
     return before > 0 and code[start + before - 1] == value
 
 
-@njit(
-    [boolean(types.Array(float64, 1, "C", readonly=True), int64, int64, float64)],
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
+@njit([boolean(_LIMITS, int64, int64, float64)], cache=True, nogil=True, error_model="numpy")
 def _is_float_item(limits: Any, start: int, size: int, value: float) -> Any:
     low, high = start, start + size
     while low < high:
@@ -623,8 +633,22 @@ def _is_float_item(limits: Any, start: int, size: int, value: float) -> Any:
     return low < start + size and limits[low] == value
 
 
+@njit([uint8(int64, int64, int64)], cache=True, nogil=True, error_model="numpy", inline="always")
+def _against_now(kind: int, value: int, instant: int) -> Any:
+    """One instant against another, as a truth."""
+    if kind == LT_NOW:
+        holds = value < instant
+    elif kind == LE_NOW:
+        holds = value <= instant
+    elif kind == GT_NOW:
+        holds = value > instant
+    else:
+        holds = value >= instant
+    return uint8(holds) << 1
+
+
 @njit(
-    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64)],
+    [void(int64, int64, int64, int64, int64, _CODE, _NUMBERS, _TRUTHS, _TEXTS, int64, int64)],
     cache=True,
     nogil=True,
     error_model="numpy",
@@ -639,6 +663,7 @@ def _spread(
     numbers: Any,
     truths: Any,
     texts: Any,
+    now_us: int,
     n: int,
 ) -> None:
     """One register of many rows against constants."""
@@ -673,6 +698,11 @@ def _spread(
                 else:
                     holds = y < bound or y > bound
                 truths[o, i] = uint8(holds) << 1 | uint8(y != y)  # noqa: PLR0124 - a NaN
+        elif kind <= GE_NOW:
+            instant, overflow = _int_result(SUB_I, now_us, code[body + k])
+            for i in range(n):
+                null = truths[slot, i] | uint8(overflow)
+                truths[o, i] = (_against_now(kind, numbers[slot, i], instant) >> null) | null
         elif kind == LIKE:
             bit = code[body + k]
             for i in range(n):
@@ -692,214 +722,312 @@ def _spread(
                 truths[o, i] = ((uint8(holds) << 1) >> null) | null
 
 
-@njit([uint8(uint8, uint8)], cache=True, nogil=True, error_model="numpy", inline="always")
-def _flipped(truth: int, flip: int) -> Any:
-    """NOT where `flip` is 2, nothing where it is 0."""
-    return uint8(flip - truth) if flip else truth
+@njit([int64(_CODE, int64, int64, int64, boolean)], cache=True, error_model="numpy")
+def _int_rank(items: Any, start: int, count: int, value: int, equal: bool) -> Any:
+    """How many of the ascending items are below the value, or at most the value; without a branch to guess."""
+    low, left = start, count
+    while left > 1:
+        half = left >> 1
+        item = items[uint64(low + half - 1)]
+        low += half * int64((item < value) | ((item == value) & equal))
+        left -= half
+    if left:
+        item = items[uint64(low)]
+        low += int64((item < value) | ((item == value) & equal))
+    return low - start
 
 
-@njit(
-    [boolean(int64, int64, int64, int64, int64, _CODE, _BYTES)], cache=True, nogil=True, error_model="numpy"
-)
-def _quick_logic(kind: int, count: int, out: int, stride: int, body: int, code: Any, cells: Any) -> Any:
-    """The commonest logic for one row; false where it is none of that."""
-    if kind == COPY:
-        for k in range(count):
-            cells[uint64(out + k)] = cells[uint64(code[uint64(body + k)])]
-        return True
-    if kind == NOT:
-        for k in range(count):
-            cells[uint64(out + k)] = uint8(2) - cells[uint64(code[uint64(body + k)])]
-        return True
-    if kind not in (AND, OR):
-        return False
-    # OR is NOT AND NOT: with `flip` in front and behind, one loop does for both.
-    flip = uint8(0 if kind == AND else 2)
-    if stride == 2:
-        for k in range(count):
-            p = uint64(body + 2 * k)
-            x = _flipped(cells[uint64(code[p])], flip)
-            y = _flipped(cells[uint64(code[p + uint64(1)])], flip)
-            cells[uint64(out + k)] = _flipped(min(x, y), flip)
-        return True
-    if stride == 3:
-        for k in range(count):
-            p = uint64(body + 3 * k)
-            x = _flipped(cells[uint64(code[p])], flip)
-            y = _flipped(cells[uint64(code[p + uint64(1)])], flip)
-            z = _flipped(cells[uint64(code[p + uint64(2)])], flip)
-            cells[uint64(out + k)] = _flipped(min(x, y, z), flip)
-        return True
-    for k in range(count):
-        p = body + k * stride
-        x = uint8(TRUE)
-        for q in range(p, p + stride):
-            x = min(x, _flipped(cells[uint64(code[uint64(q)])], flip))
-        cells[uint64(out + k)] = _flipped(x, flip)
-    return True
+@njit([int64(_LIMITS, int64, int64, float64, boolean)], cache=True, error_model="numpy")
+def _float_rank(items: Any, start: int, count: int, value: float, equal: bool) -> Any:
+    """As `_int_rank`."""
+    low, left = start, count
+    while left > 1:
+        half = left >> 1
+        item = items[uint64(low + half - 1)]
+        low += half * int64((item < value) | ((item == value) & equal))
+        left -= half
+    if left:
+        item = items[uint64(low)]
+        low += int64((item < value) | ((item == value) & equal))
+    return low - start
 
 
-@njit(
-    [boolean(int64, int64, int64, int64, _CODE, types.Array(int64, 1, "C"), _BYTES)],
-    cache=True,
-    nogil=True,
-    error_model="numpy",
-)
-def _quick_order(kind: int, count: int, out: int, body: int, code: Any, values: Any, cells: Any) -> Any:
-    """Comparisons of int64 registers for one row, as of an instant with now() less an interval; false for others."""
-    if kind not in (LT_II, LE_II):
-        return False
-    equal = int64(kind == LE_II)
-    for k in range(count):
-        p = uint64(body + 2 * k)
-        a, b = uint64(code[p]), uint64(code[p + uint64(1)])
-        x, y = values[a], values[b]
-        null = cells[a] | cells[b]
-        holds = (x < y) | ((x == y) & (equal != 0))
-        cells[uint64(out + k)] = ((uint8(holds) << uint8(1)) >> null) | null
-    return True
+@njit([void(_ROW, int64, int64, int64, int64, int64)], cache=True, error_model="numpy")
+def _fill(eights: Any, out: int, count: int, turn: int, before: int, after: int) -> None:
+    """Write truths: `turn` of one kind, then the other, eight at once; up to seven behind them are written too."""
+    low, high = uint64(_EIGHTS[before]), uint64(_EIGHTS[after])
+    first = out >> 3
+    for w in range((count + 7) >> 3):
+        take = uint64(min(max(turn - 8 * w, 0), 8) * 8)
+        keep = uint64(0xFFFFFFFFFFFFFFFF) if take == 64 else (uint64(1) << take) - uint64(1)
+        eights[uint64(first + w)] = (low & keep) | (high & ~keep)
 
 
-@njit([void(_BYTES, int64, int64, _MASKS, int64)], cache=True, nogil=True, error_model="numpy")
-def _pack_row(cells: Any, base: int, words: int, masks: Any, first: int) -> None:
+@njit([void(_ROW, int64, int64, _ROW)], cache=True, error_model="numpy")
+def _pack_one(eights: Any, base: int, words: int, masks: Any) -> None:
     """The high bits of 64 truths become a word: a product gathers those of eight at once."""
-    eights = cells[base : base + 64 * words].view(np.uint64)
+    first = base >> 3
     for w in range(words):
         word = uint64(0)
         for e in range(8):
-            bits = (eights[8 * w + e] >> uint64(1)) & uint64(0x0101010101010101)
+            bits = (eights[uint64(first + 8 * w + e)] >> uint64(1)) & uint64(0x0101010101010101)
             byte = (bits * uint64(0x0102040810204080)) >> uint64(56)
             word |= byte << uint64(8 * e)
-        masks[first, w] = word
+        masks[w] = word
+
+
+@njit([void(_CODE, _TRUTHS, int64, _ROW)], cache=True, nogil=True, error_model="numpy")
+def _pack_many(code: Any, truths: Any, n: int, masks: Any) -> None:
+    """The same for many rows; registers between results and other truths are nobody's."""
+    base, words, results = code[AT_TRUTH], code[AT_WORDS], code[AT_RESULTS]
+    parts_from = (results + 63) // 64 * 64
+    used = parts_from + code[AT_PARTS]
+    masks[: n * words] = uint64(0)
+    for w in range(words):
+        for bit in range(64 * w, min(64 * w + 64, used)):
+            if results <= bit < parts_from:
+                continue
+            for i in range(n):
+                masks[i * words + w] |= uint64(truths[base + bit, i] >> 1) << uint64(bit & 63)
 
 
 @njit(
-    [void(_CODE, _NUMBERS, _TRUTHS, _TEXTS, _LISTS, int64, int64, _MASKS, int64)],
+    [void(int64, int64, int64, int64, int64, _CODE, _HALVES, _NUMBERS, _TRUTHS, _TEXTS, _LISTS, int64)],
     cache=True,
-    nogil=True,
+    error_model="numpy",
+)
+def _others(
+    kind: int,
+    count: int,
+    out: int,
+    stride: int,
+    body: int,
+    code: Any,
+    halves: Any,
+    numbers: Any,
+    truths: Any,
+    texts: Any,
+    lists: Any,
+    n: int,
+) -> None:
+    """What is not a comparison with constants, over any number of rows."""
+    if kind <= LOGIC_LAST:
+        _logic(kind, count, stride, 2 * body, halves, truths, n)
+    elif kind <= TEST_LAST:
+        _tests(kind, count, out, stride, body, code, numbers, truths, lists, n)
+    elif kind <= INT_LAST:
+        _ints(kind, count, out, stride, body, code, numbers, truths, texts, n)
+    else:
+        _floats(kind, count, out, stride, body, code, numbers, truths, n)
+
+
+@njit(
+    [
+        void(
+            _CODE,
+            _HALVES,
+            _LIMITS,
+            _ARENA,
+            _NUMBERS,
+            _BYTES,
+            _TRUTHS,
+            _ROW,
+            _TEXTS,
+            _ROW_OF_TEXTS,
+            _LISTS,
+            int64,
+        )
+    ],
+    cache=True,
+    error_model="numpy",
+)
+def _run_one(
+    code: Any,
+    halves: Any,
+    limits: Any,
+    values: Any,
+    numbers: Any,
+    cells: Any,
+    truths: Any,
+    eights: Any,
+    texts: Any,
+    words_of_texts: Any,
+    lists: Any,
+    now_us: int,
+) -> None:
+    """All groups over one row. Constants of a group ascend: one search, then all truths up to it and behind it."""
+    floats = values.view(np.float64)
+    at = code[AT_BEGIN]
+    end = code[AT_END]
+    while at < end:
+        p = uint64(at)
+        kind, count, out = code[p], code[p + uint64(1)], code[p + uint64(2)]
+        stride, slot, following = code[p + uint64(3)], code[p + uint64(4)], code[p + uint64(5)]
+        body = at + HEADER
+        at = following
+        if kind <= NE_I:
+            x = values[uint64(slot)]
+            if cells[uint64(slot)]:
+                _fill(eights, out, count, count, NULL, NULL)
+            elif kind == LE_I:
+                _fill(eights, out, count, _int_rank(code, body, count, x, False), FALSE, TRUE)
+            elif kind == GE_I:
+                _fill(eights, out, count, _int_rank(code, body, count, x, True), TRUE, FALSE)
+            else:
+                equal = TRUE if kind == EQ_I else FALSE
+                _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
+                k = _int_rank(code, body, count, x, False)
+                if k < count and code[uint64(body + k)] == x:
+                    cells[uint64(out + k)] = equal
+        elif kind <= NE_F:
+            y = floats[uint64(slot)]
+            if math.isnan(y):
+                _fill(eights, out, count, count, NULL, NULL)
+            elif kind == LE_F:
+                _fill(eights, out, count, _float_rank(limits, body, count, y, False), FALSE, TRUE)
+            elif kind == GE_F:
+                _fill(eights, out, count, _float_rank(limits, body, count, y, True), TRUE, FALSE)
+            else:
+                equal = TRUE if kind == EQ_F else FALSE
+                _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
+                k = _float_rank(limits, body, count, y, False)
+                if k < count and limits[uint64(body + k)] == y:
+                    cells[uint64(out + k)] = equal
+        elif kind <= GE_NOW:
+            x = values[uint64(slot)]
+            _, overflows = _int_result(SUB_I, now_us, code[uint64(body)])
+            _, overflows_too = _int_result(SUB_I, now_us, code[uint64(body + count - 1)])
+            since, unclear = _int_result(SUB_I, now_us, x)
+            if cells[uint64(slot)]:
+                _fill(eights, out, count, count, NULL, NULL)
+            elif overflows or overflows_too or unclear:
+                for k in range(count):
+                    instant, null = _int_result(SUB_I, now_us, code[uint64(body + k)])
+                    cells[uint64(out + k)] = (_against_now(kind, x, instant) >> uint8(null)) | uint8(null)
+            else:
+                # x < now - c is c < now - x.
+                turn = _int_rank(code, body, count, since, kind in (LE_NOW, GT_NOW))
+                early = TRUE if kind in (LT_NOW, LE_NOW) else FALSE
+                _fill(eights, out, count, turn, early, TRUE - early)
+        elif kind == LIKE:
+            if cells[uint64(slot)]:
+                _fill(eights, out, count, count, NULL, NULL)
+            else:
+                row = uint64(values[uint64(slot)] * texts.shape[1])
+                for k in range(count):
+                    bit = uint64(code[uint64(body + k)])
+                    word = words_of_texts[row + (bit >> uint64(6))]
+                    cells[uint64(out + k)] = uint8((word >> (bit & uint64(63))) & uint64(1)) << 1
+        elif kind <= SPREAD_LAST:
+            x, y = values[uint64(slot)], floats[uint64(slot)]
+            items = body + 2 * count + 1
+            size = code[uint64(items - 1)]
+            if math.isnan(y) if kind == IN_F else cells[uint64(slot)] != 0:
+                _fill(eights, out, count, count, NULL, NULL)
+                continue
+            _fill(eights, out, count, count, FALSE, FALSE)
+            if kind == IN_F:
+                k = _float_rank(limits, items, size, y, False)
+                found = k < size and limits[uint64(items + k)] == y
+            else:
+                k = _int_rank(code, items, size, x, False)
+                found = k < size and code[uint64(items + k)] == x
+            if found:
+                ends = items + size
+                places = ends + size + 1
+                for q in range(code[uint64(ends + k)], code[uint64(ends + k + 1)]):
+                    cells[uint64(out + code[uint64(places + q)])] = TRUE
+        elif kind in (AND, OR):
+            first, last = 2 * body, 2 * body + stride * count
+            if stride == 4 and kind == AND:
+                for q in range(first, last, 4):
+                    a = cells[uint64(halves[uint64(q + 1)])]
+                    b = cells[uint64(halves[uint64(q + 2)])]
+                    c = cells[uint64(halves[uint64(q + 3)])]
+                    cells[uint64(halves[uint64(q)])] = min(a, b, c)
+            elif stride == 3:
+                for q in range(first, last, 3):
+                    a = cells[uint64(halves[uint64(q + 1)])]
+                    b = cells[uint64(halves[uint64(q + 2)])]
+                    cells[uint64(halves[uint64(q)])] = min(a, b) if kind == AND else max(a, b)
+            else:
+                for q in range(first, last, stride):
+                    a = cells[uint64(halves[uint64(q + 1)])]
+                    for r in range(q + 2, q + stride):
+                        b = cells[uint64(halves[uint64(r)])]
+                        a = min(a, b) if kind == AND else max(a, b)
+                    cells[uint64(halves[uint64(q)])] = a
+        elif kind == COPY:
+            for q in range(2 * body, 2 * body + 2 * count, 2):
+                cells[uint64(halves[uint64(q)])] = cells[uint64(halves[uint64(q + 1)])]
+        elif kind == NOT:
+            for q in range(2 * body, 2 * body + 2 * count, 2):
+                cells[uint64(halves[uint64(q)])] = uint8(TRUE) - cells[uint64(halves[uint64(q + 1)])]
+        else:
+            _others(kind, count, out, stride, body, code, halves, numbers, truths, texts, lists, 1)
+
+
+@njit(
+    [void(_CODE, _ARENA, _TEXTS, _LISTS, int64, int64, int64, boolean)],
+    cache=True,
     error_model="numpy",
 )
 def run(
     code: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    truths: NDArray[np.uint8],
+    arena: NDArray[np.int64],
     texts: NDArray[np.uint64],
     lists: NDArray[np.int64],
     now_us: int,
+    room: int,
     n: int,
-    masks: NDArray[np.uint64],
-    first: int,
+    packs: bool,
 ) -> None:
     """Evaluate a program over the n rows of a block.
 
     Args:
         code: The program.
-        numbers: Slots are read, all else is written.
-        truths: As numbers.
+        arena: Slots are read, all else is written.
         texts: Rows of the texts' codes.
         lists: Lists of the rows.
         now_us: The value of `now()`.
+        room: Rows that the arena has room for, b.
         n: Rows, at most b.
-        masks: uint64[rows, words], written from row `first` on: bit i of a row is 1 where register i of truth is TRUE.
-        first: See masks.
+        packs: Whether the masks are written too.
     """
     if n == 0:
         return
-    if code[AT_NOW] >= 0:
+    numbers_end = code[AT_NUMBERS] * room
+    cells_end = numbers_end + (code[AT_CELLS] * room >> 3)
+    values = arena[:numbers_end]
+    cells = arena[numbers_end:cells_end].view(np.uint8)
+    masks = arena[cells_end:].view(np.uint64)
+    numbers = values.reshape(code[AT_NUMBERS], room)
+    truths = cells.reshape(code[AT_CELLS], room)
+    halves = code.view(np.int32)
+    at_now = code[AT_NOW]
+    if at_now >= 0:
         for i in range(n):
-            numbers[code[AT_NOW], i] = now_us
-            truths[code[AT_NOW], i] = 0
-    one = truths.shape[1] == 1
-    cells = truths.reshape(truths.size)
-    values = numbers.reshape(numbers.size)
-    floats = values.view(np.float64)
-    limits = code.view(np.float64)
-    words_of_texts = texts.reshape(texts.size)
-    pc = code[AT_BEGIN]
-    end = code[AT_END]
-    while pc < end:
-        kind, count, out, stride, slot = code[pc], code[pc + 1], code[pc + 2], code[pc + 3], code[pc + 4]
-        body = pc + HEADER
-        pc = body + count * stride
-        if kind <= IN_F:
-            if not one:
-                _spread(kind, count, out, slot, body, code, numbers, truths, texts, n)
-            elif kind <= NE_I:
-                x = values[uint64(slot)]
-                if cells[uint64(slot)]:
-                    for k in range(count):
-                        cells[uint64(out + k)] = NULL
-                elif kind == EQ_I:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(x == code[uint64(body + k)]) << 1
-                elif kind == LE_I:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(x <= code[uint64(body + k)]) << 1
-                elif kind == GE_I:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(x >= code[uint64(body + k)]) << 1
-                else:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(x != code[uint64(body + k)]) << 1
-            elif kind <= NE_F:
-                y = floats[uint64(slot)]
-                if math.isnan(y):
-                    for k in range(count):
-                        cells[uint64(out + k)] = NULL
-                elif kind == LE_F:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(y <= limits[uint64(body + k)]) << 1
-                elif kind == GE_F:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(y >= limits[uint64(body + k)]) << 1
-                elif kind == EQ_F:
-                    for k in range(count):
-                        cells[uint64(out + k)] = uint8(y == limits[uint64(body + k)]) << 1
-                else:
-                    for k in range(count):
-                        bound = limits[uint64(body + k)]
-                        cells[uint64(out + k)] = uint8(y < bound or y > bound) << 1
-            elif kind == LIKE:
-                if cells[uint64(slot)]:
-                    for k in range(count):
-                        cells[uint64(out + k)] = NULL
-                else:
-                    row = values[uint64(slot)] * texts.shape[1]
-                    for k in range(count):
-                        bit = uint64(code[uint64(body + k)])
-                        word = words_of_texts[uint64(row) + (bit >> uint64(6))]
-                        cells[uint64(out + k)] = uint8((word >> (bit & uint64(63))) & uint64(1)) << 1
-            elif kind == IN_I:
-                null = cells[uint64(slot)]
-                x = values[uint64(slot)]
-                for k in range(count):
-                    holds = _is_int_item(code, code[uint64(body + 2 * k)], code[uint64(body + 2 * k + 1)], x)
-                    cells[uint64(out + k)] = ((uint8(holds) << 1) >> null) | null
-            else:
-                _spread(kind, count, out, slot, body, code, numbers, truths, texts, n)
-        elif kind <= LOGIC_LAST:
-            if not (one and _quick_logic(kind, count, out, stride, body, code, cells)):
-                _logic(kind, count, out, stride, body, code, truths, n)
-        elif kind <= TEST_LAST:
-            if not (one and _quick_order(kind, count, out, body, code, values, cells)):
-                _tests(kind, count, out, stride, body, code, numbers, truths, lists, n)
-        elif kind <= INT_LAST:
-            _ints(kind, count, out, stride, body, code, numbers, truths, texts, n)
-        else:
-            _floats(kind, count, out, stride, body, code, numbers, truths, n)
-    base = code[AT_TRUTH]
-    words = code[AT_TRUTH_WORDS]
-    if one:
-        _pack_row(cells, base, words, masks, first)
+            numbers[at_now, i] = now_us
+            truths[at_now, i] = 0
+    if room == 1:
+        eights, flat = cells.view(np.uint64), texts.reshape(texts.size)
+        limits = code.view(np.float64)
+        _run_one(code, halves, limits, values, numbers, cells, truths, eights, texts, flat, lists, now_us)
+        if packs:
+            _pack_one(eights, code[AT_TRUTH], code[AT_WORDS], masks)
         return
-    results = code[AT_RESULTS]
-    parts_from = (results + 63) // 64 * 64
-    used = parts_from + code[AT_PARTS]
-    for w in range(words):
-        for i in range(n):
-            masks[first + i, w] = 0
-        for bit in range(64 * w, min(64 * w + 64, used)):
-            if results <= bit < parts_from:
-                continue
-            for i in range(n):
-                masks[first + i, w] |= uint64(truths[base + bit, i] >> 1) << uint64(bit & 63)
+    at = code[AT_BEGIN]
+    while at < code[AT_END]:
+        kind, count, out, stride, slot = code[at], code[at + 1], code[at + 2], code[at + 3], code[at + 4]
+        body = at + HEADER
+        at = code[at + 5]
+        if kind <= SPREAD_LAST:
+            _spread(kind, count, out, slot, body, code, numbers, truths, texts, now_us, n)
+        else:
+            _others(kind, count, out, stride, body, code, halves, numbers, truths, texts, lists, n)
+    if packs:
+        _pack_many(code, truths, n, masks)
+
+
+run_now = run.get_overload(run.signatures[0])
+"""`run` without the look at its arguments' types that every call of a dispatcher takes; they must be right."""

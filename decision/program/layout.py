@@ -1,11 +1,13 @@
 """Registers for a graph's values, and the graph as the kernel's arrays.
 
 Operations of one level and kind become one group with neighbouring results. Registers of numbers are int64 first, then
-float64. Registers of bytes are the NULLs of the int64 ones first; then truth, where the conditions' results lead.
+float64. Registers of bytes are the NULLs of the int64 ones first; then truth, where the conditions' results lead: what
+AND, OR and the like give for a condition lies there from the start, other results are copied there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -16,6 +18,10 @@ from decision.program import opcodes
 from decision.program.graph import CONSTANT, NOW, SLOT, Graph, Operation, Pool, Space, Word
 
 WORD: Final = 64
+EIGHT: Final = 8
+"""Truths that the kernel writes at once; groups that compare with constants start and end at such places."""
+_FLOAT_ORDER: Final = frozenset({opcodes.LE_F, opcodes.GE_F, opcodes.EQ_F, opcodes.NE_F})
+_COMMUTES: Final = frozenset({opcodes.AND, opcodes.OR})
 GroupKey = tuple[int, int, int, int]
 """Level, kind, compared value (-1 in kinds that compare none), words per operation."""
 
@@ -31,6 +37,7 @@ class Layout:
         int_count: Registers of numbers that are int64.
         row_bytes: Bytes that a row's registers take in use.
         truth_base: First register of truth; the result of condition i is in the i-th after it.
+        words: Masks of 64 that the registers of truth fill.
         register: Register of every value of the graph.
     """
 
@@ -40,6 +47,7 @@ class Layout:
     int_count: int
     row_bytes: int
     truth_base: int
+    words: int
     register: tuple[int, ...]
 
 
@@ -51,15 +59,17 @@ def lay_out(graph: Graph, results: list[int]) -> Layout:
         results: Values of the conditions, in their order.
     """
     groups = _grouped(graph)
-    registers = _Registers(graph, groups, len(results))
-    code = _Writer(graph, registers.register).write(groups, results, registers)
+    registers = _Registers(graph, groups, results)
+    code = _Writer(graph, registers.register).write(groups, registers)
+    truths = registers.truth_template()
     return Layout(
         code=code,
         numbers=registers.number_template(),
-        truths=registers.truth_template(),
+        truths=truths,
         int_count=registers.ints,
         row_bytes=max(1, 9 * registers.ints + 8 * registers.floats + len(results) + registers.parts),
         truth_base=registers.truth_base,
+        words=(len(truths) - registers.truth_base) // WORD,
         register=tuple(registers.register),
     )
 
@@ -69,14 +79,31 @@ def _grouped(graph: Graph) -> dict[GroupKey, list[int]]:
     for value, operation in enumerate(graph.operations):
         if operation.kind >= 0:
             groups.setdefault(_key(graph.levels[value], operation), []).append(value)
+    for (_, kind, _, _), values in groups.items():
+        if kind <= opcodes.LIKE:
+            values.sort(key=lambda value: _limit(graph.operations[value]))
     return dict(sorted(groups.items()))
 
 
 def _key(level: int, operation: Operation) -> GroupKey:
-    if operation.kind in opcodes.SPREAD:
+    if operation.kind <= opcodes.SPREAD_LAST:
         return level, operation.kind, operation.args[0], len(operation.words)
     stride = len(operation.leading) + len(operation.args) + len(operation.words)
-    return level, operation.kind, -1, stride
+    return level, operation.kind, -1, stride + _is_logic(operation.kind)
+
+
+def _is_logic(kind: int) -> bool:
+    return opcodes.SPREAD_LAST < kind <= opcodes.LOGIC_LAST
+
+
+def _limit(operation: Operation) -> float:
+    """What an operation compares with, for order."""
+    word = cast("int", operation.words[0])
+    return _float(word) if operation.kind in _FLOAT_ORDER else word
+
+
+def _float(word: int) -> float:
+    return float(np.int64(word).view(np.float64))
 
 
 def _up(count: int, step: int) -> int:
@@ -86,26 +113,51 @@ def _up(count: int, step: int) -> int:
 class _Registers:
     """Gives every value a register: leaves first, then group by group."""
 
-    def __init__(self, graph: Graph, groups: dict[GroupKey, list[int]], result_count: int) -> None:
+    def __init__(self, graph: Graph, groups: dict[GroupKey, list[int]], results: list[int]) -> None:
         self._graph = graph
-        leaves = [value for value, operation in enumerate(graph.operations) if operation.kind < 0]
+        operations = graph.operations
+        leaves = [value for value, operation in enumerate(operations) if operation.kind < 0]
+        self.register = [0] * len(operations)
         order = [*leaves, *(value for values in groups.values() for value in values)]
-        by_space: dict[Space, list[int]] = {"int": [], "float": [], "truth": []}
-        for value in order:
-            by_space[graph.operations[value].space].append(value)
-        self.ints, self.floats = len(by_space["int"]), len(by_space["float"])
-        self.truth_base = _up(self.ints, 8)
-        first_truth = _up(result_count, WORD)
-        self.parts = len(by_space["truth"])
-        self.truths = _up(first_truth + len(by_space["truth"]), WORD)
-        self.register = [0] * len(graph.operations)
-        self._assign(by_space["int"], 0)
-        self._assign(by_space["float"], self.ints)
-        self._assign(by_space["truth"], self.truth_base + first_truth)
+        self.ints = self._assign(self._of("int", order), 0)
+        self.floats = self._assign(self._of("float", order), self.ints) - self.ints
+        self.truth_base = _up(self.ints, EIGHT)
+        self.copies: list[tuple[int, int]] = []
+        """Results that are computed elsewhere: where they go, and which value they are."""
+        self.result_count = len(results)
+        placed = self._place_results(results)
+        first = self.truth_base + _up(len(results), WORD)
+        end = self._assign(self._of("truth", leaves), first)
+        for key, values in groups.items():
+            end = self._assign_group(
+                key, [value for value in self._of("truth", values) if value not in placed], end
+            )
+        self.parts = end - first
+        self.truths = _up(end - self.truth_base, WORD)
 
-    def _assign(self, values: list[int], start: int) -> None:
+    def _of(self, space: Space, values: Iterable[int]) -> list[int]:
+        return [value for value in values if self._graph.operations[value].space == space]
+
+    def _assign(self, values: list[int], start: int) -> int:
         for register, value in enumerate(values, start):
             self.register[value] = register
+        return start + len(values)
+
+    def _assign_group(self, key: GroupKey, values: list[int], start: int) -> int:
+        if key[1] > opcodes.SPREAD_LAST:
+            return self._assign(values, start)
+        return _up(self._assign(values, _up(start, EIGHT)), EIGHT)
+
+    def _place_results(self, results: list[int]) -> set[int]:
+        """Put results of logic where results are read; the others are copied."""
+        placed: set[int] = set()
+        for place, value in enumerate(results, self.truth_base):
+            if value not in placed and _is_logic(self._graph.operations[value].kind):
+                placed.add(value)
+                self.register[value] = place
+            else:
+                self.copies.append((place, value))
+        return placed
 
     def _constants(self) -> list[tuple[int, Operation]]:
         return [
@@ -140,50 +192,92 @@ class _Writer:
     graph: Graph
     register: list[int]
     _pools: dict[Pool, int] = field(default_factory=dict)
+    _words: list[int] = field(default_factory=list)
 
-    def write(
-        self, groups: dict[GroupKey, list[int]], results: list[int], registers: _Registers
-    ) -> NDArray[np.int64]:
-        pooled = self._write_pools()
-        program = [word for key, values in groups.items() for word in self._group(key, values)]
-        if results:
-            program += [opcodes.COPY, len(results), registers.truth_base, 1, 0]
-            program += [self.register[value] for value in results]
-        begin = opcodes.PROLOGUE + len(pooled)
+    def write(self, groups: dict[GroupKey, list[int]], registers: _Registers) -> NDArray[np.int64]:
+        self._words = [0] * opcodes.PROLOGUE
+        self._write_pools()
+        begin = len(self._words)
+        for key, values in groups.items():
+            self._write_group(key, values)
+        if registers.copies:
+            copies = [[self.register[value], place] for place, value in registers.copies]
+            self._close((opcodes.COPY, len(copies), 0, 2, 0), _halves(copies))
         now = [self.register[v] for v, operation in enumerate(self.graph.operations) if operation.kind == NOW]
-        prologue = [
+        self._words[: opcodes.PROLOGUE] = [
             begin,
-            begin + len(program),
+            len(self._words),
+            max(1, registers.ints + registers.floats),
+            registers.truth_base + max(WORD, registers.truths),
             registers.truth_base,
             max(1, registers.truths // WORD),
             now[0] if now else -1,
-            len(results),
+            registers.result_count,
             registers.parts,
         ]
-        code = np.array([*prologue, *pooled, *program], np.int64)
+        code = np.array(self._words, np.int64)
         code.setflags(write=False)
         return code
 
-    def _write_pools(self) -> list[int]:
-        words: list[int] = []
+    def _write_pools(self) -> None:
         for operation in self.graph.operations:
             for word in operation.words:
                 if isinstance(word, Pool) and word not in self._pools:
-                    self._pools[word] = opcodes.PROLOGUE + len(words)
-                    words += word.words
-        return words
+                    self._pools[word] = len(self._words)
+                    self._words += word.words
 
-    def _group(self, key: GroupKey, values: list[int]) -> list[int]:
+    def _write_group(self, key: GroupKey, values: list[int]) -> None:
         _, kind, compared, stride = key
-        register = self.register[compared] if compared >= 0 else 0
-        words = [kind, len(values), self.register[values[0]], stride, register]
-        for value in values:
-            operation = self.graph.operations[value]
-            words += [self._word(word) for word in operation.leading]
-            if compared < 0:
-                words += [self.register[arg] for arg in operation.args]
-            words += [self._word(word) for word in operation.words]
-        return words
+        header = (kind, len(values), self.register[values[0]], stride)
+        if _is_logic(kind):
+            self._close((*header, 0), _halves(sorted(self._logic(value) for value in values)))
+        elif compared < 0:
+            self._close((*header, 0), [word for value in values for word in self._operands(value)])
+        else:
+            words = [word for value in values for word in self._constants(value)]
+            self._close((*header, self.register[compared]), words + self._index(kind, values))
+
+    def _close(self, header: tuple[int, int, int, int, int], words: list[int]) -> None:
+        self._words += header
+        self._words.append(len(self._words) + 1 + len(words))
+        self._words += words
+
+    def _logic(self, value: int) -> list[int]:
+        """Operands first, so that sorting brings neighbouring operands together; `_halves` turns the result ahead."""
+        operation = self.graph.operations[value]
+        operands = [self.register[arg] for arg in operation.args]
+        if operation.kind in _COMMUTES:
+            operands.sort()
+        return [*operands, self.register[value]]
+
+    def _operands(self, value: int) -> list[int]:
+        operation = self.graph.operations[value]
+        registers = [self.register[arg] for arg in operation.args]
+        return [*map(self._word, operation.leading), *registers, *map(self._word, operation.words)]
+
+    def _constants(self, value: int) -> list[int]:
+        return [self._word(word) for word in self.graph.operations[value].words]
+
+    def _index(self, kind: int, values: list[int]) -> list[int]:
+        """All items of IN with the operations that hold each, by their place in the group."""
+        if kind not in (opcodes.IN_I, opcodes.IN_F):
+            return []
+        holders: dict[int, list[int]] = {}
+        for place, value in enumerate(values):
+            for item in cast("Pool", self.graph.operations[value].words[0]).words:
+                holders.setdefault(item, []).append(place)
+        items = sorted(holders, key=_float if kind == opcodes.IN_F else None)
+        ends = np.cumsum([0, *(len(holders[item]) for item in items)]).tolist()
+        return [len(items), *items, *ends, *(place for item in items for place in holders[item])]
 
     def _word(self, word: Word) -> int:
         return self._pools[word] if isinstance(word, Pool) else word
+
+
+def _halves(operations: Iterable[list[int]]) -> list[int]:
+    """Operations given as operands and then result, as int32 two to a word, the result ahead."""
+    flat = [word for operation in operations for word in (operation[-1], *operation[:-1])]
+    if len(flat) % 2:
+        flat.append(0)
+    words: list[int] = np.array(flat, np.int32).view(np.int64).tolist()
+    return words

@@ -15,6 +15,7 @@ from decision.lang.syntax import (
     Call,
     Case,
     Compare,
+    CompareOp,
     DatePart,
     Expr,
     In,
@@ -30,6 +31,7 @@ from decision.lang.syntax import (
     Zone,
 )
 from decision.lang.types import ELEMENTS, is_null
+from decision.lang.values import INT64_MIN
 from decision.program import opcodes
 from decision.program.graph import NOW, Graph, Pool, Space
 from decision.program.thresholds import MIRRORED, NEGATED, bits, float_threshold, int_threshold
@@ -185,10 +187,20 @@ class Lowering:
             left, right, op = right, left, MIRRORED[op]
         if isinstance(right, Literal):
             return self._compare_constant(replace(expr, op=op, left=left, right=right), right)
+        since = self._compare_now(op, left, right) or self._compare_now(MIRRORED[op], right, left)
+        if since is not None:
+            return since
         if op in (">", ">="):
             left, right, op = right, left, MIRRORED[op]
         space = space_of(left.dtype)
         return self.graph.add(_ORDERS[op, space], "truth", (self.value(left), self.value(right)))
+
+    def _compare_now(self, op: CompareOp, left: Expr, right: Expr) -> int | None:
+        """An instant against now() less a constant interval, as most conditions on time are written."""
+        before_us = _before_now_us(right)
+        if before_us is None or op not in opcodes.NOW_KINDS:
+            return None
+        return self.graph.add(opcodes.NOW_KINDS[op], "truth", (self.value(left),), (before_us,))
 
     def _compare_constant(self, expr: Compare, limit: Literal) -> int:
         dtype = expr.left.dtype
@@ -335,6 +347,19 @@ class Lowering:
 
 def _contains(items: Expr, wanted: Expr) -> Call:
     return Call(function="contains", args=(items, wanted), dtype=DType.BOOL)
+
+
+def _before_now_us(expr: Expr) -> int | None:
+    """How long before now() an expression's value lies, in µs, if that is a constant."""
+    match expr:
+        case Now():
+            return 0
+        case Arithmetic(op="-", left=Now(), right=Literal(value=int(back_us), dtype=DType.INTERVAL)):
+            return back_us
+        case Arithmetic(op="+", left=Now(), right=Literal(value=int(ahead_us), dtype=DType.INTERVAL)):
+            return -ahead_us if ahead_us > INT64_MIN else None
+        case _:
+            return None
 
 
 def _zone(zone: Zone) -> Pool:

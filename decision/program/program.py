@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,42 +20,19 @@ from decision.lang.syntax import Expr, IsNull, Like, Not, Ref
 from decision.program import kernels, opcodes
 from decision.program.columns import Column, Encoder, Frame, Row, resolve
 from decision.program.gather import Input, Source
-from decision.program.layout import WORD, Layout, lay_out
+from decision.program.layout import Layout, lay_out
 from decision.program.lower import Lowering
+from decision.program.results import Results
 from decision.program.texts import Patterns, Texts
 from decision.program.verdicts import Bits, listing
 from decision.schema import DType
 
-_TRUTH: Final = np.array([0, -1, 1], np.int8)
 _BLOCK_BYTES: Final = 256 * 1024
 """Registers of a block should stay in the processor's cache."""
 _SPARE_FRAMES: Final = 4
 """Frames kept for the next runs."""
 _BLOCK_ROWS_MIN: Final = 64
 _BLOCK_ROWS_MAX: Final = 16_384
-
-
-class Results(NamedTuple):
-    """What came out.
-
-    Attributes:
-        mask: uint64[rows, words]: bit i % 64 of word i // 64 is 1 where condition i is TRUE.
-        parts: uint64[rows, words]: the same for the distinct comparisons and connectives, see `Program.bits`.
-        registers: uint8[conditions, rows]: FALSE 0, NULL 1, TRUE 2.
-        truths: uint8[registers, rows]: all truth there was, conditions first, for `Program.verdicts`; of columns the
-            conditions alone.
-    """
-
-    mask: NDArray[np.uint64]
-    parts: NDArray[np.uint64]
-    registers: NDArray[np.uint8]
-    truths: NDArray[np.uint8]
-
-    @property
-    def truth(self) -> NDArray[np.int8]:
-        """int8[rows, conditions]: 1 is TRUE, 0 FALSE, -1 NULL."""
-        truths: NDArray[np.int8] = _TRUTH[self.registers].T
-        return truths
 
 
 class Program:
@@ -71,9 +48,8 @@ class Program:
         self.expressions = expressions
         self._layout: Layout = lay_out(graph, results)
         self._graph_texts = tuple(graph.texts)
-        self._encoder = Encoder(graph, self._layout)
+        self._encoder = Encoder(graph, self._layout, len(results))
         self._texts = Texts(Patterns(tuple(graph.patterns), tuple(graph.salts)), self._graph_texts)
-        self._result_words = -(-len(results) // WORD)
         self._lowering = lowering
         self._spare: deque[Frame] = deque(maxlen=_SPARE_FRAMES)
 
@@ -106,7 +82,7 @@ class Program:
 
     @cached_property
     def bits(self) -> Mapping[Expr, int]:
-        base = self._layout.truth_base + WORD * self._result_words
+        base = self._layout.truth_base
         register = self._layout.register
         return {
             expr: register[value] - base
@@ -167,10 +143,8 @@ class Program:
 
     def evaluate(self, frame: Frame, now_us: int) -> Results:
         """Evaluate a frame; it may be evaluated again at another time, but not by two threads at once."""
-        masks = self._masks(frame.rows)
-        self._evaluate_block(frame, now_us, masks, 0)
-        truths = frame.truths[self._layout.truth_base :, : frame.rows].copy()
-        return self._results(masks, truths[: len(self.expressions)], truths)
+        self._evaluate_block(frame, now_us, packs=True)
+        return frame.results
 
     def run_columns(self, columns: Mapping[str, Column], row_count: int, now_us: int) -> Results:
         """Evaluate every condition over columns, block by block.
@@ -189,16 +163,15 @@ class Program:
             name: resolve(name, columns[name], dtypes[name], row_count, texts)
             for name in dtypes.keys() & columns.keys()
         }
-        masks = self._masks(row_count)
         registers = np.empty((len(self.expressions), row_count), np.uint8)
         frame = self._encoder.frame(self._block_rows(row_count))
-        room = frame.numbers.shape[1]
+        room = frame.room
         for start in range(0, row_count, room):
             count = min(room, row_count - start)
             self._encoder.fill_block(frame, resolved, start, count, texts)
-            self._evaluate_block(frame, now_us, masks, start)
+            self._evaluate_block(frame, now_us, packs=False)
             registers[:, start : start + count] = self._outputs(frame)
-        return self._results(masks, registers, registers)
+        return Results.of(registers)
 
     def bind(self, blocks: Sequence[BlockLayout | Block]) -> Binding:
         """Tie the program to the layouts of the blocks that its rows will come from.
@@ -217,7 +190,7 @@ class Program:
         """Evaluate every condition over rows of blocks; see `Binding.run`."""
         frame = self._taken(row_count)
         self._encoder.gather(frame, sources, inputs, self._texts.generation())
-        results = self.evaluate(frame, now_us)
+        results = self.evaluate(frame, now_us).copied()
         self._spare.append(frame)
         return results
 
@@ -227,38 +200,19 @@ class Program:
             frame = self._spare.pop()
         except IndexError:
             return self._encoder.frame(row_count)
-        return frame if frame.numbers.shape[1] == row_count else self._encoder.frame(row_count)
-
-    def _masks(self, rows: int) -> NDArray[np.uint64]:
-        words = (len(self._layout.truths) - self._layout.truth_base) // WORD
-        return np.empty((rows, words), np.uint64)
+        return frame if frame.room == row_count else self._encoder.frame(row_count)
 
     def _block_rows(self, row_count: int) -> int:
         fitting = _BLOCK_BYTES // self._layout.row_bytes
         return max(1, min(row_count, max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, fitting))))
 
-    def _evaluate_block(self, frame: Frame, now_us: int, masks: NDArray[np.uint64], first: int) -> None:
-        kernels.run(
-            self._layout.code,
-            frame.numbers,
-            frame.truths,
-            frame.texts,
-            frame.lists,
-            now_us,
-            frame.rows,
-            masks,
-            first,
-        )
+    def _evaluate_block(self, frame: Frame, now_us: int, *, packs: bool) -> None:
+        code, arena = self._layout.code, frame.arena
+        kernels.run_now(code, arena, frame.texts, frame.lists, now_us, frame.room, frame.rows, packs)
 
     def _outputs(self, frame: Frame) -> NDArray[np.uint8]:
         base = self._layout.truth_base
         return frame.truths[base : base + len(self.expressions), : frame.rows]
-
-    def _results(
-        self, masks: NDArray[np.uint64], registers: NDArray[np.uint8], truths: NDArray[np.uint8]
-    ) -> Results:
-        split = self._result_words
-        return Results(mask=masks[:, :split], parts=masks[:, split:], registers=registers, truths=truths)
 
 
 class Binding:

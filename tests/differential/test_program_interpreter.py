@@ -82,13 +82,14 @@ def check(tally: Tally, exprs: Sequence[Expr], many: Rows, now_us: int) -> None:
     program = Program.compile(exprs)
     expected = [[TRUTHS[evaluate(expr, row, now_us)] for expr in exprs] for row in many]
     together = program.run(many, now_us)
-    single = program.run(many[0], now_us)
+    singles = [program.run(row, now_us) for row in many]
     columns = {name: [row.get(name) for row in many] for name in program.names}
     compare("rows", together.truth.tolist(), expected, exprs, many)
-    compare("one row", single.truth.tolist(), expected[:1], exprs, many)
+    compare("one row", [truth for one in singles for truth in one.truth.tolist()], expected, exprs, many)
     compare("columns", program.run_columns(columns, len(many), now_us).truth.tolist(), expected, exprs, many)
     np.testing.assert_array_equal(bits_of(together.mask, len(exprs)), np.array(expected) == 1)
-    np.testing.assert_array_equal(bits_of(single.mask, len(exprs)), np.array(expected[:1]) == 1)
+    for single, truths in zip(singles, expected, strict=True):
+        np.testing.assert_array_equal(bits_of(single.mask, len(exprs)), np.array([truths]) == 1)
     tally.take(exprs, expected)
 
 

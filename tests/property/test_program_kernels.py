@@ -11,7 +11,22 @@ from hypothesis import strategies as st
 
 from decision.lang import values
 from decision.lang.calendar import date_part
-from decision.lang.syntax import Arithmetic, Call, Compare, DatePart, Expr, IsNull, Like, Literal, Ref
+from decision.lang.interpreter import evaluate
+from decision.lang.syntax import (
+    Arithmetic,
+    ArithmeticOp,
+    Call,
+    Compare,
+    CompareOp,
+    DatePart,
+    Expr,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Now,
+    Ref,
+)
 from decision.program import Program
 from decision.program.opcodes import PARTS
 from decision.schema import DType, Value
@@ -111,3 +126,68 @@ def test_thresholds_split_where_the_comparison_does(limit: float, numbers: list[
     program = Program.compile([Compare(op=op, left=left, right=right) for op in ops])  # type: ignore[arg-type]
     found = program.run(rows, 0).truth == 1
     assert found.tolist() == [[values.compare(op, row["a"], limit) for op in ops] for row in rows]  # type: ignore[arg-type]
+
+
+INSTANTS = st.sampled_from(INTS) | st.integers(-(2**63), 2**63 - 1) | st.integers(-100, 100)
+SHIFTS: tuple[ArithmeticOp, ...] = ("-", "+")
+ORDERS: tuple[CompareOp, ...] = ("=", "<>", "<", "<=", ">", ">=")
+
+
+def check_truths(conditions: list[Expr], rows: list[dict[str, Value]], now_us: int = 0) -> None:
+    """One row at a time and all at once, every condition is what the interpreter says."""
+    program = Program.compile(conditions)
+    truths: dict[Value, int] = {True: 1, False: 0, None: -1}
+    expected = [[truths[evaluate(condition, row, now_us)] for condition in conditions] for row in rows]
+    assert program.run(rows, now_us).truth.tolist() == expected
+    assert [program.run(row, now_us).truth[0].tolist() for row in rows] == expected
+
+
+@given(
+    st.lists(INSTANTS, min_size=1, max_size=40),
+    st.lists(st.none() | INSTANTS, min_size=1, max_size=10),
+)
+def test_many_int_constants_agree(limits: list[int], numbers: list[Value]) -> None:
+    """Each number lands in its place among constants by order, equality and IN; NULL is NULL against all."""
+    value = ref("a", DType.INT64)
+    constants = tuple(Literal(value=limit, dtype=DType.INT64) for limit in limits)
+    conditions: list[Expr] = [
+        Compare(op=op, left=value, right=constant) for op in ORDERS for constant in constants
+    ]
+    conditions += [In(operand=value, items=constants[: i + 1]) for i in range(len(constants))]
+    check_truths(conditions, [{"a": number} for number in [*numbers, *limits[:5]]])
+
+
+@given(
+    st.lists(st.sampled_from(FLOATS) | st.floats(allow_nan=False), min_size=1, max_size=40),
+    st.lists(st.none() | st.sampled_from(FLOATS) | st.floats(), min_size=1, max_size=10),
+)
+def test_many_float_constants_agree(limits: list[float], numbers: list[Value]) -> None:
+    """As for int64, with infinities, both zeros and NaN."""
+    value = ref("a", DType.FLOAT64)
+    constants = tuple(Literal(value=limit, dtype=DType.FLOAT64) for limit in limits)
+    conditions: list[Expr] = [
+        Compare(op=op, left=value, right=constant) for op in ORDERS for constant in constants
+    ]
+    conditions += [In(operand=value, items=constants[: i + 1]) for i in range(len(constants))]
+    check_truths(conditions, [{"a": number} for number in [*numbers, *limits[:5]]])
+
+
+@given(
+    st.lists(INSTANTS, min_size=1, max_size=20),
+    st.lists(st.none() | INSTANTS, min_size=1, max_size=10),
+    INSTANTS,
+)
+def test_instants_against_now_agree(intervals: list[int], instants: list[Value], now_us: int) -> None:
+    """now() with an interval added or taken away, on either side, and where that overflows."""
+    value = ref("a", DType.TIMESTAMP)
+    moved: list[Expr] = [Now()]
+    moved += [
+        Arithmetic(op=op, left=Now(), right=Literal(value=us, dtype=DType.INTERVAL), dtype=DType.TIMESTAMP)
+        for op in SHIFTS
+        for us in intervals
+    ]
+    conditions: list[Expr] = []
+    for op in ORDERS:
+        conditions += [Compare(op=op, left=value, right=other) for other in moved]
+        conditions += [Compare(op=op, left=other, right=value) for other in moved]
+    check_truths(conditions, [{"a": instant} for instant in instants], now_us)
