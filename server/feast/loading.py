@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlparse
 
 import dill
-import yaml
 
 from decision.schema import Catalog
 from server.config import FeastSource
 from server.errors import RepoError
 from server.feast.definitions import Definitions
-from server.repo import STORE_FILE, importable, load_registered, load_repo
+from server.repo import importable, load_registered, load_repo
 
 LOAD_TIMEOUT_S = 120.0
 MAX_ERROR_BYTES = 16_384
@@ -83,39 +80,6 @@ def _unpacked(root: Path, data: bytes) -> Loaded:
         raise RepoError.of(
             f"an on-demand function cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-
-
-def fingerprint(root: Path, source: FeastSource) -> str | None:
-    """A digest that changes whenever the definitions may have changed; None where only loading them would tell."""
-    if source is FeastSource.REPO:
-        files = sorted(path for path in root.rglob("*.py") if "__pycache__" not in path.parts)
-    else:
-        registry = _registry_file(root)
-        if registry is None:
-            return None
-        files = [registry]
-    digest = hashlib.sha256()
-    for path in (root / STORE_FILE, *files):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        digest.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\0{stat.st_ino}\n".encode())
-    return digest.hexdigest()
-
-
-def _registry_file(root: Path) -> Path | None:
-    """The registry's file, where it is one on this machine."""
-    try:
-        settings = yaml.safe_load((root / STORE_FILE).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    registry = settings.get("registry") if isinstance(settings, dict) else None
-    if isinstance(registry, dict):
-        registry = registry.get("path") if registry.get("registry_type", "file") == "file" else None
-    if not isinstance(registry, str) or urlparse(registry).scheme or "$" in registry:
-        return None
-    return root / registry
 
 
 def main(root: str, source: str, output: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,12 +15,14 @@ from server.bundles import BundleKeeper
 from server.config import FeastSource
 from server.errors import ServerError
 from server.feast.definitions import Definitions
-from server.feast.loading import Loaded, fingerprint, load_apart
+from server.feast.loading import Loaded, load_apart
 from server.feast.selection import PlanBook
+from server.feast.watch import Watch
 from server.metrics import Metrics
 
-UNTOLD_INTERVAL_S = 60.0
-"""Least time between loads of a registry that does not show whether it has changed: each costs seconds of a core."""
+PATIENCE_S = 60.0
+"""Least time until definitions are loaded again that were refused, or that do not show whether they have changed: each
+load costs seconds of a core."""
 _log = structlog.get_logger("server")
 
 
@@ -61,7 +65,8 @@ class Refresher:
         self._bundles = bundles
         self._announce = announce
         self._metrics = metrics
-        self._seen = fingerprint(root, source)
+        self._watch = Watch(root, source)
+        self._due_s = math.inf  # what was loaded at the start is good until something changes
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,15 +83,19 @@ class Refresher:
 
     async def refresh(self) -> bool:
         """Look once; whether other definitions serve now. Never raises for what it finds."""
-        seen = await asyncio.to_thread(fingerprint, self._root, self._source)
-        if seen is not None and seen == self._seen:
+        changed = await asyncio.to_thread(self._watch.changed)
+        now_s = time.monotonic()
+        if changed is None and self._due_s == math.inf:
+            self._due_s = now_s + PATIENCE_S
+        if not changed and now_s < self._due_s:
             return False
-        self._seen = seen
+        self._due_s = math.inf
         try:
             await self._take(await load_apart(self._root, self._source))
         except (ServerError, OSError) as error:
             _log.warning("definitions.refused", error=str(error), repo=str(self._root))
             self._metrics.refreshes.labels("refused").inc()
+            self._due_s = time.monotonic() + PATIENCE_S
             return False
         self._metrics.refreshes.labels("swapped").inc()
         return True
@@ -104,10 +113,8 @@ class Refresher:
             await self._announce(serving.bundle.version)
 
     async def _run(self) -> None:
-        told = self._seen is not None
-        interval_s = self._interval_s if told else max(self._interval_s, UNTOLD_INTERVAL_S)
         while True:
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(self._interval_s)
             try:
                 await self.refresh()
             except Exception:  # noqa: BLE001 - one look that fails must not end the looking
