@@ -340,3 +340,66 @@ def remote_store(world: World, door: Door, folder: Any) -> Any:
             entity_key_serialization_version=3,
         )
     )
+
+
+def test_on_demand_views_compute_what_feast_computes(world: World) -> None:
+    """Functions of lists, of one row and of a frame, on rows that are there: the SDK's values and types."""
+    frame = pd.DataFrame(
+        {
+            "user_id": [70_001, 70_002],
+            "item_id": ["a", "b"],
+            "score": [1.5, -2.0],
+            "label": ["x", "y"],
+            "event_timestamp": [datetime.fromtimestamp(int(time.time()), UTC)] * 2,
+        }
+    )
+    world.store.write_to_online_store("pair", frame)
+    keys = {"user_id": [70_001, 70_002], "item_id": ["a", "b"]}
+    asked = keys | {"boost": [2.0, 3.0], "word": ["hi", "é"]}
+    features = ["boosting:boosted", "boosting:shout", "pair:score"]
+    rows = [dict(zip(asked, values, strict=True)) for values in zip(*asked.values(), strict=True)]
+    theirs = world.store.get_online_features(features=features, entity_rows=rows).proto
+    assert by_name(world.exact.read(request(features, entities=asked))) == by_name(theirs)
+    one = {name: column[:1] for name, column in keys.items()}
+    theirs = world.store.get_online_features(
+        features=["doubling:doubled"], entity_rows=[{"user_id": 70_001, "item_id": "a"}]
+    ).proto
+    assert by_name(world.exact.read(request(["doubling:doubled"], entities=one))) == by_name(theirs)
+    push(world.exact, features=CLICK)
+    features = ["adding:clicks_plus", "adding:rate", "clicks:ctr"]
+    theirs = world.store.get_online_features(features=features, entity_rows=[{"user_id": 70_001}]).proto
+    assert by_name(world.exact.read(request(features, entities={"user_id": [70_001]}))) == by_name(theirs)
+
+
+CLICK = {
+    "user_id": "70001",
+    "clicks_1h": "3",
+    "ctr": "0.5",
+    "last_page": "p",
+    "last_at": "0",
+    "tags": "[]",
+    "event_timestamp": "1700000000",
+}
+
+
+def test_aliases_are_those_of_feast(world: World) -> None:
+    """One view under two names and two keys: the SDK's columns and values."""
+    frame = pd.DataFrame(
+        {
+            "place_id": [1, 2],
+            "degrees": [20.5, -3.0],
+            "seen_at": [datetime.fromtimestamp(1_700_000_000, UTC)] * 2,
+            "event_timestamp": [datetime.fromtimestamp(int(time.time()), UTC)] * 2,
+        }
+    )
+    world.store.write_to_online_store("weather", frame)
+    rows = [
+        {"origin_id": 1, "target_id": 2, "user_id": 5},
+        {"origin_id": 2, "target_id": 3, "user_id": 5},
+    ]
+    theirs = world.store.get_online_features(
+        features=world.store.get_feature_service("trip"), entity_rows=rows, full_feature_names=True
+    ).proto
+    entities = {name: [row[name] for row in rows] for name in rows[0]}
+    ours = world.exact.read(request(service="trip", entities=entities, full_feature_names=True))
+    assert by_name(ours) == by_name(theirs)
