@@ -354,7 +354,7 @@ def test_on_demand_views_compute_what_feast_computes(world: World) -> None:
         }
     )
     world.store.write_to_online_store("pair", frame)
-    keys = {"user_id": [70_001, 70_002], "item_id": ["a", "b"]}
+    keys: dict[str, list[Any]] = {"user_id": [70_001, 70_002], "item_id": ["a", "b"]}
     asked = keys | {"boost": [2.0, 3.0], "word": ["hi", "é"]}
     features = ["boosting:boosted", "boosting:shout", "pair:score"]
     rows = [dict(zip(asked, values, strict=True)) for values in zip(*asked.values(), strict=True)]
