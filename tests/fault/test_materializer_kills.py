@@ -1,0 +1,102 @@
+"""SIGKILL of the materializer, of Valkey, and of both, again and again within one run under load."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from server.embedded import EmbeddedValkey
+from tests.support.materializers import START_US, Site, visits
+from tests.support.valkey import run_valkey
+
+END_US = START_US + 100 * 86_400_000_000
+EVENTS_PER_KILL = 40
+
+pytestmark = pytest.mark.timeout(550)
+
+
+def _run(folder: Path, kills: int, seed: int) -> tuple[Any, ...]:
+    """Publish the same events, with so many kills among them; returns all that is left."""
+    rng = random.Random(seed)
+    arrivals = visits(EVENTS_PER_KILL * 4)
+    size = -(-len(arrivals) // max(kills, 1))
+    with run_valkey(folder / "valkey") as store:
+        site = Site(
+            folder / "site",
+            store.url,
+            partition_count=1,
+            batch_records=1,
+            checkpoint_interval_s=0.2,
+            lease_ms=600,
+        )
+        try:
+            site.start()
+            if kills:
+                site.start()
+            for start in range(0, len(arrivals), size):
+                _slice(site, store, arrivals[start : start + size], rng if kills else None)
+            site.tick(END_US)
+            site.wait(lambda: site.applied() == site.appended(), "everything applied")
+        finally:
+            site.stop()
+        return site.features(), site.changes(0), _offline(site.repo / "data")
+
+
+def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.Random | None) -> None:
+    before = site.applied()
+    load = threading.Thread(target=site.publish, args=(arrivals,))
+    load.start()
+    if rng is not None:
+        instant = before + rng.randrange(len(arrivals))
+        site.wait(lambda: site.applied() >= instant, "the instant of the kill")
+        victims = rng.choice(["materializer", "store", "both"])
+        if victims != "store":
+            owner = next((p for p in site.processes if p.pid in site.shares() and p.poll() is None), None)
+            if owner is not None:
+                owner.kill()
+                owner.wait()
+        if victims != "materializer":
+            store.kill()
+            store.start()
+        if victims != "store":
+            site.start()
+    load.join()
+
+
+def _offline(data: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Each view's log in order, without the rows that say again what the one before them said."""
+    logs = {}
+    for folder in sorted(path for path in data.iterdir() if any(path.glob("*.parquet"))):
+        table = ds.dataset(folder, format="parquet").to_table()
+        rows = table.to_pylist()
+        assert len({str(row) for row in rows}) == len(rows), "a row is there twice"
+        key = table.column_names[0]
+        names = [name for name in table.column_names if name not in {"event_timestamp", "created"}]
+        rows.sort(key=lambda row, key=key: (row[key], row["event_timestamp"], row["created"]))  # type: ignore[misc]
+        kept: list[tuple[object, ...]] = []
+        said: dict[object, tuple[object, ...]] = {}
+        for row in rows:
+            values = tuple(row[name] for name in names)
+            if said.get(row[key]) != values:
+                kept.append((*values, row["event_timestamp"]))
+            said[row[key]] = values
+        logs[folder.name] = kept
+    return logs
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.soak)])
+def test_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, kills: int) -> None:
+    """Values and timestamps to the byte, every segment change, and every offline row once repeats are dropped."""
+    features, changes, offline = _run(tmp_path / "undisturbed", 0, 1)
+    assert len(features) > 8
+    assert changes
+    assert {"visits", "department_load", "groups"} <= set(offline)
+    found = _run(tmp_path / "disturbed", kills, kills)
+    assert found[0] == features
+    assert found[1] == changes
+    assert found[2] == offline
