@@ -18,11 +18,13 @@ from server.feast.refresh import DefinitionsKeeper, Refresher
 from server.feast.writing import FeatureWriter
 from server.metrics import Metrics
 from server.services.admin import AdminService, Announce, Partitions
+from server.services.dead_letters import DeadLetterDesk
 from server.services.decision import DecisionService
 from server.services.events import EventService
 from server.services.features import FeatureService
 from server.services.segments import SegmentService
 from streaming.changes import ChangeLog
+from streaming.dead_letters import DeadLetters
 from streaming.events import EventSchema
 from streaming.log import EventLog
 
@@ -39,6 +41,7 @@ class Application:
         log: Where events go.
         clock: Logical time.
         changes: The log of segment changes.
+        letters: The dead-letter log.
         partitions: How far the log is applied.
         announce: Tells materializers the version of a policy that took over.
         explainer: Puts decisions into words.
@@ -51,6 +54,7 @@ class Application:
     reader: OnlineReader
     log: EventLog
     changes: ChangeLog
+    letters: DeadLetters
     clock: Clock
     partitions: Partitions
     announce: Announce
@@ -104,14 +108,22 @@ def build_services(app: Application) -> Services:
     decision = DecisionService(
         bundles, app.reader, app.clock, app.decision_log, limits, metrics, app.explainer
     )
+    events = EventService(
+        app.events, lambda: bundles.current.customer_type, app.log, app.letters, app.clock, limits, metrics
+    )
     return Services(
         decision=decision,
         features=FeatureService(bundles, app.reader, app.clock, limits),
-        events=EventService(
-            app.events, lambda: bundles.current.customer_type, app.log, app.clock, limits, metrics
-        ),
+        events=events,
         admin=AdminService(
-            bundles, app.clock, app.log, app.partitions, app.announce, decision, app.decision_log
+            bundles,
+            app.clock,
+            app.log,
+            app.partitions,
+            app.announce,
+            decision,
+            app.decision_log,
+            DeadLetterDesk(app.letters, events, app.events, limits.max_events),
         ),
         segments=SegmentService(bundles, app.changes),
         feast_handlers=FeastHandlers(online_features, app.feast.writer),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from server.commands import bench, check, client, config, decisions, init, removal, run, train
+from server.commands import bench, check, client, config, decisions, dlq, init, removal, run, train
 
 app = typer.Typer(
     name="waypost",
@@ -18,6 +18,7 @@ app = typer.Typer(
 for module in (init, check, run, client, decisions, train, removal, bench):
     module.register(app)
 app.add_typer(config.app, name="config")
+app.add_typer(dlq.app, name="dlq")
 
 
 def main() -> None:

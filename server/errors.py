@@ -82,6 +82,9 @@ EVENT_REASONS = frozenset(
         "TOO_LONG",
         "NOT_ALLOWED",
         "OUT_OF_RANGE",
+        "UNKNOWN_UNIT",
+        "OUTLIER",
+        "RATE_SPIKE",
     }
 )
 """Why `streaming.events` refuses an event."""

@@ -102,7 +102,8 @@ def _http(
     app: Application, healthy: Callable[[], bool], settings: Settings, services: Services
 ) -> HttpEndpoint:
     try:
-        return HttpEndpoint(app.metrics, healthy, settings, services.feast_routes.routes())
+        posts = {**services.feast_routes.routes(), "/v1/events": services.events.publish_json}
+        return HttpEndpoint(app.metrics, healthy, settings, posts)
     except OSError as error:
         address = f"{settings.host}:{settings.http_port}"
         raise BindError(f"cannot listen on {address}: {error.strerror}; choose with --http-port") from error

@@ -42,6 +42,9 @@ class Metrics:
         )
         self.events_accepted = self._counter("waypost_events_accepted", "Events appended to the log.")
         self.events_refused = self._counter("waypost_events_refused", "Events kept out of the log.", "reason")
+        self.dead_letters_lost = self._counter(
+            "waypost_dead_letters_lost", "Refused events that could not be kept: the store was away."
+        )
         self.records_lost = self._counter(
             "waypost_decision_records_lost",
             "Decision records dropped because the queue was full or a write failed.",

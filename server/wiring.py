@@ -31,6 +31,7 @@ from server.metrics import Metrics
 from server.repo import Repo, load_registered, load_repo
 from server.services.admin import Announce, PartitionLag
 from streaming.changes import ChangeLog
+from streaming.dead_letters import DeadLetters
 from streaming.keys import PartitionKeys, policy_key
 from streaming.redis_log import RedisLog, settle_partitions
 
@@ -88,6 +89,7 @@ async def build_application(
         bundles=bundles,
         reader=reader,
         log=log,
+        letters=DeadLetters(client, project, settings.partitions),
         changes=ChangeLog(client, project, settings.partitions),
         clock=clock,
         partitions=_Partitions(client, project, settings.partitions),

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from decision.schema import Value
 from streaming.errors import EventRefused, EventSchemaError
+from streaming.gates import Gates, OutlierGate, RateGate
+from streaming.normalize import Conversion, Step, normalized
 from waypost.events.v1 import events_pb2
 
 MAX_EVENT_ID_BYTES = 64
@@ -58,6 +60,9 @@ class PropertySchema(BaseModel):
     maximum: float | None = None
     allowed: tuple[str | int | float, ...] | None = None
     max_length: int = Field(default=MAX_STRING_LENGTH, ge=1, le=65_536)
+    normalize: tuple[Step, ...] = ()
+    convert: Conversion | None = None
+    outlier: OutlierGate | None = None
     description: str = ""
 
     @model_validator(mode="after")
@@ -67,6 +72,12 @@ class PropertySchema(BaseModel):
             raise ValueError(f"minimum and maximum bound numbers, not a {self.type}")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}: nothing would fit")
+        if self.normalize and self.type != "string":
+            raise ValueError(f"normalize is for strings, not a {self.type}")
+        if (self.convert or self.outlier) and self.type not in {"int64", "double"}:
+            raise ValueError(f"convert and outlier are for numbers, not a {self.type}")
+        if self.convert and self.type != "double":
+            raise ValueError("convert makes fractions: declare the property as a double")
         wanted = _ALLOWED_TYPES.get(self.type)
         wrong = [value for value in self.allowed or () if wanted is None or not isinstance(value, wanted)]
         if wrong or self.allowed == ():
@@ -83,6 +94,7 @@ class EventType(BaseModel):
 
     description: str = ""
     properties: dict[str, PropertySchema] = Field(default_factory=dict)
+    rate: RateGate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +176,9 @@ class EventSchema(BaseModel):
         for type_name, event_type in self.types.items():
             for name, declared in event_type.properties.items():
                 place = f"types.{type_name}.properties.{name}"
+                unit = declared.convert.by if declared.convert is not None else None
+                if unit is not None and not _is_string(event_type.properties.get(unit)):
+                    found.append(f"{place}.convert.by: {unit!r} is no string property of {type_name}")
                 if name in RESERVED_COLUMNS:
                     found.append(f"{place}: the name is taken by the event itself; rename it")
                 elif declared.type != self.property_types[name]:
@@ -185,6 +200,17 @@ class EventSchema(BaseModel):
     @property
     def lateness_us(self) -> int:
         return self.lateness_s * 1_000_000
+
+    def gates(self) -> Gates:
+        """The gates that are declared, with nothing seen yet."""
+        outliers = {
+            (type_name, name): declared.outlier
+            for type_name, event_type in self.types.items()
+            for name, declared in event_type.properties.items()
+            if declared.outlier is not None
+        }
+        rates = {name: kind.rate for name, kind in self.types.items() if kind.rate is not None}
+        return Gates(outliers, rates)
 
     def validate_event(self, event: events_pb2.Event, now_us: int) -> EventRecord:
         """Check one event against its declared type.
@@ -212,7 +238,21 @@ class EventSchema(BaseModel):
             value = _typed(name, declared, fields.get(name))
             if value is not None:
                 properties[name] = value
+        _convert(event_type, properties)
+        for name, value in properties.items():
+            _check_range(f"properties.{name}", event_type.properties[name], value)
         return EventRecord(event.event_id, event.event_type, event.customer_id, event_us, properties)
+
+    def to_proto(self, record: EventRecord) -> events_pb2.Event:
+        """A logged event as a client may send it again."""
+        event = events_pb2.Event(
+            event_id=record.event_id, event_type=record.event_type, customer_id=record.customer_id
+        )
+        event.event_time.FromMicroseconds(record.event_us)
+        types = self.property_types
+        for name, value in record.properties.items():
+            event.properties[name] = _sendable(value, types.get(name))
+        return event
 
     def _event_time(self, event: events_pb2.Event, now_us: int) -> int:
         if not event.HasField("event_time"):
@@ -244,6 +284,14 @@ class EventSchema(BaseModel):
 RESERVED_COLUMNS = ("event_id", "event_type", "customer_id", "event_time", "event_timestamp")
 
 
+def _sendable(value: Value, kind: PropertyType | None) -> Any:
+    if kind == "timestamp" and isinstance(value, int):
+        return (_EPOCH + timedelta(microseconds=value)).isoformat()
+    if kind == "int64" and isinstance(value, int) and abs(value) > 2**53:
+        return str(value)
+    return value
+
+
 def _check_id(field: str, value: str, limit_bytes: int) -> None:
     if not 0 < len(value.encode()) <= limit_bytes:
         raise EventRefused(
@@ -266,8 +314,31 @@ def _typed(name: str, declared: PropertySchema, raw: StructValue | None) -> Valu
             raise EventRefused(place, "REQUIRED_PROPERTY_MISSING", message)
         return None
     value = _READERS[declared.type](place, raw, kind)
-    _check_range(place, declared, value)
-    return value
+    return normalized(value, declared.normalize) if isinstance(value, str) else value
+
+
+def _is_string(declared: PropertySchema | None) -> bool:
+    return declared is not None and declared.type == "string"
+
+
+def _convert(event_type: EventType, properties: dict[str, Value]) -> None:
+    """Bring numbers into the unit that is kept, and say so in the property that names the unit."""
+    kept: dict[str, str] = {}
+    for name, declared in event_type.properties.items():
+        conversion, value = declared.convert, properties.get(name)
+        if conversion is None or not isinstance(value, float):
+            continue
+        unit = str(properties.get(conversion.by, conversion.to))
+        factor = conversion.factor(unit)
+        if factor is None:
+            known = ", ".join(sorted({conversion.to, *conversion.factors})[:20])
+            place = f"properties.{conversion.by}"
+            raise EventRefused(
+                place, "UNKNOWN_UNIT", f"{place} is {unit[:MAX_SHOWN_LENGTH]!r}; known are {known}"
+            )
+        properties[name] = value * factor
+        kept[conversion.by] = conversion.to
+    properties.update({name: unit for name, unit in kept.items() if name in properties})
 
 
 def _wrong_type(place: str, wanted: str, kind: str | None) -> EventRefused:

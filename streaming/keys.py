@@ -18,6 +18,11 @@ def policy_key(project: str) -> str:
     return f"wp:{{{project}}}:policy"
 
 
+def refused_key(project: str) -> str:
+    """Stream of events that were refused when they were published."""
+    return f"wp:{{{project}}}:refused"
+
+
 def members_key(project: str) -> str:
     """Sorted set: the materializers that share the project's partitions; score: when each is no longer counted."""
     return f"wp:{{{project}}}:materializers"

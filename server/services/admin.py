@@ -13,6 +13,7 @@ from server.bundles import BundleKeeper
 from server.clock import Clock, VirtualClock
 from server.decision_log import DecisionLog
 from server.errors import ConditionError, InvalidRequestError, ServerError, StoreUnavailableError
+from server.services.dead_letters import DeadLetterDesk
 from server.services.decision import DecisionService
 from server.values import micros, timestamp
 from streaming.log import EventLog
@@ -51,6 +52,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         log: Gets a tick when the clock moves, so that the materializer follows.
         partitions: Asks how far the log is applied.
         announce: Tells materializers that the policy has changed.
+        desk: The dead-letter log.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         announce: Announce,
         decisions: DecisionService,
         decision_log: DecisionLog,
+        desk: DeadLetterDesk,
     ) -> None:
         self._bundles = bundles
         self._clock = clock
@@ -70,6 +73,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self._announce = announce
         self._decisions = decisions
         self._decision_log = decision_log
+        self._desk = desk
 
     async def GetStatus(  # noqa: N802 - the name in the proto
         self,
@@ -87,7 +91,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
                 admin_pb2.PartitionStatus(
                     partition=p.partition, lag=p.lag, watermark=timestamp(p.watermark_us)
                 )
-                for p in await _stored(self._partitions())
+                for p in await stored(self._partitions())
             ],
             decision_count=self._decisions.count,
             decision_records_lost=self._decision_log.lost_count,
@@ -110,7 +114,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         before_us = self._clock.now_us()
         now_us = self._clock.advance(micros(request.now))
         if now_us > before_us:
-            await _stored(self._log.tick(now_us))
+            await stored(self._log.tick(now_us))
         return admin_pb2.AdvanceClockResponse(now=timestamp(now_us))
 
     async def Reload(  # noqa: N802 - the name in the proto
@@ -127,8 +131,24 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         await self._announce(serving.bundle.version)
         return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)
 
+    async def ListDeadLetters(  # noqa: N802 - the name in the proto
+        self,
+        request: admin_pb2.ListDeadLettersRequest,
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> admin_pb2.ListDeadLettersResponse:
+        """A page of dead letters, or those named."""
+        return await stored(self._desk.show(request))
 
-async def _stored(work: Awaitable[Answer]) -> Answer:
+    async def RedriveDeadLetters(  # noqa: N802 - the name in the proto
+        self,
+        request: admin_pb2.RedriveDeadLettersRequest,
+        context: Any,  # noqa: ARG002 - gRPC's signature
+    ) -> admin_pb2.RedriveDeadLettersResponse:
+        """Publish letters anew; those accepted leave the dead-letter log."""
+        return await stored(self._desk.redrive(request))
+
+
+async def stored(work: Awaitable[Answer]) -> Answer:
     """What the store answers; StoreUnavailableError where it does not."""
     try:
         return await work

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis.exceptions
+import structlog
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from decision.errors import InvalidCustomerError
 from decision.plan import typed_key
@@ -17,12 +22,22 @@ from server.clock import Clock
 from server.config import Limits
 from server.errors import InvalidRequestError, RequestError, StoreUnavailableError, TooManyRequestsError
 from server.metrics import Metrics
+from streaming.dead_letters import DeadLetters, RefusedEvent
 from streaming.errors import EventRefused, LogFull
 from streaming.events import EventRecord, EventSchema
 from streaming.log import EventLog
 from waypost.events.v1 import events_pb2, events_pb2_grpc
 
 RETRY_AFTER_S = 1.0
+_log = structlog.get_logger("server")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """JSON that is no event."""
+
+    data: bytes
+    error: InvalidRequestError
 
 
 class EventService(events_pb2_grpc.EventServiceServicer):
@@ -32,6 +47,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         schema: The repo's event types.
         customer_type: Type of the customer join key; an event whose customer is not of it is refused.
         log: Where accepted events go; when `append` returns they are durable.
+        letters: Where refused ones go.
         clock: Logical time of arrival.
     """
 
@@ -40,6 +56,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         schema: EventSchema,
         customer_type: Callable[[], ValueType],
         log: EventLog,
+        letters: DeadLetters,
         clock: Clock,
         limits: Limits,
         metrics: Metrics,
@@ -47,6 +64,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         self._schema = schema
         self._customer_type = customer_type
         self._log = log
+        self._letters = letters
+        self._gates = schema.gates()
         self._clock = clock
         self._limits = limits
         self._metrics = metrics
@@ -63,29 +82,85 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             raise InvalidRequestError.of(
                 "BATCH_TOO_LARGE", "events", f"has {count} events, send at most {limit}", maxEvents=str(limit)
             )
+        return await self.publish(request.events)
+
+    async def publish_json(self, body: bytes) -> bytes:
+        """`PublishEvents` over HTTP: `{"events": [...]}` in proto3's JSON, each event judged by itself."""
+        items = _json_events(body, self._limits.max_events)
+        parsed = [_parsed(item, index) for index, item in enumerate(items)]
+        answer = await self.publish(parsed)
+        fields = MessageToDict(
+            answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return json.dumps(fields, ensure_ascii=False).encode()
+
+    async def publish(
+        self, events: Sequence[events_pb2.Event | Unreadable], *, again: bool = False
+    ) -> events_pb2.PublishEventsResponse:
+        """Append the valid events; the answer has one result per event, in order.
+
+        Args:
+            events: As sent.
+            again: They come from the dead-letter log: an operator has looked at them, so gates do not judge, and
+                what is refused is there already.
+        """
         now_us = self._clock.now_us()
-        judged = [self._judge(event, index, now_us) for index, event in enumerate(request.events)]
+        judged = [self._judge(event, index, now_us, gated=not again) for index, event in enumerate(events)]
         records = [verdict for verdict in judged if isinstance(verdict, EventRecord)]
         positions = iter(await self._append(records, now_us) if records else [])
         self._metrics.events_accepted.inc(len(records))
+        pairs = list(zip(events, judged, strict=True))
+        if not again:
+            await self._keep(
+                [(event, verdict) for event, verdict in pairs if isinstance(verdict, RequestError)]
+            )
         results = [
             _accepted(event, next(positions))
             if isinstance(verdict, EventRecord)
             else self._refused(event, verdict)
-            for event, verdict in zip(request.events, judged, strict=True)
+            for event, verdict in pairs
         ]
         return events_pb2.PublishEventsResponse(results=results, accepted_count=len(records))
 
-    def _judge(self, event: events_pb2.Event, index: int, now_us: int) -> EventRecord | RequestError:
+    def _judge(
+        self, event: events_pb2.Event | Unreadable, index: int, now_us: int, *, gated: bool
+    ) -> EventRecord | RequestError:
+        if isinstance(event, Unreadable):
+            return event.error
         try:
             record = self._schema.validate_event(event, now_us)
             typed_key(record.customer_id, self._customer_type())
+            if gated:
+                self._gates.judge(record.event_type, record.properties, now_us)
         except EventRefused as error:
             description = str(error).removeprefix(f"{error.field} ")
             return InvalidRequestError.of(error.reason, f"events[{index}].{error.field}", description)
         except InvalidCustomerError as error:
             return InvalidRequestError.of("INVALID_ID", f"events[{index}].customer_id", error.message)
         return record
+
+    async def _keep(self, refused: Sequence[tuple[events_pb2.Event | Unreadable, RequestError]]) -> None:
+        """Put refused events into the dead-letter log; the answer does not wait for a store that is away."""
+        if not refused:
+            return
+        arrived_us = time.time_ns() // 1000
+        letters = [
+            RefusedEvent(
+                reason=error.reason,
+                field=error.metadata.get("field", "").partition("].")[2],
+                detail=error.message,
+                arrived_us=arrived_us,
+                event=event.data if isinstance(event, Unreadable) else event.SerializeToString(),
+                is_json=isinstance(event, Unreadable),
+            )
+            for event, error in refused
+        ]
+        try:
+            async with asyncio.timeout(CURRENT.get().left_s()):
+                await self._letters.put(letters)
+        except (TimeoutError, redis.exceptions.RedisError, OSError) as error:
+            self._metrics.dead_letters_lost.inc(len(letters))
+            _log.warning("dead_letters.lost", count=len(letters), error=str(error))
 
     async def _append(self, records: list[EventRecord], now_us: int) -> list[str]:
         budget = CURRENT.get()
@@ -100,10 +175,35 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             message = "the event log does not answer: nothing is acknowledged, send the same events again"
             raise StoreUnavailableError(message, RETRY_AFTER_S) from error
 
-    def _refused(self, event: events_pb2.Event, error: RequestError) -> events_pb2.PublishResult:
+    def _refused(self, event: events_pb2.Event | Unreadable, error: RequestError) -> events_pb2.PublishResult:
         self._metrics.events_refused.labels(error.reason).inc()
-        return events_pb2.PublishResult(event_id=event.event_id, error=status.to_status(error))
+        event_id = "" if isinstance(event, Unreadable) else event.event_id
+        return events_pb2.PublishResult(event_id=event_id, error=status.to_status(error))
 
 
-def _accepted(event: events_pb2.Event, position: str) -> events_pb2.PublishResult:
+def _json_events(body: bytes, max_events: int) -> list[Any]:
+    try:
+        sent = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequestError.of("MESSAGE_MALFORMED", "body", f"is no JSON: {error}") from error
+    events = sent.get("events") if isinstance(sent, dict) else None
+    if not isinstance(events, list):
+        description = 'must be {"events": [...]}, each an event as `waypost publish` takes it'
+        raise InvalidRequestError.of("MESSAGE_MALFORMED", "body", description)
+    if len(events) > max_events:
+        description = f"has {len(events)} events, send at most {max_events}"
+        raise InvalidRequestError.of("BATCH_TOO_LARGE", "events", description, maxEvents=str(max_events))
+    return events
+
+
+def _parsed(item: Any, index: int) -> events_pb2.Event | Unreadable:
+    try:
+        return ParseDict(item, events_pb2.Event())
+    except (ParseError, TypeError, AttributeError, ValueError) as error:
+        refusal = InvalidRequestError.of("MESSAGE_MALFORMED", f"events[{index}]", f"is no event: {error}")
+        return Unreadable(json.dumps(item, ensure_ascii=False).encode(), refusal)
+
+
+def _accepted(event: events_pb2.Event | Unreadable, position: str) -> events_pb2.PublishResult:
+    assert isinstance(event, events_pb2.Event)
     return events_pb2.PublishResult(event_id=event.event_id, accepted=True, position=position)

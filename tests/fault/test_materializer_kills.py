@@ -77,7 +77,7 @@ def _offline(data: Path) -> dict[str, list[tuple[object, ...]]]:
         assert len({str(row) for row in rows}) == len(rows), "a row is there twice"
         key = table.column_names[0]
         names = [name for name in table.column_names if name not in {"event_timestamp", "created"}]
-        rows.sort(key=lambda row, key=key: (row[key], row["event_timestamp"], row["created"]))  # type: ignore[misc]
+        rows.sort(key=lambda row, key=key: (row[key], row["event_timestamp"], row["created"]))
         kept: list[tuple[object, ...]] = []
         said: dict[object, tuple[object, ...]] = {}
         for row in rows:

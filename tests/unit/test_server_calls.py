@@ -41,6 +41,14 @@ class Broken(admin_pb2_grpc.AdminServiceServicer):
         """Not called."""
         raise NotImplementedError
 
+    async def ListDeadLetters(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Not called."""
+        raise NotImplementedError
+
+    async def RedriveDeadLetters(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Not called."""
+        raise NotImplementedError
+
 
 async def call(method: Callable[[admin_pb2_grpc.AdminServiceAsyncStub], Awaitable[Any]]) -> Any:
     """Call a server of `Broken`."""
