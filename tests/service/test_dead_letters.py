@@ -118,7 +118,7 @@ def test_redrive_publishes_again_and_takes_out_what_is_accepted(
     before = clinic.log_length()
     redriven = _run("dlq", "redrive", "0:5-0", *target)
     assert (redriven.exit_code, "1 event accepted" in redriven.stdout) == (0, True)
-    assert clinic.log_length() == before, "one letter fewer, one record more"
+    assert clinic.log_length() == before + 1
     left = json.loads(_run("dlq", "ls", "--json", *target).stdout)
     assert [letter["reason"] for letter in left["letters"]] == ["OUT_OF_RANGE"]
     assert _run("dlq", "redrive", *target).exit_code == 2

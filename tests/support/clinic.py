@@ -67,7 +67,7 @@ class Clinic:
     def log_length(self) -> int:
         """Records in all partitions of the log."""
         with connect(self.url) as client:
-            return sum(int(client.xlen(key)) for key in client.keys("*") if client.type(key) == b"stream")
+            return sum(int(client.xlen(key)) for key in client.keys("wp:*:log"))
 
 
 @contextmanager

@@ -16,11 +16,18 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from online.store import connect
+from server.bundles import repo_policy
 from server.children import spawn, stop
+from server.config import ClockKind, Settings
+from server.materialize import partition_materializer, stream_plan
+from server.repo import load_repo
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
+from streaming.lease import Leases
 from streaming.redis_log import RedisLog
 from tests.support.clinic import CLINIC
+from tests.support.stream_world import drain
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "clinic"
@@ -144,6 +151,25 @@ class Site:
             await client.aclose()
 
         asyncio.run(run())
+
+    def apply_here(self) -> None:
+        """Apply all partitions in this process, one after the other, undisturbed."""
+        repo = load_repo(self.repo)
+        plan = stream_plan(repo, repo_policy(repo))
+        settings = Settings(
+            repo=self.repo,
+            data_dir=self._folder / "data",
+            clock=ClockKind.VIRTUAL,
+            partitions=self.partition_count,
+        )
+        with connect(self.url) as client:
+            for partition in range(self.partition_count):
+                lease = Leases(client, PROJECT, "here", 60_000).acquire(partition)
+                assert lease is not None
+                materializer = partition_materializer(settings, repo, plan, client, lease)
+                materializer.start()
+                drain(materializer)
+                materializer.checkpoint()
 
     def features(self) -> dict[bytes, dict[bytes, bytes]]:
         """Every Feast hash: values and timestamps as stored."""
