@@ -106,6 +106,8 @@ class MaterializerBounds(BaseModel):
     """Entity states in memory, for each partition."""
     lease_ms: Annotated[int, Field(ge=200, le=60_000)] = 2_500
     """How long a partition stays with a process that shows no sign of life."""
+    http_port: Port = 0
+    """Of this process's /metrics; 0 is none, since several processes may share a host."""
 
 
 class FeastServing(BaseModel):

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import redis
 import structlog
+from prometheus_client import CollectorRegistry, start_http_server
 
 from decision.policy import Policy
 from online.errors import StoreUnavailableError
@@ -23,6 +24,7 @@ from server.config import ClockKind, Settings
 from server.errors import ServerError
 from server.repo import Repo, load_repo, load_texts
 from server.sharing import BEATS_PER_LEASE, Sharer
+from server.stream_metrics import StreamCollector
 from streaming.errors import LeaseLost
 from streaming.keys import policy_key
 from streaming.lease import Leases, PartitionLease
@@ -100,6 +102,8 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     lease_ms = settings.materializer.lease_ms
     worker = _Worker(settings, repo, plan, redis_url, stopping)
+    if settings.materializer.http_port:
+        _serve_metrics(settings, worker)
     with connect(redis_url) as client:
         settle_partitions(client, plan.project, settings.partitions)
         leases = Leases(client, plan.project, owner, lease_ms)
@@ -109,6 +113,22 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         ).run(stopping)
     if worker.failures:
         raise worker.failures[0]
+
+
+def _serve_metrics(settings: Settings, worker: _Worker) -> None:
+    registry = CollectorRegistry()
+    registry.register(StreamCollector(lambda: worker.running))
+    port = settings.materializer.http_port
+    try:
+        start_http_server(port, settings.host, registry)
+    except OSError as error:
+        raise MaterializerError(
+            f"cannot listen on {settings.host}:{port}: {error.strerror}; set WAYPOST_MATERIALIZER__HTTP_PORT"
+        ) from error
+
+
+class MaterializerError(ServerError):
+    """The materializer cannot start."""
 
 
 class _Worker:
@@ -123,6 +143,7 @@ class _Worker:
         self._redis_url = redis_url
         self._ending = ending
         self.failures: list[Exception] = []
+        self.running: dict[int, Materializer] = {}
 
     def run_partition(self, lease: PartitionLease, stopping: threading.Event) -> None:
         """Apply a partition until the event is set or another process owns it."""
@@ -145,6 +166,7 @@ class _Worker:
                 followed = PolicyFollower(client, plan.project)
                 materializer = partition_materializer(self._settings, self._repo, plan, client, lease)
                 materializer.start()
+                self.running[partition] = materializer
                 log.info("materializer.started", partition=partition)
                 while not stopping.is_set() and not followed.changed():
                     materializer.step()
@@ -155,6 +177,7 @@ class _Worker:
                 log.warning("materializer.store_lost", partition=partition, error=str(error))
                 stopping.wait(RETRY_S)
             finally:
+                self.running.pop(partition, None)
                 client.close()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import redis.asyncio
 import structlog
@@ -160,12 +161,28 @@ class _Partitions:
         for keys in self._keys:
             pipeline.hmget(keys.applied, ["record_count", "time_us"])
             pipeline.exists(keys.log)
+            pipeline.get(keys.lease)
+            pipeline.hgetall(keys.stats)
         answers = await pipeline.execute()
         return [
-            await self._lag(keys, int(count or 0), int(time_us or 0), exists=bool(exists))
-            for keys, (count, time_us), exists in zip(self._keys, answers[::2], answers[1::2], strict=True)
+            await self._lag(keys, *answers[place : place + 4])
+            for keys, place in zip(self._keys, range(0, len(answers), 4), strict=True)
         ]
 
-    async def _lag(self, keys: PartitionKeys, count: int, time_us: int, *, exists: bool) -> PartitionLag:
+    async def _lag(
+        self,
+        keys: PartitionKeys,
+        applied: Any,
+        exists: int,
+        owner: bytes | None,
+        stats: Mapping[bytes, bytes],
+    ) -> PartitionLag:
+        count, time_us = (int(value or 0) for value in applied)
         added = (await self._client.xinfo_stream(keys.log))["entries-added"] if exists else count
-        return PartitionLag(partition=keys.partition, lag=max(added - count, 0), watermark_us=time_us)
+        return PartitionLag(
+            partition=keys.partition,
+            lag=max(added - count, 0),
+            watermark_us=time_us,
+            owner=(owner or b"").decode(),
+            figures={name.decode(): float(value) for name, value in stats.items()},
+        )

@@ -317,7 +317,12 @@ class Materializer:
         self.stats.events += len(admitted.records)
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
-        self.stats.freshen((record.arrived_us for record in admitted.records), time.time_ns() // 1000)
+        self.stats.freshen(
+            [record.arrived_us for record in admitted.records],
+            [record.event.event_us for record in admitted.records if record.event is not None],
+            time.time_ns() // 1000,
+            self._now_us,
+        )
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
         late = f"arrived more than {self._schema.lateness_s} s after its event time"
@@ -467,6 +472,7 @@ class Materializer:
         hidden = frozenset(gone | {part for part in meant - seen if part[0] not in keys})
         self.stats.writes += len(writes)
         self.stats.refused_writes += len(refused)
+        self.stats.state_bytes_written += sum(len(entry.write.state.data) for entry in accepted)
         true = intent.without(hidden)
         self._sink.extend(true.rows)
         self._log_changes(true)
@@ -489,7 +495,7 @@ class Materializer:
         self._timers.remember(ahead)
 
     def _log_changes(self, intent: Intent) -> None:
-        self.stats.segment_changes += len(intent.changes)
+        self.stats.flip(change.segment for change in intent.changes)
         keys = [self._plan.kind_by_name[change.kind].keys.decode(change.key) for change in intent.changes]
         self._owner.log_changes(intent.number, intent.changes, keys)
 

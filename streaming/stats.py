@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 FRESHNESS_SAMPLES = 50_000
+FRESHNESS_BUCKETS_S = (
+    0.002,
+    0.004,
+    0.008,
+    0.015,
+    0.025,
+    0.04,
+    0.08,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    30,
+    60,
+    300,
+    3_600,
+)
+COUNTS = (
+    "events",
+    "late",
+    "ahead",
+    "duplicates",
+    "dead",
+    "writes",
+    "refused_writes",
+    "state_bytes_written",
+    "offline_rows",
+    "segment_changes",
+)
+"""Names of the counts, as they stand in the store and in the metrics."""
+
+
+@dataclass(slots=True)
+class Freshness:
+    """How long something took until it was readable: counts by bucket, the last one without a bound, and their sum."""
+
+    counts: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(len(FRESHNESS_BUCKETS_S) + 1, dtype=np.int64)
+    )
+    sum_s: float = 0.0
+
+    def note(self, seconds: npt.NDArray[np.float64]) -> None:
+        """Count times in seconds; those below zero, from clocks that differ, count as zero."""
+        positive = np.maximum(seconds, 0.0)
+        places = np.searchsorted(FRESHNESS_BUCKETS_S, positive)
+        self.counts += np.bincount(places, minlength=len(self.counts))
+        self.sum_s += float(positive.sum())
 
 
 @dataclass(slots=True)
 class StreamStats:
-    """Counts since the process started, and the latest freshness samples (bounded)."""
+    """Counts since this owner took the partition, and the latest freshness samples (bounded).
+
+    Attributes:
+        arrival: From an event's arrival until its features were readable, in wall time.
+        event_time: From the event's own time until then, in logical time.
+        flips: Entries and exits by segment.
+    """
 
     events: int = 0
     late: int = 0
@@ -22,30 +79,40 @@ class StreamStats:
     dead: int = 0
     writes: int = 0
     refused_writes: int = 0
+    state_bytes_written: int = 0
     offline_rows: int = 0
     segment_changes: int = 0
+    flips: Counter[str] = field(default_factory=Counter)
+    arrival: Freshness = field(default_factory=Freshness)
+    event_time: Freshness = field(default_factory=Freshness)
     freshness_us: deque[int] = field(default_factory=lambda: deque(maxlen=FRESHNESS_SAMPLES))
+    _read_at: float = field(default_factory=time.monotonic)
+    _read_events: int = 0
 
-    def freshen(self, arrived_us: Iterable[int], readable_us: int) -> None:
-        """Note how long events took from their arrival until their features were readable, in wall time."""
+    def freshen(
+        self, arrived_us: Sequence[int], event_us: Sequence[int], readable_us: int, now_us: int
+    ) -> None:
+        """Note events whose features are readable since `readable_us` of wall time, `now_us` of logical time."""
+        if not arrived_us:
+            return
         self.freshness_us.extend(readable_us - arrived for arrived in arrived_us)
+        self.arrival.note((readable_us - np.asarray(arrived_us, dtype=np.float64)) / 1e6)
+        self.event_time.note((now_us - np.asarray(event_us, dtype=np.float64)) / 1e6)
+
+    def flip(self, segments: Iterable[str]) -> None:
+        """Count entries and exits."""
+        for segment in segments:
+            self.segment_changes += 1
+            self.flips[segment] += 1
 
     def summary(self) -> dict[str, float]:
-        """All figures by name; freshness in milliseconds, over the latest samples."""
-        figures: dict[str, float] = {
-            name: getattr(self, name)
-            for name in (
-                "events",
-                "late",
-                "ahead",
-                "duplicates",
-                "dead",
-                "writes",
-                "refused_writes",
-                "offline_rows",
-                "segment_changes",
-            )
-        }
+        """All figures by name: counts, events per second since the last call, freshness over the latest samples."""
+        figures: dict[str, float] = {name: getattr(self, name) for name in COUNTS}
+        figures |= {f"flips:{segment}": count for segment, count in self.flips.items()}
+        now = time.monotonic()
+        passed_s = max(now - self._read_at, 1e-3)
+        figures["events_per_s"] = round((self.events - self._read_events) / passed_s, 1)
+        self._read_at, self._read_events = now, self.events
         if self.freshness_us:
             p50, p99 = np.percentile(np.fromiter(self.freshness_us, dtype=np.float64), [50, 99])
             figures |= {
@@ -53,4 +120,5 @@ class StreamStats:
                 "freshness_ms_p99": round(float(p99) / 1000, 3),
             }
             figures["freshness_samples"] = len(self.freshness_us)
+        figures["written_at_us"] = time.time_ns() // 1000
         return figures

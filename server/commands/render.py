@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from server.commands.calls import details_of, text_of
 from server.wording import counted
@@ -82,9 +83,44 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
     ]
     for part in response.partitions:
         current = part.watermark.ToJsonString() if part.watermark.ByteSize() else "nothing yet"
+        owner = f", applied by {part.owner}" if part.owner else ", nobody applies it"
         rows.append(
-            (f"partition {part.partition}", f"{counted(part.lag, 'record')} behind, features as of {current}")
+            (
+                f"partition {part.partition}",
+                f"{counted(part.lag, 'record')} behind, features as of {current}{owner}",
+            )
         )
+        rows += [(f"  {name}", text) for name, text in _figures(dict(part.figures))]
+    return rows
+
+
+_PUT_ASIDE = ("late", "ahead", "dead", "duplicates")
+
+
+def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
+    """What the owner of a partition says of itself."""
+    if not figures:
+        return []
+    rows = [("events", f"{figures.get('events', 0):,.0f}, {figures.get('events_per_s', 0):,.1f} a second")]
+    if "freshness_ms_p50" in figures:
+        rows.append(
+            (
+                "fresh after",
+                f"p50 {figures['freshness_ms_p50']:.1f} ms, p99 {figures['freshness_ms_p99']:.1f} ms",
+            )
+        )
+    not_counted = [f"{figures[name]:,.0f} {name}" for name in _PUT_ASIDE if figures.get(name)]
+    flips = [
+        f"{name.removeprefix('flips:')} {count:,.0f}"
+        for name, count in sorted(figures.items())
+        if name.startswith("flips:")
+    ]
+    rows += [("not counted", ", ".join(not_counted))] if not_counted else []
+    rows += [("flips", ", ".join(flips))] if flips else []
+    written = datetime.fromtimestamp(figures.get("written_at_us", 0) / 1e6, UTC)
+    rows.append(
+        ("offline rows", f"{figures.get('offline_rows', 0):,.0f}, written until {written:%Y-%m-%d %H:%M:%SZ}")
+    )
     return rows
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import redis.exceptions
@@ -30,11 +30,15 @@ class PartitionLag:
     Attributes:
         lag: Records appended and not yet applied.
         watermark_us: Logical time up to which features are current.
+        owner: The materializer that holds the lease, or nothing.
+        figures: What it has left at its last checkpoint.
     """
 
     partition: int
     lag: int
     watermark_us: int
+    owner: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 RETRY_AFTER_S = 1.0
@@ -89,7 +93,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             now=timestamp(self._clock.now_us()),
             partitions=[
                 admin_pb2.PartitionStatus(
-                    partition=p.partition, lag=p.lag, watermark=timestamp(p.watermark_us)
+                    partition=p.partition,
+                    lag=p.lag,
+                    watermark=timestamp(p.watermark_us),
+                    owner=p.owner,
+                    figures=p.figures,
                 )
                 for p in await stored(self._partitions())
             ],
