@@ -32,17 +32,42 @@ _KINDS: Final = {
     Exploration.NONE: kernels.GREEDY,
     Exploration.EPSILON_GREEDY: kernels.EPSILON,
     Exploration.SOFTMAX: kernels.SOFTMAX,
+    Exploration.THOMPSON: kernels.THOMPSON,
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Beliefs:
+    """What Thompson sampling draws from: the chance of each considered row is θ ~ Beta(a, b).
+
+    Attributes:
+        a: float64[n].
+        b: float64[n].
+        factors: float64[n], what θ is multiplied by: value × weight × boosts; NaN where the row is not eligible.
+    """
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    factors: NDArray[np.float64]
+
+
 _NO_FLOATS: Final = np.zeros(0)
+NO_BELIEFS: Final = Beliefs(_NO_FLOATS, _NO_FLOATS, _NO_FLOATS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a decision is arbitrated by besides its plan; `minimum_score` None keeps everything."""
+    """What a decision is arbitrated by besides its plan.
+
+    Attributes:
+        minimum_score: None keeps everything.
+        beliefs: For Thompson sampling.
+    """
 
     minimum_score: float | None = None
     explore: Explore = field(default_factory=Explore)
     seed: int = 0
+    beliefs: Beliefs = NO_BELIEFS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +84,7 @@ class Ranking:
             row, else 0.
         crowded_by_row: int64[n], number of the limited tag that left the row out, else -1.
         below_by_row: bool[n], whether the minimum score left the row out.
+        drawn_by_row: float64[n], the θ that Thompson sampling drew in place of the prediction, else NaN.
     """
 
     rows: Rows
@@ -69,6 +95,7 @@ class Ranking:
     moved_by_row: NDArray[np.int64]
     crowded_by_row: NDArray[np.int64]
     below_by_row: NDArray[np.bool_]
+    drawn_by_row: NDArray[np.float64]
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -118,7 +145,7 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
     count = len(rows.names)
     propensity, pinned = np.zeros(count), np.zeros(count, np.int64)
     crowded, moved = np.full(count, -1), np.zeros((count, 2), np.int64)
-    below, drawn = np.zeros(count, np.bool_), np.empty(count)
+    below, drawn = np.zeros(count, np.bool_), np.full(count, np.nan)
     order = kernels.arbitrate(
         assessment.eligible,
         rows.offers,
@@ -136,9 +163,9 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         terms.explore.top_k,
         terms.explore.parameter,
         terms.seed,
-        _NO_FLOATS,
-        _NO_FLOATS,
-        _NO_FLOATS,
+        terms.beliefs.a,
+        terms.beliefs.b,
+        terms.beliefs.factors,
         propensity,
         crowded,
         below,
@@ -155,6 +182,7 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         moved_by_row=moved,
         crowded_by_row=crowded,
         below_by_row=below,
+        drawn_by_row=drawn,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numba import boolean, float32, float64, int64, njit, types, uint8, uint64, void
 from numpy.typing import NDArray
 
+from decision.policy import SHAPE_LEAST, SHAPE_MOST
 from decision.program.gather import PRESENT, STALE
 from decision.program.opcodes import TRUE
 from decision.tables import EXCLUDE, INCLUDE, PIN, SHOW, TAG
@@ -53,12 +54,6 @@ COIN: Final = 0
 OFFER: Final = 1
 GAMMA_A: Final = 2
 GAMMA_B: Final = 3
-
-THOMPSON_MAX: Final = 8
-"""Most offers that Thompson sampling explores over."""
-SHAPE_LEAST: Final = 0.5
-SHAPE_MOST: Final = 1e6
-"""Bounds of the shapes of a Beta distribution; what lies outside is moved there."""
 
 # How a feature enters a model's row.
 READ_FLOAT: Final = 0
@@ -418,6 +413,29 @@ def draw_beta(seed, key, a, b):  # type: ignore[no-untyped-def]
     return x / (x + _gamma(seed, key, uint64(GAMMA_B), b))
 
 
+@njit(void(_I2, _T2, int64, boolean, _I1, float64, _out(float64)), **_OPTIONS)
+def read_shapes(words, statuses, column, is_float, index, prior, shapes):  # type: ignore[no-untyped-def]
+    """Fill float64[n] with prior + count, kept within bounds; a count that is NULL or negative has counted nothing.
+
+    Args:
+        words: A block's.
+        statuses: Of the same.
+        column: Of the counts, -1 for none.
+        is_float: Whether they are float64.
+        index: int64[n], rows of the block, -1 for none.
+        prior: Before anything was counted.
+        shapes: Filled.
+    """
+    floats = words.view(np.float64)
+    for i in range(index.shape[0]):
+        shape = prior
+        if column >= 0:
+            counted = number_at(words, floats, statuses, column, index[i], is_float)
+            if counted > 0.0:
+                shape += counted
+        shapes[i] = min(max(shape, SHAPE_LEAST), SHAPE_MOST)
+
+
 # First places of Thompson sampling --------------------------------------------------------------------------------
 
 
@@ -496,10 +514,12 @@ def _panels(a, b, c, least, points):  # type: ignore[no-untyped-def]
         at = rest
         while b[j] * (math.log(at / rest) + 1.0) > -25.0 and at > 1e-15:
             at *= 0.25
-            points[count] = c[j] * (1.0 - at)
+            if c[j] * (1.0 - at) > least:
+                points[count] = c[j] * (1.0 - at)
+                count += 1
+        if c[j] > least:
+            points[count] = c[j]
             count += 1
-        points[count] = c[j]
-        count += 1
     points[count] = least
     points[: count + 1].sort()
     return count + 1

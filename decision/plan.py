@@ -96,6 +96,21 @@ class CapPlan:
     per_candidate: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Where one shape of the Beta distributions of Thompson sampling comes from.
+
+    Attributes:
+        prior: Before anything was counted.
+        column: Of the counts in the block of their level, -1 for none.
+    """
+
+    prior: float
+    per_candidate: bool = False
+    column: int = -1
+    is_float: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlacementPlan:
     """Everything a request at one placement needs.
@@ -116,6 +131,7 @@ class PlacementPlan:
         candidate_layout: The columns of the candidates' block, as `candidate_refs`.
         memberships: Customer-level segments as (segment, canonical name of its stored membership).
         customer_key: Name of the customer join key.
+        shapes: Of Thompson sampling, a and b, or None where the placement explores otherwise.
         scoring: How the model's rows are made, or None where there is no model to score with.
         customer_keyed_views: Views keyed by the customer alone: where all of them are empty, the customer is unknown.
     """
@@ -140,6 +156,7 @@ class PlacementPlan:
     customer_key: str
     customer_key_type: ValueType
     customer_keyed_views: frozenset[str]
+    shapes: tuple[Shape, Shape] | None
     scoring: ScoringPlan | None
 
     @property

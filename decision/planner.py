@@ -12,12 +12,27 @@ from decision.errors import BundleError
 from decision.frame import Block, Layout, layout_of, view_of
 from decision.lang.syntax import Expr, references
 from decision.phrases import phrase
-from decision.plan import CONTEXT, CUSTOMER, OFFER, Act, CapPlan, OfferPlan, PlacementPlan, RulePlan, key_type
+from decision.plan import (
+    CONTEXT,
+    CUSTOMER,
+    OFFER,
+    Act,
+    CapPlan,
+    OfferPlan,
+    PlacementPlan,
+    RulePlan,
+    Shape,
+    key_type,
+)
 from decision.policy import (
+    SHAPE_LEAST,
+    SHAPE_MOST,
+    THOMPSON_MAX,
     Action,
     Boost,
     Cap,
     Exploration,
+    Explore,
     Offer,
     Pin,
     Placement,
@@ -51,7 +66,7 @@ class Planner:
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
         handle = self.models.get(placement.model) if placement.model else None
         columns = plan_columns(handle, self.catalog, self._customer_views) if handle else ()
-        read = self._names_read(rules, offers, caps, columns)
+        read = self._names_read(placement, rules, offers, caps, columns)
         per_candidate = _conditions(rules, per_candidate=True)
         own = [(offer.name, offer.when) for offer in offers if offer.when is not None]
         places = {name: place for place, (name, _) in enumerate(own, len(per_candidate))}
@@ -85,6 +100,7 @@ class Planner:
             customer_key=self.customer_key,
             customer_key_type=key_type(self.catalog, self.customer_key),
             customer_keyed_views=self._keyed_views,
+            shapes=self._shapes(placement.explore, customer, candidates),
             scoring=plan_scoring(handle, columns, self.catalog, customer, candidates) if handle else None,
         )
 
@@ -157,8 +173,27 @@ class Planner:
             per_candidate=self._view(cap.counter).name not in self._customer_views,
         )
 
+    def _shapes(self, how: Explore, customer: Layout, candidates: Layout) -> tuple[Shape, Shape] | None:
+        if how.kind is not Exploration.THOMPSON:
+            return None
+        a, b = how.prior
+        return (
+            self._shape(a, how.successes, customer, candidates),
+            self._shape(b, how.failures, customer, candidates),
+        )
+
+    def _shape(self, prior: float, count: FeatureRef | None, customer: Layout, candidates: Layout) -> Shape:
+        if count is None:
+            return Shape(prior=prior)
+        per_candidate = count.view not in self._customer_views
+        layout = candidates if per_candidate else customer
+        column = layout.place[str(count)]
+        is_float = layout.dtypes[column] is DType.FLOAT64
+        return Shape(prior=prior, per_candidate=per_candidate, column=column, is_float=is_float)
+
     def _names_read(
         self,
+        placement: Placement,
         rules: tuple[RulePlan, ...],
         offers: tuple[Offer, ...],
         caps: tuple[CapPlan, ...],
@@ -168,6 +203,7 @@ class Planner:
         for condition in (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers)):
             read |= references(condition) if condition is not None else frozenset()
         read |= {column.name for column in columns}
+        read |= {str(ref) for ref in (placement.explore.successes, placement.explore.failures) if ref}
         return tuple(sorted(read))
 
 
@@ -182,6 +218,19 @@ def _check_explore(placement: Placement) -> None:
         raise BundleError(f"placement {placement.name!r}: a temperature of {how.parameter} must be above 0")
     if how.kind is Exploration.EPSILON_GREEDY and not 0 <= how.parameter <= 1:
         raise BundleError(f"placement {placement.name!r}: an epsilon of {how.parameter} must be from 0 to 1")
+    if how.kind is Exploration.THOMPSON:
+        _check_thompson(placement.name, how)
+
+
+def _check_thompson(name: str, how: Explore) -> None:
+    if how.top_k > THOMPSON_MAX:
+        raise BundleError(f"placement {name!r}: Thompson sampling explores over at most {THOMPSON_MAX}")
+    if not all(SHAPE_LEAST <= shape <= SHAPE_MOST for shape in how.prior):
+        raise BundleError(
+            f"placement {name!r}: a prior of {how.prior} must be from {SHAPE_LEAST} to {SHAPE_MOST:g}"
+        )
+    if (how.successes is None) is not (how.failures is None):
+        raise BundleError(f"placement {name!r}: successes and failures are counted together or not at all")
 
 
 def _is_on(cap: Cap, placement: Placement) -> bool:
@@ -222,6 +271,10 @@ def _offer_plan(offer: Offer, placement: Placement, place: int | None) -> OfferP
     for what, factor in (("value", offer.value), ("weight", offer.weight)):
         if not math.isfinite(factor):
             raise BundleError(f"the {what} of offer {offer.name!r} must be finite, not {factor}")
+        if factor < 0 and placement.explore.kind is Exploration.THOMPSON:
+            raise BundleError(
+                f"the {what} of offer {offer.name!r} must not be negative, as draws multiply it"
+            )
     constants = {f"{OFFER}.{name}": value for name, value in offer.attributes.items()}
     return OfferPlan(
         offer=offer,

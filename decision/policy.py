@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from decision.lang.syntax import Expr, Span
 from decision.schema import DType, FeatureRef, Value
@@ -150,21 +151,39 @@ class Cap:
     span: Span
 
 
+THOMPSON_MAX: Final = 8
+"""Most offers that Thompson sampling explores over."""
+SHAPE_LEAST: Final = 0.5
+SHAPE_MOST: Final = 1e6
+"""Bounds of the shapes of a Beta distribution; what lies outside is moved there."""
+
+
 class Exploration(enum.StrEnum):
     """How a placement tries other than its best offers."""
 
     NONE = "none"
     EPSILON_GREEDY = "epsilon_greedy"
     SOFTMAX = "softmax"
+    THOMPSON = "thompson"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explore:
-    """How a placement explores over its top k: epsilon (epsilon-greedy) or temperature (softmax)."""
+    """How a placement explores over its top k.
+
+    Attributes:
+        parameter: Epsilon (epsilon-greedy) or temperature (softmax).
+        prior: For Thompson sampling, the shapes a and b of the Beta distribution before anything was counted.
+        successes: What is added to a, a count by feature, or None; a NULL or negative one counts nothing.
+        failures: What is added to b, as `successes`; both or neither are given.
+    """
 
     kind: Exploration = Exploration.NONE
     top_k: int = 1
     parameter: float = 0.0
+    prior: tuple[float, float] = (1.0, 1.0)
+    successes: FeatureRef | None = None
+    failures: FeatureRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

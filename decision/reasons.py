@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -88,7 +89,17 @@ def _model(weighing: Weighing, row: int) -> Iterator[Reason]:
 
 def _exploration(weighing: Weighing, row: int) -> Iterator[Reason]:
     was, now = weighing.ranking.moved_by_row[row].tolist()
+    parts = [_draw(weighing, row)] if weighing.beliefs is not None else []
     if was:
-        kind = weighing.plan.placement.explore.kind
-        detail = f"moved it from {was} to {now} among scored offers"
-        yield Reason(kind=ReasonKind.EXPLORATION, name=kind, detail=detail)
+        parts.append(f"moved it from {was} to {now} among scored offers")
+    detail = ", ".join(filter(None, parts))
+    if detail:
+        yield Reason(kind=ReasonKind.EXPLORATION, name=weighing.plan.placement.explore.kind, detail=detail)
+
+
+def _draw(weighing: Weighing, row: int) -> str:
+    """What Thompson sampling drew for the row, or nothing."""
+    theta, beliefs = float(weighing.ranking.drawn_by_row[row]), weighing.beliefs
+    if beliefs is None or math.isnan(theta):
+        return ""
+    return f"drew {theta:.4g} from Beta({beliefs.a[row]:g}, {beliefs.b[row]:g}) in place of the prediction"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision import kernels
-from decision.arbitrate import Ranking, Terms, arbitrate
+from decision.arbitrate import NO_BELIEFS, Beliefs, Ranking, Terms, arbitrate
 from decision.assess import Assessment, assess
 from decision.frame import Frame
-from decision.plan import PlacementPlan
+from decision.plan import PlacementPlan, Shape
 from decision.policy import Explore
 from decision.record import Degradation, DegradationKind, Request
 from decision.rows import Rows
@@ -55,7 +55,9 @@ class Weighing:
     """What a decision is worded from.
 
     Attributes:
-        by_row: float64[n], scores of the considered rows, NaN for those not eligible.
+        by_row: float64[n], scores of the considered rows, with what Thompson sampling drew where it did; NaN for those
+            not eligible.
+        beliefs: What Thompson sampling draws from, or None.
     """
 
     plan: PlacementPlan
@@ -64,6 +66,7 @@ class Weighing:
     scoring: Scoring
     by_row: NDArray[np.float64]
     ranking: Ranking
+    beliefs: Beliefs | None
     now_us: int
 
     @property
@@ -91,17 +94,44 @@ def weigh(
     rows = Rows.of(plan, frame, request)
     assessment = assess(rows, frozenset(request.candidates), now_us)
     scoring = _score(rows, assessment.eligible, now_us, skip_scoring=skip_scoring)
-    scores = weigh_scores(assessment, scoring.by_row)
-    terms = _terms(plan, seed, whole=scoring.degradation is None)
+    beliefs = _beliefs(assessment) if plan.shapes and scoring.degradation is None else None
+    scores = weigh_scores(assessment, _expected(scoring, beliefs))
+    terms = _terms(plan, seed, beliefs, whole=scoring.degradation is None)
+    ranking = arbitrate(assessment, scores, terms)
     return Weighing(
         plan=plan,
         rows=rows,
         assessment=assessment,
         scoring=scoring,
-        by_row=scores,
-        ranking=arbitrate(assessment, scores, terms),
+        by_row=scores if beliefs is None else _drawn(scores, beliefs, ranking),
+        ranking=ranking,
+        beliefs=beliefs,
         now_us=now_us,
     )
+
+
+def _beliefs(assessment: Assessment) -> Beliefs:
+    a, b = (_shape(assessment.rows, shape) for shape in assessment.rows.plan.shapes or ())
+    return Beliefs(a, b, weigh_scores(assessment, _NOTHING))
+
+
+def _shape(rows: Rows, shape: Shape) -> NDArray[np.float64]:
+    block = rows.candidate_block if shape.per_candidate else rows.customer_block
+    index = rows.index if shape.per_candidate else np.zeros(len(rows.names), np.int64)
+    shapes = np.empty(len(rows.names))
+    kernels.read_shapes(block.words, block.statuses, shape.column, shape.is_float, index, shape.prior, shapes)
+    return shapes
+
+
+def _expected(scoring: Scoring, beliefs: Beliefs | None) -> NDArray[np.float64]:
+    """float64[n]: the model's predictions; without a model the means of what Thompson sampling draws from."""
+    if beliefs is None or len(scoring.rows):
+        return scoring.by_row
+    return beliefs.a / (beliefs.a + beliefs.b)
+
+
+def _drawn(scores: NDArray[np.float64], beliefs: Beliefs, ranking: Ranking) -> NDArray[np.float64]:
+    return np.where(np.isnan(ranking.drawn_by_row), scores, ranking.drawn_by_row * beliefs.factors)
 
 
 def weigh_scores(assessment: Assessment, predictions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -151,11 +181,12 @@ def _unscored(kind: DegradationKind, model: str, detail: str) -> Scoring:
     return Scoring.none(Degradation(kind=kind, name=model, detail=detail))
 
 
-def _terms(plan: PlacementPlan, seed: int, *, whole: bool) -> Terms:
+def _terms(plan: PlacementPlan, seed: int, beliefs: Beliefs | None, *, whole: bool) -> Terms:
     """Without the model that the placement is tuned for, its minimum and its exploration make no sense."""
     placement = plan.placement
     return Terms(
         minimum_score=placement.minimum_score if whole else None,
         explore=placement.explore if whole else Explore(),
         seed=seed,
+        beliefs=beliefs or NO_BELIEFS,
     )

@@ -59,7 +59,8 @@ def build_offer(world: World, offer: Located[OfferDecl]) -> Offer:
         content=_content(world, offer.place, parts.get("content")),
         attributes=attributes,
         tags=tuple(dict.fromkeys(tags)),
-        value=_value(world, offer.place, parts.get("value")),
+        value=_factor(world, offer.place, parts.get("value")),
+        weight=_factor(world, offer.place, parts.get("weight")),
         when=_when(world, offer, parts.get("when")),
         span=offer.span,
     )
@@ -105,13 +106,15 @@ def _content(world: World, place: Place, clause: Clause | None) -> dict[str, obj
     return cast("dict[str, object]", content)
 
 
-def _value(world: World, place: Place, clause: Clause | None) -> float:
+def _factor(world: World, place: Place, clause: Clause | None) -> float:
     if clause is None:
         return 1.0
     constant = cast("Constant", clause.parts[0])
     value = float(cast("float", constant.value))
     if value < 0 or not math.isfinite(value):
-        world.report.add(Code.BAD_ARGUMENT, "an offer's value is not negative", place.span(constant.at))
+        world.report.add(
+            Code.BAD_ARGUMENT, f"an offer's {clause.kind} is not negative", place.span(constant.at)
+        )
     return value
 
 

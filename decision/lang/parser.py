@@ -294,6 +294,13 @@ class _Builder(Transformer[Token, object]):
         numbers = [part for part in parts if isinstance(part, Constant)]
         return _clause(parts, [_word(parts[1]), *numbers])
 
+    def thompson(self, parts: Children) -> Clause:
+        _, _, _, successes, _, failures, prior, _, _, top_k = parts
+        return Clause("explore", (successes, failures, prior, top_k), _clause(parts[:2], []).at)
+
+    def prior(self, parts: Children) -> tuple[Constant, Constant]:
+        return parts[1], parts[2]
+
     def fallback(self, parts: Children) -> Clause:
         return _clause(parts, [_word(name) for name in parts[1:]])
 
@@ -315,6 +322,8 @@ class _Builder(Transformer[Token, object]):
     def value(self, parts: Children) -> Clause:
         return _clause(parts, parts[1:])
 
+    weight = value
+
     def tags(self, parts: Children) -> Clause:
         return _clause(parts, [_word(tag) for tag in parts[1:]])
 
@@ -325,8 +334,15 @@ class _Builder(Transformer[Token, object]):
         return _clause(parts, [_bounded(parts[1])])
 
     def cap(self, parts: Children) -> CapDecl:
-        _, name, on, placement, _, _, limit, _, window, target, _, _, counter = parts
-        return CapDecl(_word(name), _word(placement) if on else None, limit, window, target, counter)
+        _, name, on, placement, _, _, limit, _, window, customer, target, _, _, counter = parts
+        per_customer = customer is not None
+        return CapDecl(
+            _word(name), _word(placement) if on else None, limit, window, per_customer, target, counter
+        )
+
+    def per_customer(self, parts: Children) -> bool:
+        """Of a cap: it says so."""
+        return bool(parts)
 
     def per(self, parts: Children) -> Target | None:
         return (

@@ -10,10 +10,18 @@ from decision.lang.offers import check_repeats
 from decision.lang.report import Place
 from decision.lang.syntax import Ref
 from decision.lang.tree import Clause, Constant, Path, PlacementDecl, Target, Word
-from decision.lang.types import ELEMENTS
+from decision.lang.types import ELEMENTS, NUMBERS, type_name
 from decision.lang.world import Located, World
-from decision.policy import Exploration, Explore, Placement, Selector
-from decision.schema import DType
+from decision.policy import (
+    SHAPE_LEAST,
+    SHAPE_MOST,
+    THOMPSON_MAX,
+    Exploration,
+    Explore,
+    Placement,
+    Selector,
+)
+from decision.schema import DType, FeatureRef
 
 CONTEXT_TYPES: Final = {dtype.value: dtype for dtype in DType if dtype is not DType.INTERVAL}
 LIMIT_MAX: Final = 1_000
@@ -134,6 +142,8 @@ def _minimum(clause: Clause | None) -> float | None:
 def _explore(world: World, place: Place, clause: Clause | None) -> Explore:
     if clause is None:
         return Explore()
+    if len(clause.parts) > 3:
+        return _thompson(world, place, clause)
     kind, parameter, top_k = cast("tuple[Word, Constant, Constant]", clause.parts)
     value = float(cast("float", parameter.value))
     softmax = kind.text.lower() == "softmax"
@@ -177,3 +187,51 @@ def _unchangeable(ref: Ref) -> str:
     if ref.name.startswith("offer."):
         return "is written in this policy and is no input"
     return "is a list, which is compared with no constant" if ref.dtype in ELEMENTS else ""
+
+
+def _thompson(world: World, place: Place, clause: Clause) -> Explore:
+    successes, failures, prior, top_k = cast(
+        "tuple[Path | None, Path | None, tuple[Constant, Constant] | None, Constant]", clause.parts
+    )
+    if successes is None and prior is None:
+        message = "Thompson sampling needs counts, a prior or both"
+        hint = "write thompson successes view.clicks failures view.misses prior 1, 20 over top 5"
+        world.report.add(Code.BAD_ARGUMENT, message, place.span(clause.at), hint)
+    shapes = [_shape(world, place, constant) for constant in prior or ()]
+    return Explore(
+        kind=Exploration.THOMPSON,
+        top_k=whole_number(world, place, top_k, THOMPSON_MAX, "top of Thompson sampling"),
+        prior=(shapes[0], shapes[1]) if shapes else (1.0, 1.0),
+        successes=_count(world, place, successes),
+        failures=_count(world, place, failures),
+    )
+
+
+def _shape(world: World, place: Place, constant: Constant) -> float:
+    value = float(cast("float", constant.value))
+    if not SHAPE_LEAST <= value <= SHAPE_MOST:
+        message = f"a prior is from {SHAPE_LEAST} to {SHAPE_MOST:,.0f}"
+        world.report.add(Code.BAD_ARGUMENT, message, place.span(constant.at))
+    return value
+
+
+def _count(world: World, place: Place, path: Path | None) -> FeatureRef | None:
+    """The feature that counts; None where there is none or it cannot, which is reported."""
+    if path is None:
+        return None
+    span = place.span(path.at)
+    ref = Scope(catalog=world.catalog, views_of=world.views_of).resolve(path.parts, span, world.report)
+    if ref is None:
+        return None
+    if ref.dtype not in NUMBERS:
+        world.report.add(Code.TYPE_MISMATCH, f"`{ref.name}` is {type_name(ref.dtype)}, not a count", span)
+        return None
+    view, _, feature = ref.name.partition(".")
+    keys = world.catalog.view_by_name[view].key_names
+    missing = [key for key in keys if key != world.customer_key and key not in world.offer_keys]
+    if missing:
+        message = f"`{ref.name}` needs the join key `{missing[0]}`, which no offer declares"
+        hint = f"declare it, as in offer NAME ({missing[0]} = …)"
+        world.report.add(Code.UNKNOWN_KEY, message, span, hint)
+        return None
+    return FeatureRef(view=view, feature=feature)

@@ -188,6 +188,9 @@ def _counter_problem(
     if counted is not None and counted.window_s != window_s:
         has = "all time" if counted.window_s is None else f"{counted.window_s} s"
         return f"`{view.name}.{feature}` counts over {has}, the cap over {window_s} s", "use the same window"
+    if cap.decl.per_customer and world.customer_key not in view.key_names:
+        hint = f"count with a feature that is keyed by {world.customer_key}"
+        return f"`{view.name}.{feature}` does not count by customer", hint
     missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
     if missing:
         hint = f"declare it, as in offer NAME ({missing[0]} = …)"

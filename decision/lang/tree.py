@@ -131,12 +131,13 @@ class OfferDecl:
 
 @dataclass(frozen=True, slots=True)
 class CapDecl:
-    """`cap NAME on PLACEMENT: at most N in WINDOW per … counted by view.feature`."""
+    """`cap NAME on PLACEMENT: at most N in WINDOW per customer per … counted by view.feature`."""
 
     name: Word
     placement: Word | None
     limit: Constant
     window: Duration
+    per_customer: bool
     target: Target | None
     counter: Path
 

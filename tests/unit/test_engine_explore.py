@@ -19,6 +19,7 @@ KINDS = {
     Exploration.NONE: kernels.GREEDY,
     Exploration.EPSILON_GREEDY: kernels.EPSILON,
     Exploration.SOFTMAX: kernels.SOFTMAX,
+    Exploration.THOMPSON: kernels.THOMPSON,
 }
 NAMES = ("a", "b", "c", "d", "e")
 SCORES = (1.0, 0.9, 0.9, 0.5, 0.1)
