@@ -26,6 +26,7 @@ from server.children import spawn, stop
 from server.embedded import EmbeddedValkey
 
 START_S: Final = 180.0
+SERVERS: Final = ("waypost", "listen", "serve")
 ENTITIES: Final = 2_000
 OFFERS: Final = 20
 METHOD: Final = "/feast.serving.ServingService/GetOnlineFeatures"
@@ -93,13 +94,13 @@ class World:
 
 
 @contextmanager
-def run_world(folder: Path) -> Iterator[World]:
-    """Start the store and all servers on free ports; they are gone afterwards."""
+def run_world(folder: Path, names: Sequence[str] = SERVERS) -> Iterator[World]:
+    """Start the store and servers on free ports; they are gone afterwards."""
     with run_store(folder) as url:
         repo = write_repo(folder, url)
         log = folder / "servers.log"
         binaries = Path(sys.executable).parent
-        ports = {name: free_port() for name in ("waypost", "listen", "serve")}
+        ports = {name: free_port() for name in SERVERS}
         feast = [str(binaries / "feast"), "-c", str(repo)]
         commands = {
             "waypost": [
@@ -118,8 +119,8 @@ def run_world(folder: Path) -> Iterator[World]:
         }
         with ExitStack() as stack:
             doors = {}
-            for name, command in commands.items():
-                child = spawn(command, output=log, env=os.environ | {"FEAST_USAGE": "False"})
+            for name in names:
+                child = spawn(commands[name], output=log, env=os.environ | {"FEAST_USAGE": "False"})
                 stack.callback(stop, child)
                 path = {"waypost": METHOD, "listen": LISTEN_METHOD, "serve": "/get-online-features"}[name]
                 doors[name] = Door(port=ports[name], path=path, http=name == "serve", pid=child.pid)
