@@ -24,7 +24,7 @@ from online.kernels import KIND, NO_KEY, UNANSWERED
 from online.link import open_link
 from online.near import Fill, Kept, NearCache
 from online.plan import ReadGroup
-from online.replies import NOTHING, Replies, merge
+from online.replies import Replies, merge
 from online.slots import slot_of
 from online.topology import Topology
 
@@ -124,7 +124,7 @@ class _Run:
 
     def found(self) -> Found:
         error = next(iter(self.errors.values()), None)
-        replies = merge(self.parts) if self.parts else NOTHING
+        replies = merge(self.parts)
         return Found(replies, self.rows, f"the store gave no answer: {error}" if error else None)
 
 

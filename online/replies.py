@@ -58,8 +58,8 @@ NOTHING: Final = Replies(np.empty(0, np.uint8), np.empty((0, 2), np.int64), np.e
 
 def merge(parts: Sequence[Replies]) -> Replies:
     """All parts' replies, one after the other."""
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else NOTHING
     leaf_counts = np.array([len(part.leaves) for part in parts])
     row_counts = np.array([len(part.table) for part in parts])
     bytes_before = _before(np.array([len(part.data) for part in parts]))
