@@ -283,6 +283,8 @@ class Asker:
         run.rows[places] = np.array(offsets, np.int64) + (first + run.reply_count)
         run.parts.append(replies)
         run.reply_count += len(replies)
+        for place in places if run.errors else ():
+            run.errors.pop(place, None)
         again = self._judge(run, node, places, offsets, answer) if replies.errors else ()
         for place, fill in fills.items():
             row = first + offsets[places.index(place)]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from online.near import NearCache
 
 LATENCY_BUCKETS_S = (
     50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.5e-3, 3e-3, 5e-3, 8e-3, 12e-3, 20e-3, 35e-3, 60e-3, 100e-3,
@@ -65,5 +71,24 @@ class Metrics:
             "waypost_internal_errors", "Calls that ended in an incident.", "method"
         )
 
+    def watch_near(self, near: NearCache) -> None:
+        """Show how often the near cache answers."""
+        self.registry.register(_NearReads(near))
+
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
+
+
+class _NearReads(Collector):
+    """Counts are the cache's own: reading must not pay for them."""
+
+    def __init__(self, near: NearCache) -> None:
+        self._near = near
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "waypost_near_cache_reads", "Reads of entities that may be kept in memory.", labels=("result",)
+        )
+        family.add_metric(("hit",), self._near.hits)
+        family.add_metric(("miss",), self._near.misses)
+        return (family,)

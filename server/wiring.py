@@ -66,7 +66,9 @@ async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -
         loop.add_signal_handler(number, stop.set)
     topology = open_topology(redis_url)
     client = connect_async(redis_url, topology)
-    app = await build_application(settings, repo, client, OnlineReader(topology, NearCache()))
+    near = NearCache()
+    app = await build_application(settings, repo, client, OnlineReader(topology, near))
+    app.metrics.watch_near(near)
     try:
         await serve(app, settings, ready, stop, warm=_warm)
     finally:
