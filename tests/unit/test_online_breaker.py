@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from online.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, THRESHOLD, Breaker
 from online.near import NearCache
 from tests.support.resp import framed
@@ -69,11 +71,12 @@ def test_the_near_cache_keeps_within_its_bounds() -> None:
 def test_the_near_cache_discards_what_an_invalidation_overtook() -> None:
     """A reply that was on its way when its key changed, or when the connection was lost, is not kept."""
     reply = framed(b"*1\r\n$3\r\nabc\r\n")
-    for overtake in (
+    overtakings: tuple[Callable[[NearCache], None], ...] = (
         lambda cache: cache.take_push([b"invalidate", [b"k"]]),
         lambda cache: cache.take_push([b"invalidate", None]),
         lambda cache: cache.lose("node"),
-    ):
+    )
+    for overtake in overtakings:
         cache = NearCache()
         fill, other = cache.begin(b"k", "node"), cache.begin(b"k2", "another")
         overtake(cache)
