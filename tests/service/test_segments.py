@@ -14,9 +14,11 @@ import grpc
 import pytest
 import redis
 import redis.asyncio
+from typer.testing import CliRunner
 
 from online.store import connect
 from server.bundles import repo_policy
+from server.cli import app
 from server.config import Settings
 from server.materialize import partition_materializer, stream_plan
 from server.repo import load_repo
@@ -209,6 +211,20 @@ def test_watch_sends_changes_as_they_happen_and_resumes(served: tuple[Clinic, St
     next(oldest)
     assert next(oldest).changes[0].id == first.id
     oldest.cancel()
+
+
+def test_watch_on_the_command_line(served: tuple[Clinic, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`waypost watch` prints a line for each change, or JSON with the position to resume from."""
+    monkeypatch.setenv("COLUMNS", "200")
+    clinic, stream = served
+    _entered(stream, 400, START_US + 400)
+    command = ["watch", "regular", "--from", "0", "--count", "1", "--target", clinic.addresses.grpc]
+    shown = CliRunner().invoke(app, command)
+    assert (shown.exit_code, "enters regular  patient_id=" in shown.stdout) == (0, True)
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert (found["segment"], found["entered"]) == ("regular", True)
+    assert found["position"]
+    assert CliRunner().invoke(app, ["watch", "regluar", "--target", clinic.addresses.grpc]).exit_code == 1
 
 
 def test_watch_by_many_clients_at_once(served: tuple[Clinic, Stream]) -> None:
