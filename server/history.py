@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from online.errors import OnlineStoreError
-from online.store import connect
+from online.store import check_store, connect
 from online.write import RowWriter
 from server.bundles import repo_policy
 from server.config import Settings
@@ -38,6 +38,7 @@ def load_batch_views(
     now_us = time.time_ns() // 1_000
     try:
         with connect(redis_url) as client:
+            check_store(client)
             writer = RowWriter(client, repo.key_ttl_s)
             return {
                 view.name: load_batch_view(writer, repo.catalog, view, now_us, progress)
@@ -63,6 +64,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
     try:
         events = history_frame(pq.read_table(file), repo.events)
         with connect(redis_url) as client:
+            check_store(client)
             return backfill(
                 client=client,
                 writer=entity_writer(repo, client),

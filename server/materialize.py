@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from decision.policy import Policy
 from online.errors import StoreUnavailableError
-from online.store import connect
+from online.store import check_store, connect
 from online.write import EntityWriter
 from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
@@ -92,6 +92,10 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         settings: Repo, partitions and clock.
         redis_url: The store.
         ready: Called once the process is about to take partitions.
+
+    Raises:
+        StoreUnavailableError: The store does not answer at the start; later it is waited for.
+        StoreTopologyError: It is not what its address says.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,6 +109,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     if settings.materializer.http_port:
         _serve_metrics(settings, worker)
     with connect(redis_url) as client:
+        check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from online.keys import EntityKeys, feature_field
 from online.read import Columns, OnlineReader, ReadPlan
 from online.store import connect, feast_connection_string, open_topology
 from online.values import encode_value
-from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, ViewWrite
+from online.write import EntityWrite, EntityWriter, RowWrite, RowWriter, ViewWrite, revision_of
 from tests.support.valkey import start_valkey
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's own, at import and apply
@@ -292,6 +294,93 @@ def test_row_writes_and_feast_writes_agree_on_the_newest(both: Both) -> None:
         _feast_push(both, 601, 3, EVENT_US + 1)
         assert RowWriter(client).apply([newer]) == [False]
         assert feast_reads(both, view, [{"user_id": 601}])["int64"][0][0].int64_val == 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_writers_taking_turns_keep_the_newest(both: Both, seed: int) -> None:
+    """Rows, the stream and Feast's SDK in any order: the newest stands after each; of equals, Waypost's last."""
+    view = CATALOG.view_by_name["everything"]
+    key = EntityKeys("shop", view.join_keys).encode({"user_id": 700 + seed})
+    rng = random.Random(seed)
+    newest, standing, revision = -1, 0, 0
+    with connect(both.url) as client:
+        for value in range(1, 60):
+            event_us = EVENT_US + rng.randrange(12)
+            writer = rng.choice(("row", "stream", "feast"))
+            cells = encoded(view, {"int64": value})
+            if writer == "row":
+                row = RowWrite(key=key, view=view.name, values=cells, event_us=event_us)
+                assert RowWriter(client).apply([row]) == [event_us >= newest]
+            elif writer == "stream":
+                part = ViewWrite(view=view.name, values=cells, event_us=event_us)
+                write = EntityWrite(key=key, revision=revision, views=(part,), state={})
+                expected = frozenset({view.name}) if event_us >= newest else frozenset()
+                assert EntityWriter(client).apply([write]) == [expected]
+                revision += 1
+            else:
+                _feast_push(both, 700 + seed, value, event_us)
+            if event_us > newest or (event_us == newest and writer != "feast"):
+                newest, standing = event_us, value
+            message, stamp_us = feast_reads(both, view, [{"user_id": 700 + seed}])["int64"][0]
+            assert (message.int64_val, stamp_us) == (standing, newest), (value, writer)
+
+
+def test_three_writers_at_once_end_at_the_newest(both: Both) -> None:
+    """Threads of both of Waypost's writers end at the newest; where Feast's own race lost it, the next row mends it."""
+    view = CATALOG.view_by_name["everything"]
+    key = EntityKeys("shop", view.join_keys).encode({"user_id": 801})
+    count = 120
+
+    def order(seed: int) -> list[int]:
+        return random.Random(seed).sample(range(1, count + 1), count)
+
+    def rows(seed: int) -> None:
+        with connect(both.url) as own:
+            for number in order(seed):
+                RowWriter(own).apply(
+                    [
+                        RowWrite(
+                            key=key, view=view.name, values=_cell(view, number), event_us=EVENT_US + number
+                        )
+                    ]
+                )
+
+    def stream(seed: int) -> None:
+        with connect(both.url) as own:
+            writer = EntityWriter(own)
+            for number in order(seed):
+                part = ViewWrite(view=view.name, values=_cell(view, number), event_us=EVENT_US + number)
+                while True:
+                    revision = revision_of(writer.load([key])[0])
+                    write = EntityWrite(key=key, revision=revision, views=(part,), state={})
+                    if writer.apply([write])[0] is not None:
+                        break
+
+    def pushes() -> None:
+        for number in order(6):
+            _feast_push(both, 801, number, EVENT_US + number)
+
+    def run(*works: Callable[[], None]) -> tuple[int, int]:
+        threads = [threading.Thread(target=work) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        message, stamp_us = feast_reads(both, view, [{"user_id": 801}])["int64"][0]
+        return message.int64_val, stamp_us
+
+    newest = count, EVENT_US + count
+    assert run(partial(rows, 1), partial(rows, 2), partial(stream, 3), partial(stream, 4)) == newest
+    with connect(both.url) as client:
+        client.delete(key)
+        run(partial(rows, 5), pushes)
+        last = RowWrite(key=key, view=view.name, values=_cell(view, count), event_us=EVENT_US + count)
+        assert RowWriter(client).apply([last]) == [True]
+    assert run() == newest
+
+
+def _cell(view: View, number: int) -> dict[bytes, bytes]:
+    return {feature_field(view.name, "int64"): encode_value(ValueType.INT64, number)}
 
 
 def _feast_push(both: Both, user_id: int, value: int, event_us: int) -> None:
