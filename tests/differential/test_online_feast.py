@@ -327,60 +327,65 @@ def test_three_writers_taking_turns_keep_the_newest(both: Both, seed: int) -> No
 
 def test_three_writers_at_once_end_at_the_newest(both: Both) -> None:
     """Threads of both of Waypost's writers end at the newest; where Feast's own race lost it, the next row mends it."""
-    view = CATALOG.view_by_name["everything"]
-    key = EntityKeys("shop", view.join_keys).encode({"user_id": 801})
-    count = 120
-
-    def order(seed: int) -> list[int]:
-        return random.Random(seed).sample(range(1, count + 1), count)
-
-    def rows(seed: int) -> None:
-        with connect(both.url) as own:
-            for number in order(seed):
-                RowWriter(own).apply(
-                    [
-                        RowWrite(
-                            key=key, view=view.name, values=_cell(view, number), event_us=EVENT_US + number
-                        )
-                    ]
-                )
-
-    def stream(seed: int) -> None:
-        with connect(both.url) as own:
-            writer = EntityWriter(own)
-            for number in order(seed):
-                part = ViewWrite(view=view.name, values=_cell(view, number), event_us=EVENT_US + number)
-                while True:
-                    revision = revision_of(writer.load([key])[0])
-                    write = EntityWrite(key=key, revision=revision, views=(part,), state={})
-                    if writer.apply([write])[0] is not None:
-                        break
-
-    def pushes() -> None:
-        for number in order(6):
-            _feast_push(both, 801, number, EVENT_US + number)
-
-    def run(*works: Callable[[], None]) -> tuple[int, int]:
-        threads = [threading.Thread(target=work) for work in works]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        message, stamp_us = feast_reads(both, view, [{"user_id": 801}])["int64"][0]
-        return message.int64_val, stamp_us
-
-    newest = count, EVENT_US + count
-    assert run(partial(rows, 1), partial(rows, 2), partial(stream, 3), partial(stream, 4)) == newest
+    newest = RACED, EVENT_US + RACED
+    assert (
+        _race(both, partial(_rows, 1), partial(_rows, 2), partial(_stream, 3), partial(_stream, 4)) == newest
+    )
     with connect(both.url) as client:
-        client.delete(key)
-        run(partial(rows, 5), pushes)
-        last = RowWrite(key=key, view=view.name, values=_cell(view, count), event_us=EVENT_US + count)
-        assert RowWriter(client).apply([last]) == [True]
-    assert run() == newest
+        client.delete(RACED_KEY)
+    _race(both, partial(_rows, 5), partial(_pushes, both, 6))
+    with connect(both.url) as client:
+        assert RowWriter(client).apply([_raced_row(RACED)]) == [True]
+    assert _race(both) == newest
 
 
-def _cell(view: View, number: int) -> dict[bytes, bytes]:
-    return {feature_field(view.name, "int64"): encode_value(ValueType.INT64, number)}
+RACED = 120
+"""So many rows race, in event time 1 µs apart; the number is the value too."""
+RACED_KEY = EntityKeys("shop", [USER]).encode({"user_id": 801})
+
+
+def _race(both: Both, *works: Callable[[str], None]) -> tuple[int, int]:
+    """Run all works at once; returns value and event time as Feast reads them afterwards."""
+    threads = [threading.Thread(target=work, args=(both.url,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    view = CATALOG.view_by_name["everything"]
+    message, stamp_us = feast_reads(both, view, [{"user_id": 801}])["int64"][0]
+    return message.int64_val, stamp_us
+
+
+def _order(seed: int) -> list[int]:
+    return random.Random(seed).sample(range(1, RACED + 1), RACED)
+
+
+def _raced_row(number: int) -> RowWrite:
+    view = CATALOG.view_by_name["everything"]
+    cell = {feature_field(view.name, "int64"): encode_value(ValueType.INT64, number)}
+    return RowWrite(key=RACED_KEY, view=view.name, values=cell, event_us=EVENT_US + number)
+
+
+def _rows(seed: int, url: str) -> None:
+    with connect(url) as client:
+        for number in _order(seed):
+            RowWriter(client).apply([_raced_row(number)])
+
+
+def _stream(seed: int, url: str) -> None:
+    with connect(url) as client:
+        writer = EntityWriter(client)
+        for number in _order(seed):
+            written = None
+            while written is None:
+                revision = revision_of(writer.load([RACED_KEY])[0])
+                write = EntityWrite(key=RACED_KEY, revision=revision, views=(_raced_row(number),), state={})
+                written = writer.apply([write])[0]
+
+
+def _pushes(both: Both, seed: int, _url: str) -> None:
+    for number in _order(seed):
+        _feast_push(both, 801, number, EVENT_US + number)
 
 
 def _feast_push(both: Both, user_id: int, value: int, event_us: int) -> None:
