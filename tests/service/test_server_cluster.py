@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from online.errors import KeyEncodingError
 from online.keys import parse_key
+from server.cli import app
 from tests.support.stores import Cluster, run_cluster, wait_until
-from tests.support.up import READY_S, Up, buf_curl, waypost
+from tests.support.up import READY_S, Up, buf_curl
 
 pytestmark = pytest.mark.timeout(600)
 READERS = ["ann", "bob", "cyd", "dee", "eve", "fay", "gus", "hal"]
@@ -34,6 +36,13 @@ def up(tmp_path: Path, cluster: Cluster) -> Iterator[Up]:
         yield running
     finally:
         running.end()
+
+
+def waypost(*arguments: str) -> str:
+    """Run a command in this process, which has imported everything once; returns what it printed."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def loans(reader: str) -> list[dict[str, object]]:
