@@ -91,7 +91,7 @@ def _offline(data: Path) -> dict[str, list[tuple[object, ...]]]:
     return logs
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, kills: int) -> None:
     """Values and timestamps to the byte, every segment change, and every offline row once repeats are dropped."""
     features, changes, offline = _run(tmp_path / "undisturbed", 0, 1)
