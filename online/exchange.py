@@ -14,6 +14,9 @@ from online.route import Command
 from online.routed import AsyncRoutedClient, RoutedClient, send_async
 
 MAX_PIPELINE_COMMANDS = 1_000
+LANES = 8
+LANE_COMMANDS = 50
+"""Fewest commands for which another lane is worth its connection."""
 
 
 def exchange(client: redis.Redis, commands: Iterable[Command]) -> list[object]:
@@ -32,6 +35,29 @@ def exchange(client: redis.Redis, commands: Iterable[Command]) -> list[object]:
             replies += client.exchange(pipeline)
         else:
             replies += send_parts([(client.connection_pool, pipeline)])[0]
+    return replies
+
+
+def exchange_apart(client: redis.Redis, commands: Sequence[Command]) -> list[object]:
+    """As `exchange`, of commands whose order does not matter: they go over several connections side by side.
+
+    A server that syncs every write does so once for all that it has read from all connections, and it reads little
+    from each at a time.
+
+    Raises:
+        StoreUnavailableError: As there.
+    """
+    lanes = min(LANES, len(commands) // LANE_COMMANDS)
+    if isinstance(client, RoutedClient) or lanes < 2:
+        return exchange(client, commands)
+    replies: list[object] = []
+    step = LANES * MAX_PIPELINE_COMMANDS
+    for start in range(0, len(commands), step):
+        part = commands[start : start + step]
+        size = -(-len(part) // lanes)
+        parts = [(client.connection_pool, part[first : first + size]) for first in range(0, len(part), size)]
+        for answered in send_parts(parts):
+            replies += answered
     return replies
 
 

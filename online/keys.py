@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from reprlib import repr as short
 
@@ -187,6 +188,7 @@ def timestamp_field(view: str) -> bytes:
     return b"_ts:" + view.encode()
 
 
+@lru_cache(65_536)
 def state_key(entity_key: bytes) -> bytes:
     """Return the key of Waypost's state of an entity, in the same Cluster slot as the entity key."""
     return b"{" + slot_tags()[slot_of(entity_key)] + _STATE_MARK + entity_key

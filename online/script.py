@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError
-from online.exchange import exchange, exchange_async
+from online.exchange import exchange, exchange_apart, exchange_async
 from online.route import Command
 
 
@@ -20,14 +20,20 @@ class Script:
         self._source = source.encode()
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest().encode()
 
-    def run(self, client: redis.Redis, calls: Sequence[Command]) -> list[object]:
+    def run(self, client: redis.Redis, calls: Sequence[Command], *, apart: bool = False) -> list[object]:
         """Call the script once for each (key count, keys…, arguments…), in order; return the replies.
+
+        Args:
+            client: The store.
+            calls: As above.
+            apart: Whether the calls may be carried out in any order, which is faster.
 
         Raises:
             StoreReplyError: The server refused a call; others of the batch may have been carried out.
             StoreUnavailableError: The store did not answer.
         """
-        replies = exchange(client, self._by_hash(calls))
+        send = exchange_apart if apart else exchange
+        replies = send(client, list(self._by_hash(calls)))
         unknown = _unknown(replies)
         if unknown:
             _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))

@@ -195,7 +195,7 @@ class EntityWriter:
 
     def apply_packed(self, writes: Sequence[PackedWrite]) -> list[frozenset[str] | None]:
         """As `apply`, of writes that are packed already."""
-        replies = _WRITE.run(self._client, [self._packed_call(write) for write in writes])
+        replies = _WRITE.run(self._client, [self._packed_call(write) for write in writes], apart=True)
         return [_outcome(write.views, reply) for write, reply in zip(writes, replies, strict=True)]
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:

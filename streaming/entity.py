@@ -53,6 +53,7 @@ class EntityState:
         left: Segments with a minimum dwell that the entity has left within it → logical time of the exit.
         segments_us: Logical time at which membership last changed, or was first evaluated; None before that.
         stored: The small fields as they stand in the store: all but tiles and recent ids.
+        is_noted: Whether the batch at work has noted its event ids on it; not so where it was read again since.
         unwanted: Stored fields of views that are no longer defined; they go with the next write.
         written: What was last written by view, as words, to skip writes that change nothing.
     """
@@ -68,6 +69,7 @@ class EntityState:
     left: dict[str, int] = field(default_factory=dict)
     segments_us: int | None = None
     stored: dict[bytes, bytes] = field(default_factory=dict)
+    is_noted: bool = False
     unwanted: tuple[bytes, ...] = ()
     written: dict[str, bytes] = field(default_factory=dict)
 

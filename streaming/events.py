@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -121,6 +121,11 @@ class EventRecord:
     def from_bytes(data: bytes) -> EventRecord:
         """Read what `to_bytes` wrote."""
         return EventRecord(*json.loads(data))
+
+    @staticmethod
+    def from_many(texts: Sequence[bytes]) -> list[EventRecord]:
+        """As `from_bytes`, of many at once."""
+        return [EventRecord(*fields) for fields in json.loads(b"[%b]" % b",".join(texts))]
 
 
 class EventSchema(BaseModel):

@@ -7,8 +7,7 @@ partition, and a record is durable once `append` has returned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mmh3
 
@@ -20,8 +19,7 @@ def partition_of(customer_id: str, partition_count: int) -> int:
     return mmh3.hash(customer_id.encode(), signed=False) % partition_count
 
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+class LogRecord(NamedTuple):
     """What a reader gets.
 
     Attributes:

@@ -60,7 +60,7 @@ class MaterializerLimits:
         max_cached_entities: Bound of the state cache.
     """
 
-    batch_records: int = 1000
+    batch_records: int = 16_000
     timers_per_batch: int = 128
     wait_ms: int = 20
     checkpoint_interval_s: float = 5.0
@@ -358,6 +358,7 @@ class Materializer:
             ceiling_us=self._ceiling_us(),
         )
         for state in states.values():
+            state.is_noted = True
             forget_recent(state, self._checkpoint.time_us, lateness_us)
         return admitted
 
@@ -412,16 +413,21 @@ class Materializer:
             Customers to whom one of the records is news.
         """
         news: set[bytes] = set()
-        keys = self._customer_keys(records)
+        wanted = {}
+        for customer_id, key in self._customer_keys(records).items():
+            state = states.get(key)
+            if state is not None:
+                wanted[customer_id] = key, state, state.positions.get(self._partition, 0)
+        if not wanted:
+            return news
         for record in records:
             assert record.event is not None
-            key = keys[record.event.customer_id]
-            state = states.get(key)
-            if state is None:
-                continue
-            note_recent(state, record.event, record.position, self._schema.lateness_us)
-            if record.position > state.positions.get(self._partition, 0):
-                news.add(key)
+            if (found := wanted.get(record.event.customer_id)) is not None:
+                key, state, position = found
+                if record.position > position:
+                    news.add(key)
+                if not state.is_noted:
+                    note_recent(state, record.event, record.position, self._schema.lateness_us)
         return news
 
     def _write_all(self, batch: _Batch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import redis
 import redis.asyncio
 
+from online.exchange import exchange
 from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys, partition_count_key
@@ -126,11 +127,13 @@ class RedisPartitionReader:
     def read(self, after: int, count: int, wait_ms: int) -> list[LogRecord]:
         """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first."""
         block = wait_ms if wait_ms > 0 else None
-        answer: Any = self._client.xread({self._key: unpack_position(after)}, count=count, block=block)
-        if not answer:
-            return []
-        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
-        return [_record(stream_id, fields) for stream_id, fields in entries]
+        command = [b"XREAD", b"COUNT", count, *([b"BLOCK", block] if block is not None else [])]
+        (answer,) = exchange(
+            self._client, [(*command, b"STREAMS", self._key.encode(), unpack_position(after).encode())]
+        )
+        if isinstance(answer, redis.RedisError):
+            raise answer
+        return _records(answer) if answer else []
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""
@@ -141,11 +144,17 @@ class RedisPartitionReader:
         self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
 
 
-def _record(stream_id: bytes, fields: dict[bytes, bytes]) -> LogRecord:
-    data = fields.get(b"e")
-    return LogRecord(
-        position=pack_position(stream_id),
-        time_us=int(fields[b"t"]),
-        arrived_us=int(fields[b"w"]),
-        event=None if data is None else EventRecord.from_bytes(data),
-    )
+def _records(answer: Any) -> list[LogRecord]:
+    """The records of one stream, as they come from the server: (id, [name, value, …])."""
+    entries = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
+    rows = [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in entries]
+    events = iter(EventRecord.from_many([row[b"e"] for row in rows if b"e" in row]))
+    return [
+        LogRecord(
+            position=pack_position(stream_id),
+            time_us=int(row[b"t"]),
+            arrived_us=int(row[b"w"]),
+            event=next(events) if b"e" in row else None,
+        )
+        for (stream_id, _), row in zip(entries, rows, strict=True)
+    ]

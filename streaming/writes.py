@@ -49,7 +49,7 @@ def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
         recent, forgotten = state.recent_ids.take_changes()
         changed |= recent
         dropped += forgotten
-    put, drop = [pairs_of(changed)], [words_of(dropped)]
+    put, drop = [pairs_of(changed)], [words_of(dropped)] if dropped else []
     for change in update.tiles:
         put.append(change.put)
         if change.drop.size:

@@ -37,7 +37,10 @@ def words_of(items: Sequence[bytes]) -> Packed:
 
 def pairs_of(fields: Mapping[bytes, bytes]) -> Packed:
     """Names and values in turn as words."""
-    return words_of([part for pair in fields.items() for part in pair])
+    words = [
+        b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(data), data) for name, data in fields.items()
+    ]
+    return Packed(2 * len(words), words[0] if len(words) == 1 else b"".join(words))
 
 
 def changes(
