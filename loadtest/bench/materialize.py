@@ -279,12 +279,15 @@ def _feast(purchases: Purchases) -> dict[str, float]:
 
     from feast import FeatureStore
     from feast.data_source import PushMode
-    from feast.repo_config import load_repo_config
-    from feast.repo_operations import apply_total
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        apply_total(load_repo_config(REPO, REPO / "feature_store.yaml"), REPO, skip_source_validation=True)
+        feast_command = str(Path(sys.executable).with_name("feast"))
+        subprocess.run(
+            [feast_command, "-c", str(REPO), "apply", "--skip-source-validation"],
+            check=True,
+            capture_output=True,
+        )
         store = FeatureStore(repo_path=str(REPO))
         views = [view.name for view in store.list_stream_feature_views()]
         rows = [_finished_row(store, purchases, number) for number in range(PUSHES + 1)]
