@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from decision.errors import UnknownPlacementError, nearest
+from decision.labelling import LabelHandle, Model
 from decision.plan import PlacementPlan
 from decision.planner import Planner
 from decision.policy import Policy
 from decision.schema import Catalog
 from decision.scoring import ModelHandle
 
-__all__ = ["Bundle", "ModelHandle", "PlacementPlan"]
+__all__ = ["Bundle", "LabelHandle", "Model", "ModelHandle", "PlacementPlan"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,22 +29,22 @@ class Bundle:
 
     catalog: Catalog
     policy: Policy
-    models: Mapping[str, ModelHandle]
+    models: Mapping[str, Model]
     customer_key: str
     version: str
     plans: Mapping[str, PlacementPlan]
 
     @classmethod
     def build(
-        cls, catalog: Catalog, policy: Policy, models: Mapping[str, ModelHandle], customer_key: str
+        cls, catalog: Catalog, policy: Policy, models: Mapping[str, Model], customer_key: str
     ) -> Bundle:
         """Prepare every placement.
 
         Args:
             catalog: The repo's definitions.
             policy: A policy bound to that catalog.
-            models: Loaded models by the names that placements use. A placement whose model is missing still decides,
-                degraded.
+            models: Loaded models by the names that placements and conditions use. A placement whose model, or one of
+                whose labels', is missing still decides, degraded.
             customer_key: Name of the join key that a request's customer id is.
 
         Raises:

@@ -135,7 +135,10 @@ def _fallback_offer(weighing: Weighing, name: str, *, first: bool) -> RankedOffe
 
 
 def _segments(weighing: Weighing) -> tuple[str, ...]:
-    return tuple(segment for segment, _ in weighing.plan.memberships if weighing.rows.is_in(segment))
+    """Stored memberships, then what models tell as model:label."""
+    rows = weighing.rows
+    stored = (segment for segment, _ in weighing.plan.memberships if rows.is_in(segment))
+    return (*stored, *(f"{model}:{label}" for model, label in rows.labels.items() if label is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +174,15 @@ def _degradations(
     weighing: Weighing, frame: Frame, found: _Survey, taken: tuple[Degradation, ...], *, fallback: bool
 ) -> tuple[Degradation, ...]:
     """What was gone without before, then what the values and the decision itself lack; each once."""
-    lacking = (*taken, *_unknown_customer(weighing.plan, frame), *_stale(found), *_unscored(weighing))
-    ended = (
-        _degradation(DegradationKind.FALLBACK, weighing.plan.name, "nothing else was left")
-        if fallback
-        else ()
+    plan = weighing.plan
+    lacking = (
+        *taken,
+        *_unknown_customer(plan, frame),
+        *_stale(found),
+        *_untold(plan),
+        *_unscored(weighing),
     )
+    ended = _degradation(DegradationKind.FALLBACK, plan.name, "nothing else was left") if fallback else ()
     return tuple(dict.fromkeys((*lacking, *ended)))
 
 
@@ -202,6 +208,15 @@ def _stale(found: _Survey) -> tuple[Degradation, ...]:
     return tuple(
         Degradation(kind=DegradationKind.STALE_FEATURES, name=view, detail=detail)
         for view in sorted(found.stale)
+    )
+
+
+def _untold(plan: PlacementPlan) -> tuple[Degradation, ...]:
+    detail = "the segmentation model is not loaded: its label is NULL"
+    return tuple(
+        Degradation(kind=DegradationKind.MODEL_ABSENT, name=label.model, detail=detail)
+        for label in plan.labels
+        if label.handle is None
     )
 
 

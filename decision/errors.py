@@ -2,6 +2,7 @@
 
 WaypostDecisionError
 ├── BundleError                 catalog, policy and models do not fit together
+├── ModelFileError              a file of centroids cannot be used
 ├── FrameError                  a block of values is malformed
 ├── VerdictError                bits that were kept do not fit what they are read by
 └── RequestError                carries the field, the message and the nearest valid name
@@ -26,6 +27,10 @@ class WaypostDecisionError(Exception):
 
 class BundleError(WaypostDecisionError):
     """Catalog, policy and models do not fit together."""
+
+
+class ModelFileError(WaypostDecisionError):
+    """A file of centroids is malformed or out of bounds."""
 
 
 class FrameError(WaypostDecisionError):

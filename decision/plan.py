@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from decision.errors import BundleError, InvalidCustomerError
 from decision.frame import Block, Layout
+from decision.labelling import LabelPlan
 from decision.lang import names
 from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
 from decision.program import Binding, Program
@@ -125,11 +126,12 @@ class PlacementPlan:
         request_binding: The request's program over the customer's block and the context's.
         candidate_binding: The candidates' program over those two, the candidates' block and `constants`.
         constants: What rules read of the offers as `offer.NAME`, a row each.
-        context_layout: The columns of the context's block, with the customer's key as text.
+        context_layout: The columns of the context's block, with the customer's key as text and the models' labels.
         tables: Rules, caps and tag limits as arrays.
         customer_layout: The columns of the customer's block, as `customer_refs`.
         candidate_layout: The columns of the candidates' block, as `candidate_refs`.
         memberships: Customer-level segments as (segment, canonical name of its stored membership).
+        labels: Model segments that conditions read, by name of the model.
         customer_key: Name of the customer join key.
         shapes: Of Thompson sampling, a and b, or None where the placement explores otherwise.
         scoring: How the model's rows are made, or None where there is no model to score with.
@@ -153,6 +155,7 @@ class PlacementPlan:
     customer_layout: Layout
     candidate_layout: Layout
     memberships: tuple[tuple[str, str], ...]
+    labels: tuple[LabelPlan, ...]
     customer_key: str
     customer_key_type: ValueType
     customer_keyed_views: frozenset[str]

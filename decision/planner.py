@@ -10,6 +10,8 @@ from itertools import count
 
 from decision.errors import BundleError
 from decision.frame import Block, Layout, layout_of, view_of
+from decision.labelling import LabelHandle, Model, check_labeller, plan_label
+from decision.lang.names import label_name, labelled
 from decision.lang.syntax import Expr, references
 from decision.phrases import phrase
 from decision.plan import (
@@ -55,7 +57,7 @@ class Planner:
 
     catalog: Catalog
     policy: Policy
-    models: Mapping[str, ModelHandle]
+    models: Mapping[str, Model]
     customer_key: str
 
     def plan(self, placement: Placement) -> PlacementPlan:
@@ -64,20 +66,21 @@ class Planner:
         offers = self._offers(placement)
         rules = self._rules(placement, offers)
         caps = tuple(self._cap(cap, offers) for cap in self.policy.caps if _is_on(cap, placement))
-        handle = self.models.get(placement.model) if placement.model else None
+        handle = self._scorer(placement)
         columns = plan_columns(handle, self.catalog, self._customer_views) if handle else ()
-        read = self._names_read(placement, rules, offers, caps, columns)
+        labels = self._labels(_read_by_conditions(rules, offers))
+        read = self._names_read(placement, rules, offers, caps, columns) | _inputs(labels.values())
         per_candidate = _conditions(rules, per_candidate=True)
         own = [(offer.name, offer.when) for offer in offers if offer.when is not None]
         places = {name: place for place, (name, _) in enumerate(own, len(per_candidate))}
-        refs = [_ref(name) for name in read if name.partition(".")[0] not in (CONTEXT, OFFER)]
+        refs = [_ref(name) for name in sorted(read) if _is_feature(name)]
         customer_refs = tuple(ref for ref in refs if self._view(ref).name in self._customer_views)
         candidate_refs = tuple(ref for ref in refs if ref.view not in self._customer_views)
         offer_plans = {offer.name: _offer_plan(offer, placement, places.get(offer.name)) for offer in offers}
         request_program = Program.compile(_conditions(rules, per_candidate=False))
         candidate_program = Program.compile([*per_candidate, *(when for _, when in own)])
         customer, candidates = layout_of(self.catalog, customer_refs), layout_of(self.catalog, candidate_refs)
-        context = context_layout(placement)
+        context = context_layout(placement, labels)
         constants = _constants(offer_plans, candidate_program)
         return PlacementPlan(
             placement=placement,
@@ -96,6 +99,7 @@ class Planner:
             candidate_refs=candidate_refs,
             customer_layout=customer,
             candidate_layout=candidates,
+            labels=tuple(plan_label(name, label, self.catalog, customer) for name, label in labels.items()),
             memberships=tuple((segment, name) for name, segment in self._memberships.items()),
             customer_key=self.customer_key,
             customer_key_type=key_type(self.catalog, self.customer_key),
@@ -121,6 +125,25 @@ class Planner:
             for segment in self.policy.segments
             if segment.view in self._customer_views
         }
+
+    def _scorer(self, placement: Placement) -> ModelHandle | None:
+        handle = self.models.get(placement.model) if placement.model else None
+        if isinstance(handle, LabelHandle):
+            raise BundleError(f"model {handle} tells segments; {placement.name!r} needs one that predicts")
+        return handle
+
+    def _labels(self, read: frozenset[str]) -> dict[str, LabelHandle | None]:
+        """The segmentation models whose labels are read, by name; None where one is not loaded."""
+        names = sorted(filter(None, map(labelled, read)))
+        return {name: self._labeller(name) for name in names}
+
+    def _labeller(self, name: str) -> LabelHandle | None:
+        handle = self.models.get(name)
+        if isinstance(handle, ModelHandle):
+            raise BundleError(f"model {handle} predicts; label({name}) needs one that tells segments")
+        if handle is not None:
+            check_labeller(handle, self.catalog, self._customer_views)
+        return handle
 
     def _view(self, ref: FeatureRef) -> View:
         view = self.catalog.view_by_name.get(ref.view)
@@ -198,13 +221,30 @@ class Planner:
         offers: tuple[Offer, ...],
         caps: tuple[CapPlan, ...],
         columns: tuple[Column, ...],
-    ) -> tuple[str, ...]:
-        read = set(self._memberships) | {cap.counter for cap in caps}
-        for condition in (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers)):
-            read |= references(condition) if condition is not None else frozenset()
-        read |= {column.name for column in columns}
-        read |= {str(ref) for ref in (placement.explore.successes, placement.explore.failures) if ref}
-        return tuple(sorted(read))
+    ) -> frozenset[str]:
+        counted = (placement.explore.successes, placement.explore.failures)
+        return frozenset(
+            {
+                *self._memberships,
+                *_read_by_conditions(rules, offers),
+                *(cap.counter for cap in caps),
+                *(column.name for column in columns),
+                *(str(ref) for ref in counted if ref),
+            }
+        )
+
+
+def _read_by_conditions(rules: Iterable[RulePlan], offers: Iterable[Offer]) -> frozenset[str]:
+    conditions = (*(plan.rule.condition for plan in rules), *(offer.when for offer in offers))
+    return frozenset(name for condition in conditions if condition for name in references(condition))
+
+
+def _inputs(handles: Iterable[LabelHandle | None]) -> frozenset[str]:
+    return frozenset(str(ref) for handle in handles if handle for ref in handle.features)
+
+
+def _is_feature(name: str) -> bool:
+    return name.partition(".")[0] not in (CONTEXT, OFFER) and not labelled(name)
 
 
 def _conditions(rules: Iterable[RulePlan], *, per_candidate: bool) -> list[Expr]:
@@ -290,10 +330,11 @@ def _worth(offer: Offer) -> str:
     return f"value {offer.value:g}{weight}"
 
 
-def context_layout(placement: Placement) -> Layout:
-    """Columns of what a request brings."""
+def context_layout(placement: Placement, models: Iterable[str]) -> Layout:
+    """Columns of what a request brings, and of the labels that models tell at it."""
     declared = [(f"{CONTEXT}.{name}", dtype) for name, dtype in placement.context.items()]
-    return Layout.of([*declared, (CUSTOMER, DType.STRING)])
+    labels = [(label_name(model), DType.STRING) for model in models]
+    return Layout.of([*declared, (CUSTOMER, DType.STRING), *labels])
 
 
 def _constants(offers: Mapping[str, OfferPlan], program: Program) -> Block:

@@ -108,7 +108,8 @@ class Decision:
     Attributes:
         offers: Best first.
         tags: Tags that rules put on the decision, in the order of the rules.
-        segments: Segments that the customer is stored to be in, in file order.
+        segments: Segments that the customer is stored to be in, in file order, then what segmentation models that
+            conditions read tell of the customer, as `model:label`.
         bundle_version: Content hash of the bundle.
         model_version: The model that scored as `name@version`, or empty.
         feature_ages: One entry per view that was read, by name.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.frame import Block, Frame, Layout
+from decision.lang.names import label_name
 from decision.plan import CONTEXT, CUSTOMER, PlacementPlan
 from decision.program import Input
 from decision.record import Request
@@ -27,6 +28,7 @@ class Rows:
         names: The considered offers, in file order.
         offers: int64[n], places of the considered offers among the plan's.
         row_of: int64[o], the considered row of each of the plan's offers, -1 for none.
+        labels: What segmentation models tell of the customer, by model; None is NULL.
         customer_block: Of the plan's layout.
         context_block: Of the plan's layout.
         candidate_block: Of the plan's layout.
@@ -37,6 +39,7 @@ class Rows:
     names: tuple[str, ...]
     offers: NDArray[np.int64]
     row_of: NDArray[np.int64]
+    labels: Mapping[str, str | None]
     customer_block: Block
     context_block: Block
     candidate_block: Block
@@ -44,19 +47,22 @@ class Rows:
     _candidates: dict[str, dict[str, Value]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: PlacementPlan, frame: Frame, request: Request) -> Rows:
-        """Bring what was fetched for a checked request into the plan's order."""
+    def of(cls, plan: PlacementPlan, frame: Frame, request: Request, now_us: int) -> Rows:
+        """Bring what was fetched for a checked request into the plan's order, and tell the labels by it."""
         names = plan.considered(request.candidates)
         offers = plan.offer_index(names)
         row_of = np.full(len(plan.offers), -1, np.int64)
         row_of[offers] = np.arange(len(names))
+        customer = _laid_out(frame.customer, plan.customer_layout)
+        labels = {label.model: label.tell(customer, now_us) for label in plan.labels}
         return cls(
             plan=plan,
             names=names,
             offers=offers,
             row_of=row_of,
-            customer_block=_laid_out(frame.customer, plan.customer_layout),
-            context_block=_context(plan, request),
+            labels=labels,
+            customer_block=customer,
+            context_block=_context(plan, request, labels),
             candidate_block=_laid_out(frame.candidates, plan.candidate_layout),
             index=_index(names, frame.candidates.rows),
         )
@@ -88,7 +94,7 @@ class Rows:
 
     @cached_property
     def customer(self) -> Mapping[str, Value]:
-        """Values of customer and context by canonical name, for words."""
+        """Values of customer, context and labels by canonical name, for words."""
         return {**_row(self.customer_block, 0), **_row(self.context_block, 0)}
 
     def candidate(self, offer: str) -> Mapping[str, Value]:
@@ -131,6 +137,7 @@ def _index(names: tuple[str, ...], rows: tuple[str, ...]) -> NDArray[np.int64]:
     return np.array([place.get(name, -1) for name in names], np.int64)
 
 
-def _context(plan: PlacementPlan, request: Request) -> Block:
+def _context(plan: PlacementPlan, request: Request, labels: Mapping[str, str | None]) -> Block:
     given = {f"{CONTEXT}.{name}": value for name, value in request.context.items()}
-    return Block.of_row(plan.context_layout, {**given, CUSTOMER: request.customer_id})
+    told = {label_name(model): label for model, label in labels.items()}
+    return Block.of_row(plan.context_layout, {**given, CUSTOMER: request.customer_id, **told})

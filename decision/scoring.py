@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,21 @@ _READS: Final[Mapping[DType, int]] = {
 _SCALARS: Final = frozenset({DType.BOOL, DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP})
 
 
+class Reader(Protocol):
+    """A model as its inputs see it, written name@version."""
+
+    @property
+    def features(self) -> tuple[FeatureRef, ...]:
+        """The features behind the model's columns, in the model's order."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The model's own names of its inputs."""
+
+    def codes(self, column: str) -> Mapping[Any, int] | None:
+        """Codes of a column's values, or None where the model stores no categories of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelHandle:
     """A loaded model.
@@ -49,6 +64,15 @@ class ModelHandle:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.version}"
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The forest's own names of its inputs."""
+        return tuple(self.forest.feature_names)
+
+    def codes(self, column: str) -> Mapping[Any, int] | None:
+        """Codes of a column's values, or None where the forest stores no categories of it."""
+        return self.forest.codes(column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +178,8 @@ def column_name(ref: FeatureRef) -> str:
     return f"{ref.view}__{ref.feature}"
 
 
-def plan_columns(
-    handle: ModelHandle, catalog: Catalog, customer_views: Collection[str]
-) -> tuple[Column, ...]:
-    """Resolve a placement's model's inputs.
+def plan_columns(handle: Reader, catalog: Catalog, customer_views: Collection[str]) -> tuple[Column, ...]:
+    """Resolve a model's inputs.
 
     Args:
         handle: The model.
@@ -165,34 +187,37 @@ def plan_columns(
         customer_views: Views that are read once per customer; all others are read per candidate.
 
     Raises:
-        BundleError: If the model has several outputs, or its features are not the forest's columns, are not in the
-            catalog, or are lists or bytes, or texts without categories in the model.
+        BundleError: If its features are not the model's columns, are not in the catalog, or are lists or bytes, or
+            texts without categories in the model.
     """
     names = tuple(column_name(ref) for ref in handle.features)
-    if names != tuple(handle.forest.feature_names):
-        raise BundleError(
-            f"model {handle}: its features {names} are not its columns {handle.forest.feature_names}"
-        )
-    if handle.forest.group_count != 1:
-        raise BundleError(f"model {handle} gives {handle.forest.group_count} outputs; a placement needs one")
+    if names != handle.column_names:
+        raise BundleError(f"model {handle}: its features {names} are not its columns {handle.column_names}")
     return tuple(_column(handle, ref, catalog, customer_views) for ref in handle.features)
 
 
 def plan_scoring(
     handle: ModelHandle, columns: tuple[Column, ...], catalog: Catalog, customer: Layout, candidates: Layout
 ) -> ScoringPlan:
-    """Resolve where the blocks of a plan hold a model's columns; they hold all of them."""
+    """Resolve where the blocks of a plan hold a model's columns; they hold all of them.
+
+    Raises:
+        BundleError: If the model has several outputs.
+    """
+    if handle.forest.group_count != 1:
+        raise BundleError(f"model {handle} gives {handle.forest.group_count} outputs; a placement needs one")
     return ScoringPlan(
         handle=handle,
         columns=columns,
-        customer_feed=_feed(handle, columns, catalog, customer, per_candidate=False),
-        candidate_feed=_feed(handle, columns, catalog, candidates, per_candidate=True),
+        customer_feed=plan_feed(handle, columns, catalog, customer, per_candidate=False),
+        candidate_feed=plan_feed(handle, columns, catalog, candidates, per_candidate=True),
     )
 
 
-def _feed(
-    handle: ModelHandle, columns: Sequence[Column], catalog: Catalog, layout: Layout, *, per_candidate: bool
+def plan_feed(
+    handle: Reader, columns: Sequence[Column], catalog: Catalog, layout: Layout, *, per_candidate: bool
 ) -> Feed:
+    """Resolve where a block of this layout holds the columns of its level; it holds all of them."""
     table: list[tuple[int, int, int]] = []
     coded: list[Coded] = []
     for place, (column, ref) in enumerate(zip(columns, handle.features, strict=True)):
@@ -200,16 +225,14 @@ def _feed(
             continue
         dtype = cast("DType", catalog.feature(ref).dtype)
         block_column = layout.place[column.name]
-        codes = handle.forest.codes(column_name(ref))
+        codes = handle.codes(column_name(ref))
         table.append((block_column, place, kernels.READ_NOTHING if codes is not None else _READS[dtype]))
         if codes is not None:
             coded.append(Coded(block_column, place, dtype, codes))
     return Feed(np.array(table, np.int64).reshape(-1, 3), tuple(coded))
 
 
-def _column(
-    handle: ModelHandle, ref: FeatureRef, catalog: Catalog, customer_views: Collection[str]
-) -> Column:
+def _column(handle: Reader, ref: FeatureRef, catalog: Catalog, customer_views: Collection[str]) -> Column:
     try:
         dtype = catalog.feature(ref).dtype
     except KeyError:
@@ -218,7 +241,7 @@ def _column(
         raise BundleError(
             f"model {handle} reads {ref}, which is neither a number, bool, string nor timestamp"
         )
-    if dtype is DType.STRING and handle.forest.codes(column_name(ref)) is None:
+    if dtype is DType.STRING and handle.codes(column_name(ref)) is None:
         raise BundleError(f"model {handle} reads the text {ref}, but stores no categories of it")
     per_candidate = ref.view not in customer_views
     return Column(name=str(ref), per_candidate=per_candidate, is_timestamp=dtype is DType.TIMESTAMP)

@@ -91,7 +91,7 @@ def weigh(
     request: Request, frame: Frame, plan: PlacementPlan, *, now_us: int, seed: int, skip_scoring: bool
 ) -> Weighing:
     """Assess, score and order the offers for a checked request."""
-    rows = Rows.of(plan, frame, request)
+    rows = Rows.of(plan, frame, request, now_us)
     assessment = assess(rows, frozenset(request.candidates), now_us)
     scoring = _score(rows, assessment.eligible, now_us, skip_scoring=skip_scoring)
     beliefs = _beliefs(assessment) if plan.shapes and scoring.degradation is None else None

@@ -30,6 +30,7 @@ from server.training_run import candidate_keys
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from training import registry
+from training.definition import TrainingDefinition
 from training.pipeline import TrainedModel, train_model
 from training.verify import Verification, verify_against_feast
 
@@ -146,6 +147,8 @@ def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) 
 def train(road: Road, history: pd.DataFrame, progress: Callable[[str], None]) -> TrainedModel:
     """Train the shop's model on everything before the held-out weeks."""
     definition = parse_definitions(road.repo.model_definitions)[MODEL]
+    if not isinstance(definition, TrainingDefinition):
+        raise TypeError(f"{MODEL} does not score candidates")
     return train_model(
         definition=definition,
         catalog=road.repo.catalog,

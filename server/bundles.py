@@ -6,16 +6,18 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from google.protobuf.struct_pb2 import Struct
 
-from decision.bundle import Bundle, ModelHandle
+from decision.bundle import Bundle, Model
 from decision.errors import BundleError
 from decision.lang.compiler import compile_policy
 from decision.lang.findings import Finding, Severity, render
+from decision.lang.names import labelled
+from decision.lang.syntax import references
 from decision.plan import key_type
 from decision.policy import Policy
 from decision.schema import Catalog, ValueType
@@ -27,6 +29,7 @@ from server.errors import PolicyRejectedError, ServerError
 from server.metrics import Metrics
 from server.models import latest_models, load_model, parse_definitions
 from server.repo import Repo, load_texts
+from training.definition import TrainingDefinition
 
 CATALOG_FILE = "catalog.json"
 META_FILE = "bundle.json"
@@ -93,9 +96,10 @@ def check_policy(
     Raises:
         RepoError: A model definition cannot be read.
     """
-    compiled = compile_policy(
-        sources, catalog, frozenset(parse_definitions(definitions)), customer_key=customer_key
-    )
+    models = parse_definitions(definitions).items()
+    scoring = frozenset(name for name, model in models if isinstance(model, TrainingDefinition))
+    labels = {name: model.labels for name, model in models if not isinstance(model, TrainingDefinition)}
+    compiled = compile_policy(sources, catalog, scoring, labels=labels, customer_key=customer_key)
     return Checked(policy=compiled.policy, findings=tuple(compiled.findings), sources=sources)
 
 
@@ -194,13 +198,14 @@ class BundleKeeper:
 
 
 def used_models(policy: Policy) -> tuple[str, ...]:
-    """Names of the models that placements score with."""
-    return tuple(sorted({placement.model for placement in policy.placements if placement.model}))
+    """Names of the models that placements score with, and of those whose labels conditions read."""
+    conditions = (*(rule.condition for rule in policy.rules), *(offer.when for offer in policy.offers))
+    read = {labelled(name) for condition in conditions if condition for name in references(condition)}
+    scoring = {placement.model for placement in policy.placements}
+    return tuple(sorted(filter(None, read | scoring)))
 
 
-def _prepared(
-    catalog: Catalog, policy: Policy, models: Mapping[str, ModelHandle], customer_key: str
-) -> Serving:
+def _prepared(catalog: Catalog, policy: Policy, models: Mapping[str, Model], customer_key: str) -> Serving:
     try:
         return Serving.prepare(Bundle.build(catalog, policy, models, customer_key))
     except (BundleError, OnlineStoreError) as error:
@@ -229,8 +234,8 @@ def keep_bundle(
             raise
 
 
-def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version: str) -> Bundle:
-    """The bundle of that version as it decided, with the one model that its record names (`name@version` or empty).
+def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_versions: Iterable[str]) -> Bundle:
+    """The bundle of that version as it decided, with the models that its record names (`name@version`).
 
     Raises:
         BundleMissingError: Bundle or model is not kept here.
@@ -245,7 +250,7 @@ def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version
     sources, definitions = load_texts(folder, POLICY_PATTERN), load_texts(folder, MODELS_PATTERN)
     policy = _accepted(check_policy(catalog, sources, definitions, customer_key))
     models = {}
-    if model_version:
+    for model_version in model_versions:
         name, _, version_of_model = model_version.partition("@")
         models[name] = load_model(models_dir, name, version_of_model)
     return Bundle.build(catalog, policy, models, customer_key)

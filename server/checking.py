@@ -16,6 +16,7 @@ from server.models import parse_definitions
 from server.repo import EVENTS_FILE, Repo, load_repo
 from server.stream_check import stream_problems
 from server.wording import counted
+from training.definition import Definition, TrainingDefinition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +84,26 @@ def _model_problems(repo: Repo) -> list[Problem]:
         definitions = parse_definitions(repo.model_definitions)
     except RepoError as error:
         return list(error.problems)
+    return [problem for definition in definitions.values() for problem in _service_problems(repo, definition)]
+
+
+def _service_problems(repo: Repo, definition: Definition) -> list[Problem]:
+    """The feature service of a model must be there; that of a segmentation model about the customer alone."""
+    model = f"model {definition.name!r}"
+    service = repo.catalog.service_by_name.get(definition.feature_service)
+    if service is None:
+        message = f"{model} wants feature service {definition.feature_service!r}, which is not defined"
+        return [Problem(message=message)]
+    if isinstance(definition, TrainingDefinition):
+        return []
+    customer = repo.events.customer
+    if definition.entity != customer:
+        return [Problem(message=f"{model} is about {definition.entity!r}; segments are about {customer!r}")]
+    views = dict.fromkeys(ref.view for ref in service.features)
     return [
-        Problem(
-            message=f"model {name!r} wants feature service {definition.feature_service!r}, which is not defined"
-        )
-        for name, definition in definitions.items()
-        if definition.feature_service not in repo.catalog.service_by_name
+        Problem(message=f"{model} reads the view {view!r}, which is not keyed by {customer!r} alone")
+        for view in views
+        if not set(repo.catalog.view_by_name[view].key_names) <= {customer}
     ]
 
 

@@ -54,5 +54,10 @@ def loaded_model(plan: PlacementPlan) -> str:
     return str(plan.scoring.handle) if plan.scoring is not None else ""
 
 
+def loaded_labellers(plan: PlacementPlan) -> tuple[str, ...]:
+    """The placement's loaded segmentation models as name@version, by name."""
+    return tuple(str(label.handle) for label in plan.labels if label.handle is not None)
+
+
 def _skipped(name: str, detail: str) -> Degradation:
     return Degradation(kind=DegradationKind.SCORING_SKIPPED, name=name, detail=detail)

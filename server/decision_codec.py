@@ -128,6 +128,7 @@ class Decided:
         frame: The values read.
         degraded: What was gone without before deciding.
         model_version: The placement's loaded model as name@version, or empty.
+        label_model_versions: The segmentation models whose labels its conditions read, as name@version.
         now_us: The decision's clock.
         seed: The seed of its draws.
         response: The answer.
@@ -139,6 +140,7 @@ class Decided:
     degraded: tuple[Degradation, ...]
     bundle_version: str
     model_version: str
+    label_model_versions: tuple[str, ...] = ()
     now_us: int
     seed: int
     response: decision_pb2.DecideResponse
@@ -154,6 +156,7 @@ def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.Decision
         degraded=degradations_to_proto(decided.degraded),
         bundle_version=decided.bundle_version,
         model_version=decided.model_version,
+        label_model_versions=decided.label_model_versions,
         engine_version=ENGINE_VERSION,
         decided_at_us=decided.now_us,
         seed=decided.seed,
@@ -165,6 +168,11 @@ def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.Decision
 
 def _verdicts(bits: Bits) -> decision_pb2.Verdicts:
     return decision_pb2.Verdicts(count=bits.count, is_true=bits.is_true, is_null=bits.is_null)
+
+
+def models_of(record: decision_pb2.DecisionRecord) -> tuple[str, ...]:
+    """All models that a record names, as name@version."""
+    return (*filter(None, [record.model_version]), *record.label_model_versions)
 
 
 def verdicts_from_proto(message: decision_pb2.Verdicts) -> Bits:

@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from decision.bundle import Bundle
+from decision.bundle import Bundle, PlacementPlan
 from decision.errors import nearest
 from server import decision_files
 from server.bounds import check_count, check_names, check_size
 from server.budget import Budget
 from server.bundles import BundleKeeper, BundleMissingError, kept_bundle
-from server.deciding import loaded_model
+from server.deciding import loaded_labellers, loaded_model
+from server.decision_codec import models_of
 from server.errors import ConditionError, InvalidRequestError, UnknownResourceError
 from server.explaining import WHY_NOT_MAX, explain_record
 from server.models import ModelError
@@ -45,7 +46,7 @@ class Explainer:
         self._bundles_dir = bundles_dir
         self._models_dir = models_dir
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="explain")
-        self._past: OrderedDict[tuple[str, str], Bundle] = OrderedDict()
+        self._past: OrderedDict[tuple[str, tuple[str, ...]], Bundle] = OrderedDict()
 
     async def logged(
         self, decision_id: str, offers: Sequence[str], budget: Budget
@@ -93,13 +94,13 @@ class Explainer:
         return _explained(record, self._bundle(record), offers)
 
     def _bundle(self, record: decision_pb2.DecisionRecord) -> Bundle:
-        """The bundle and model that decided: the serving one, one of the last asked for, or compiled anew."""
+        """The bundle and models that decided: the serving one, one of the last asked for, or compiled anew."""
         now = self._bundles.current.bundle
         if now.version == record.bundle_version:
             plan = now.plans.get(record.request.placement)
-            if plan is not None and loaded_model(plan) == record.model_version:
+            if plan is not None and _loaded(plan) == models_of(record):
                 return now
-        key = record.bundle_version, record.model_version
+        key = record.bundle_version, models_of(record)
         if key not in self._past:
             self._past[key] = self._kept(*key)
         self._past.move_to_end(key)
@@ -107,13 +108,17 @@ class Explainer:
             self._past.popitem(last=False)
         return self._past[key]
 
-    def _kept(self, version: str, model_version: str) -> Bundle:
+    def _kept(self, version: str, models: tuple[str, ...]) -> Bundle:
         try:
-            return kept_bundle(self._bundles_dir, self._models_dir, version, model_version)
+            return kept_bundle(self._bundles_dir, self._models_dir, version, models)
         except BundleMissingError as error:
             raise UnknownResourceError("BUNDLE_NOT_KEPT", str(error), "bundle", version) from error
         except ModelError as error:
-            raise UnknownResourceError("BUNDLE_NOT_KEPT", str(error), "model", model_version) from error
+            raise UnknownResourceError("BUNDLE_NOT_KEPT", str(error), "model", ", ".join(models)) from error
+
+
+def _loaded(plan: PlacementPlan) -> tuple[str, ...]:
+    return (*filter(None, [loaded_model(plan)]), *loaded_labellers(plan))
 
 
 def check_offers(offers: Sequence[str], limit: int) -> None:

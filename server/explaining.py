@@ -33,7 +33,7 @@ def explain_record(
 
     Args:
         record: A record of the decision log.
-        bundle: The bundle and the model that the record names; see `server.bundles.kept_bundle`.
+        bundle: The bundle and the models that the record names; see `server.bundles.kept_bundle`.
         offers: Offers of the policy to say why not of.
 
     Raises:
@@ -44,7 +44,7 @@ def explain_record(
     plan = bundle.placement(record.request.placement)
     request = request_from_proto(record.request, plan)
     frame, now_us = frame_from_record(record, bundle.catalog), record.decided_at_us
-    rows = Rows.of(plan, frame, request)
+    rows = Rows.of(plan, frame, request, now_us)
     kept = Kept(
         request=verdicts_from_proto(record.request_verdicts),
         candidates=verdicts_from_proto(record.candidate_verdicts),

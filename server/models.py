@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from decision.bundle import ModelHandle
+from decision.bundle import LabelHandle, Model, ModelHandle
+from decision.centroids import load_centroids
+from decision.errors import ModelFileError
 from decision.forest import ForestError, load_forest
 from server.errors import Problem, RepoError, ServerError
 from training import registry
-from training.definition import TrainingDefinition, parse_definition
+from training.definition import Definition, parse_definition
 from training.errors import DefinitionError, RegistryError
+from training.registry import StoredModel
 
 
 class ModelError(ServerError):
     """A stored model cannot be used."""
 
 
-def parse_definitions(texts: Mapping[str, str]) -> dict[str, TrainingDefinition]:
+def parse_definitions(texts: Mapping[str, str]) -> dict[str, Definition]:
     """The repo's training definitions by model name.
 
     Raises:
         RepoError: Some cannot be used, or two define one model; all problems are listed.
     """
-    found: dict[str, TrainingDefinition] = {}
+    found: dict[str, Definition] = {}
     problems: list[Problem] = []
     for file, text in texts.items():
         try:
@@ -43,7 +46,7 @@ def parse_definitions(texts: Mapping[str, str]) -> dict[str, TrainingDefinition]
     return found
 
 
-def latest_models(models_dir: Path, names: Iterable[str]) -> dict[str, ModelHandle]:
+def latest_models(models_dir: Path, names: Iterable[str]) -> dict[str, Model]:
     """The versions in use of the named models; one that was never trained is left out.
 
     Raises:
@@ -60,7 +63,7 @@ def latest_models(models_dir: Path, names: Iterable[str]) -> dict[str, ModelHand
     return found
 
 
-def load_model(models_dir: Path, name: str, version: str) -> ModelHandle:
+def load_model(models_dir: Path, name: str, version: str) -> Model:
     """A stored version of a model.
 
     Raises:
@@ -69,11 +72,24 @@ def load_model(models_dir: Path, name: str, version: str) -> ModelHandle:
     return _load(models_dir / name / version, name)
 
 
-def _load(folder: Path, name: str) -> ModelHandle:
+def _load(folder: Path, name: str) -> Model:
     try:
         stored = registry.load(folder)
-        forest = load_forest(stored.data)
-    except (RegistryError, ForestError) as error:
+        return _handle(name, stored)
+    except (RegistryError, ForestError, ModelFileError) as error:
         raise ModelError(f"model {name!r}: {error}") from error
+
+
+def _handle(name: str, stored: StoredModel) -> Model:
     manifest = stored.manifest
+    if manifest.labels:
+        kmeans = manifest.kind == "kmeans"
+        return LabelHandle(
+            name=name,
+            version=manifest.version,
+            features=manifest.feature_refs,
+            labels=manifest.labels,
+            model=load_centroids(stored.data) if kmeans else load_forest(stored.data),
+        )
+    forest = load_forest(stored.data)
     return ModelHandle(name=name, version=manifest.version, features=manifest.feature_refs, forest=forest)

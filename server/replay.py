@@ -43,7 +43,7 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
 
     Args:
         record: A record of the decision log.
-        bundle: The bundle and the model that the record names; see `server.bundles.kept_bundle`.
+        bundle: The bundle and the models that the record names; see `server.bundles.kept_bundle`.
 
     Raises:
         ReplayError: Another version of the engine decided, or the bundle is another.
@@ -61,6 +61,7 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
         degraded=degraded,
         bundle_version=record.bundle_version,
         model_version=record.model_version,
+        label_model_versions=tuple(record.label_model_versions),
         now_us=record.decided_at_us,
         seed=record.seed,
         response=response_to_proto(decision, contents, record.response.decision_id, record.decided_at_us),

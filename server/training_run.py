@@ -21,10 +21,10 @@ from server.models import parse_definitions
 from server.repo import Repo, load_repo
 from streaming.errors import SourceFileError
 from streaming.history import history_frame
-from training.definition import Candidates
+from training.definition import Candidates, TrainingDefinition
 
 if TYPE_CHECKING:
-    from training.pipeline import TrainedModel
+    from training.registry import Manifest
 
 
 class TrainingRunError(ServerError):
@@ -33,7 +33,7 @@ class TrainingRunError(ServerError):
 
 def train_from_repo(
     settings: Settings, name: str, events_file: Path, progress: Callable[[str], None]
-) -> TrainedModel:
+) -> Manifest:
     """Train the model `name` of the repo and put it into use.
 
     Args:
@@ -47,6 +47,7 @@ def train_from_repo(
         TrainingError: The set cannot be built, or the model is not good enough.
     """
     from training.pipeline import train_model
+    from training.segmentation import train_segmentation
 
     repo = load_repo(settings.repo)
     definitions = parse_definitions(repo.model_definitions)
@@ -55,7 +56,16 @@ def train_from_repo(
     if not events_file.is_file():
         raise TrainingRunError(f"{events_file} is not there: give the file of events")
     definition = definitions[name]
-    return train_model(
+    if not isinstance(definition, TrainingDefinition):
+        return train_segmentation(
+            definition=definition,
+            catalog=repo.catalog,
+            events=_events(repo, events_file),
+            models_dir=settings.models_dir,
+            now_us=time.time_ns() // 1_000,
+            progress=progress,
+        )
+    trained = train_model(
         definition=definition,
         catalog=repo.catalog,
         events=_events(repo, events_file),
@@ -64,6 +74,7 @@ def train_from_repo(
         now_us=time.time_ns() // 1_000,
         progress=progress,
     )
+    return trained.manifest
 
 
 def _events(repo: Repo, file: Path) -> pd.DataFrame:

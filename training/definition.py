@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -155,14 +155,121 @@ class TrainingDefinition(_Part):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def parse_definition(text: str, name: str) -> TrainingDefinition:
+class SegmentationDefinition(_Part):
+    """The training of a model that tells each customer's segment.
+
+    Attributes:
+        entity: The customer's join key.
+        feature_service: Its features must be keyed by the entity alone.
+        instants: When the features are read: a row for each entity that an event came from up to then.
+    """
+
+    name: str = Field(pattern=_NAME)
+    description: str = ""
+    feature_service: str
+    entity: str
+    instants: tuple[UtcTime, ...] = Field(min_length=1, max_length=1_000)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the canonical definition, in hex."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+SegmentLabel = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class KMeansDefinition(SegmentationDefinition):
+    """Segments found by K-Means, as many as there are labels.
+
+    Attributes:
+        labels: Names of the clusters, in the order of their centroids' `order_by`, lowest first.
+        order_by: A numeric feature of the service, `view.feature`.
+        least_share: A cluster with a smaller share of the rows refuses the model.
+    """
+
+    kind: Literal["kmeans"]
+    labels: tuple[SegmentLabel, ...] = Field(min_length=2, max_length=100)
+    order_by: str = Field(pattern=r"^\w+\.\w+$")
+    restarts: int = Field(default=8, ge=1, le=100)
+    max_rounds: int = Field(default=100, ge=1, le=10_000)
+    least_share: float = Field(default=0.001, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        return _check_labels(self, self.labels)
+
+
+class SegmentClass(_Part):
+    """A class: entities with at least so many events of the type within the horizon after an instant."""
+
+    label: SegmentLabel
+    event_type: str
+    at_least: int = Field(default=1, ge=1)
+
+
+class ClassesDefinition(SegmentationDefinition):
+    """Segments predicted by a forest of several classes.
+
+    Attributes:
+        horizon_s: What happens in (t, t + horizon] makes the class of a row at t.
+        classes: The first whose events came counts.
+        otherwise: The class of everybody else.
+        test_instants: Later ones that the model is judged at.
+        min_accuracy_gain: What the share of right classes there must be above that of the most frequent class.
+    """
+
+    kind: Literal["classes"]
+    horizon_s: int = Field(ge=1, le=_YEAR_S)
+    classes: tuple[SegmentClass, ...] = Field(min_length=1, max_length=99)
+    otherwise: SegmentLabel
+    test_instants: tuple[UtcTime, ...] = Field(min_length=1, max_length=1_000)
+    boosting: Boosting = Boosting(max_rounds=50)
+    min_accuracy_gain: float = Field(default=0.0, ge=-1, le=1)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the model's order."""
+        return (*(item.label for item in self.classes), self.otherwise)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if max(self.instants) + timedelta(seconds=self.horizon_s) > min(self.test_instants):
+            raise ValueError("instants overlap: the last one and its horizon must end before test_instants")
+        return _check_labels(self, self.labels)
+
+
+D = TypeVar("D", bound=SegmentationDefinition)
+
+
+def _check_labels(definition: D, labels: tuple[str, ...]) -> D:
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"labels must differ: {list(labels)}")
+    return definition
+
+
+Definition = TrainingDefinition | KMeansDefinition | ClassesDefinition
+_KINDS: Final[dict[object, type[KMeansDefinition | ClassesDefinition]]] = {
+    "kmeans": KMeansDefinition,
+    "classes": ClassesDefinition,
+}
+
+
+def parse_definition(text: str, name: str) -> Definition:
     """Parse the text of a definition; `name` stands in errors.
 
     Raises:
         DefinitionError: If it is no YAML or does not fit; every problem is listed with its field.
     """
     try:
-        return TrainingDefinition.model_validate(yaml.safe_load(text))
+        document = yaml.safe_load(text)
+        kind = document.get("kind") if isinstance(document, dict) else None
+        if kind is None:
+            return TrainingDefinition.model_validate(document)
+        if kind not in _KINDS:
+            raise DefinitionError(f"{name}: kind: {kind!r} is none of {sorted(map(str, _KINDS))}")
+        return _KINDS[kind].model_validate(document)
     except yaml.YAMLError as error:
         raise DefinitionError(f"{name}: not valid YAML: {error}") from error
     except ValidationError as error:

@@ -21,6 +21,7 @@ from decision.schema import FeatureRef
 from training.errors import RegistryError
 
 MODEL_FILE: Final = "model.ubj"
+CENTROIDS_FILE: Final = "model.json"
 MANIFEST_FILE: Final = "manifest.json"
 CURRENT_FILE: Final = "current"
 VERSION_LENGTH: Final = 12
@@ -35,7 +36,7 @@ class SplitSummary(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     row_count: int
-    positive_count: int
+    positive_count: int = 0
     first_us: int
     last_us: int
 
@@ -44,9 +45,12 @@ class Manifest(BaseModel):
     """Where a model comes from and what it needs.
 
     Attributes:
+        kind: What the model is: a forest that predicts, one of several classes, or centroids.
+        labels: Names of the centroids or classes, in the model's order.
         content_hash: SHA-256 of the model file, in hex.
         features: `view.feature` of each column, in the model's order.
-        horizon_s: How far ahead the model looks.
+        label: Event type that is predicted; empty for a model that tells segments.
+        horizon_s: How far ahead the model looks; 0 where it does not.
         splits: What it was trained and judged on, by split.
         metrics: On the test split: predictor → metric → value; the model itself is `model`.
         calibration: Of the model on the test split: (rows, mean prediction, observed rate), lowest predictions first.
@@ -59,23 +63,30 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
+    kind: Literal["forest", "classes", "kmeans"] = "forest"
+    labels: tuple[str, ...] = ()
     name: str
     version: str
     content_hash: str
     description: str = ""
     feature_service: str
     features: tuple[str, ...]
-    label: str
-    horizon_s: int
-    round_count: int
+    label: str = ""
+    horizon_s: int = 0
+    round_count: int = 0
     splits: dict[str, SplitSummary]
     metrics: dict[str, dict[str, float]]
-    calibration: tuple[tuple[int, float, float], ...]
+    calibration: tuple[tuple[int, float, float], ...] = ()
     catalog_hash: str
     definition_hash: str
     parameters: dict[str, str | int | float]
     libraries: dict[str, str]
     created_us: int
+
+    @property
+    def file(self) -> str:
+        """Name of the model file."""
+        return CENTROIDS_FILE if self.kind == "kmeans" else MODEL_FILE
 
     @property
     def feature_refs(self) -> tuple[FeatureRef, ...]:
@@ -118,7 +129,7 @@ def save(models_dir: Path, manifest: Manifest, data: bytes) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{manifest.version}.", dir=folder.parent))
     try:
-        _write(unfinished / MODEL_FILE, data)
+        _write(unfinished / manifest.file, data)
         _write(unfinished / MANIFEST_FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
         unfinished.chmod(0o755)
         unfinished.rename(folder)
@@ -182,7 +193,7 @@ def load(folder: Path) -> StoredModel:
         RegistryError: If a file is missing, too large, malformed, or not what was stored.
     """
     manifest = read_manifest(folder)
-    path = folder / MODEL_FILE
+    path = folder / manifest.file
     data = _read(path)
     if hashlib.sha256(data).hexdigest() != manifest.content_hash:
         raise RegistryError(f"{path} is not the file that was stored as {manifest}: its hash differs")

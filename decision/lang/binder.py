@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from decision.lang.findings import Code, nearest
 from decision.lang.functions import FUNCTIONS, Binding
-from decision.lang.names import Scope
+from decision.lang.names import Scope, labelled
 from decision.lang.report import Place, Report
 from decision.lang.syntax import (
     And,
@@ -27,6 +27,7 @@ from decision.lang.syntax import (
     Negate,
     Not,
     Or,
+    Ref,
     Span,
 )
 from decision.lang.tree import Choice, Constant, Duration, Invoke, Node, Operation, Path
@@ -127,6 +128,7 @@ class Binder:
         pair = self.common(bound, "a comparison")
         if pair is None or not self._comparable(op, pair[0].dtype, span):
             return None
+        self._check_labels(pair)
         return Compare(op=cast("CompareOp", op), left=pair[0], right=pair[1], span=span)
 
     def _comparable(self, op: str, dtype: DType, span: Span) -> bool:
@@ -149,7 +151,19 @@ class Binder:
         parts = self.common(bound, "IN")
         if parts is None or not self._comparable("IN", parts[0].dtype, span):
             return None
+        self._check_labels(parts)
         return In(operand=parts[0], items=tuple(parts[1:]), span=span)
+
+    def _check_labels(self, compared: Sequence[Expr]) -> None:
+        """Report texts that a model's label is compared with and that it never tells."""
+        models = {labelled(expr.name) for expr in compared if isinstance(expr, Ref)} - {None}
+        for model in sorted(cast("set[str]", models)):
+            labels = (self.scope.labels or {}).get(model, ())
+            for expr in compared:
+                if isinstance(expr, Literal) and isinstance(expr.value, str) and expr.value not in labels:
+                    hint = nearest(expr.value, labels) or f"it tells {', '.join(map(repr, labels))}"
+                    message = f'the model `{model}` tells no label "{expr.value}"'
+                    self._fail(Code.UNKNOWN_LABEL, message, expr.span, hint)
 
     def like(self, _op: str, bound: list[Expr], span: Span) -> Expr | None:
         operand, pattern = bound

@@ -41,6 +41,7 @@ def compile_policy(
     catalog: Catalog,
     models: frozenset[str] | None = None,
     *,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
     customer_key: str | None = None,
 ) -> Compiled:
     """Compile policy texts as one whole.
@@ -51,6 +52,7 @@ def compile_policy(
         sources: Text by file name. Order is file name order, so that the policy does not depend on the mapping's.
         catalog: What the feature repo defines.
         models: Names of the models that placements may name; None leaves them unchecked.
+        labels: The segmentation models that `label` may name, with the labels that each tells; None is none.
         customer_key: The customer's join key; by default that of the first segments view, else of the first view with
             a single key.
     """
@@ -58,6 +60,7 @@ def compile_policy(
     world = World(
         catalog=catalog,
         models=models,
+        labels=labels or {},
         customer_key=customer_key or default_customer_key(catalog),
         report=report,
     )
@@ -165,15 +168,18 @@ EXPRESSION_FILE: Final = "expression"
 
 
 def compile_expression(
-    text: str, catalog: Catalog, context: Mapping[str, DType] | None = None
+    text: str,
+    catalog: Catalog,
+    context: Mapping[str, DType] | None = None,
+    labels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[Expr | None, tuple[Finding, ...]]:
-    """Compile one expression by itself, of any type, over features and the given request context."""
+    """Compile one expression by itself, of any type, over features, the given request context and labels."""
     report, place = Report(), Place(EXPRESSION_FILE, text)
     parsed = parse_expression(text)
     if isinstance(parsed, Failure):
         report.add(parsed.code, parsed.message, place.span(parsed.at), parsed.suggestion)
         return None, report.findings()
     names = {CUSTOMER: DType.STRING, **(context or {})}
-    scope = Scope(catalog=catalog, views_of=feature_index(catalog), context=names)
+    scope = Scope(catalog=catalog, views_of=feature_index(catalog), context=names, labels=labels or {})
     bound = Binder(scope, place, report).bind(parsed)
     return (None if bound is None else simplify(bound)), report.findings()

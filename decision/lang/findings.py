@@ -34,6 +34,7 @@ class Code(enum.StrEnum):
     UNKNOWN_PLACEMENT = "unknown-placement"
     UNKNOWN_MODEL = "unknown-model"
     UNKNOWN_SEGMENT = "unknown-segment"
+    UNKNOWN_LABEL = "unknown-label"
     UNKNOWN_TAG = "unknown-tag"
     UNKNOWN_KEY = "unknown-key"
     UNKNOWN_ACTION = "unknown-action"

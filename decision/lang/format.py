@@ -7,6 +7,7 @@ from typing import Final
 
 from decision.lang.calendar import UNITS_US
 from decision.lang.instants import format_instant
+from decision.lang.names import labelled
 from decision.lang.syntax import (
     UTC,
     And,
@@ -45,6 +46,8 @@ def _text(expr: Expr) -> tuple[str, int]:  # noqa: C901 - one case per node is t
     match expr:
         case Literal():
             return _literal(expr)
+        case Ref() if labelled(expr.name):
+            return expr.name, ATOM
         case Ref():
             return ".".join(map(format_name, expr.name.split("."))), ATOM
         case Now():

@@ -10,6 +10,7 @@ from decision.lang.calendar import load_zone, zone_names
 from decision.lang.findings import Code, nearest
 from decision.lang.instants import parse_instant
 from decision.lang.limits import BUCKETS_MAX
+from decision.lang.names import label_name
 from decision.lang.syntax import (
     UTC,
     Call,
@@ -157,6 +158,20 @@ def _in_segment(call: Binding) -> Expr | None:
     return None if view is None else Ref(name=f"{view}.{name}", dtype=DType.BOOL, span=call.span)
 
 
+def _label(call: Binding) -> Expr | None:
+    name = segment_name(call.args[0]) if len(call.args) == 1 else None
+    if name is None:
+        return call.fail(Code.BAD_ARGUMENT, "label takes a model's name", "write label(shop_intent)")
+    labels = call.binder.scope.labels
+    if labels is None:
+        message = "a segment cannot read a label: that is told at each decision, not stored"
+        return call.fail(Code.MIXED_ENTITIES, message, "use a rule")
+    if name not in labels:
+        message = f"there is no segmentation model `{name}`"
+        return call.fail(Code.UNKNOWN_MODEL, message, nearest(name, labels), call.span_of(0))
+    return Ref(name=label_name(name), dtype=DType.STRING, span=call.span)
+
+
 def _bucket(call: Binding) -> Expr | None:
     form = 'bucket(customer, "salt", 100)'
     if not call.counted(3, 3, form):
@@ -221,6 +236,7 @@ FUNCTIONS: Final[dict[str, Callable[[Binding], Expr | None]]] = {
     "abs": _abs,
     "contains": _contains,
     "in_segment": _in_segment,
+    "label": _label,
     "bucket": _bucket,
     **dict.fromkeys(
         ("year", "month", "day", "weekday", "day_of_year", "hour", "minute", "second"), _date_part

@@ -14,6 +14,8 @@ from decision.schema import Catalog, DType, View
 CUSTOMER: Final = "customer"
 """The context name of the customer's key as text; every placement has it."""
 
+_LABEL: Final = ("label(", ")")
+
 NAMESPACES: Final = ("context", "offer")
 """First parts of names that no view may have if rules are to read it."""
 
@@ -35,6 +37,7 @@ class Scope:
         views_of: `feature_index` of the catalog, shared between scopes.
         context: Declared request context; None where there is no request, as in a segment.
         attributes: Offers' attributes; None where there is no offer.
+        labels: Labels that each segmentation model tells; None where there is no request, as in a segment.
         segment_view: The view that stores a segment of that name, None where it is unknown (and then reported).
     """
 
@@ -42,6 +45,7 @@ class Scope:
     views_of: Mapping[str, tuple[str, ...]]
     context: Mapping[str, DType] | None = None
     attributes: Mapping[str, DType] | None = None
+    labels: Mapping[str, tuple[str, ...]] | None = None
     segment_view: Callable[[str, Span], str | None] = field(default=lambda _name, _span: None)
 
     def resolve(self, parts: tuple[str, ...], span: Span, report: Report) -> Ref | None:
@@ -125,6 +129,18 @@ class Scope:
 
 
 def view_of(name: str) -> str | None:
-    """The view of a canonical name, or None for context and offer attributes."""
+    """The view of a canonical name, or None for context, offer attributes and labels."""
     first = name.split(".", 1)[0]
-    return None if first in NAMESPACES else first
+    return None if first in NAMESPACES or labelled(name) else first
+
+
+def label_name(model: str) -> str:
+    """The canonical name of a segmentation model's label, which is how a policy writes it."""
+    return model.join(_LABEL)
+
+
+def labelled(name: str) -> str | None:
+    """The model whose label a canonical name is, or None."""
+    start, end = _LABEL
+    found = name.startswith(start) and name.endswith(end)
+    return name.removeprefix(start).removesuffix(end) if found else None

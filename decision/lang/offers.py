@@ -153,6 +153,7 @@ def _when(world: World, offer: Located[OfferDecl], clause: Clause | None) -> Exp
         views_of=world.views_of,
         context=_shared_context(world),
         attributes=world.attributes,
+        labels=world.labels,
         segment_view=world.segment_view,
     )
     bound = Binder(scope, offer.place, world.report).condition(cast("Node", clause.parts[0]))

@@ -73,6 +73,7 @@ def _bind(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -
         views_of=world.views_of,
         context=context,
         attributes=world.attributes,
+        labels=world.labels,
         segment_view=world.segment_view,
     )
     condition = Binder(scope, rule.place, world.report).condition(rule.decl.condition)

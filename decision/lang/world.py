@@ -44,6 +44,7 @@ class World:
 
     catalog: Catalog
     models: frozenset[str] | None
+    labels: Mapping[str, tuple[str, ...]]
     customer_key: str | None
     report: Report
     segments: dict[str, Located[SegmentDecl]] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class World:
             self.catalog.content_hash,
             sorted(self.attributes.items()),
             sorted(self.segment_stores.items()),
+            sorted(self.labels.items()),
         )
         return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()
 

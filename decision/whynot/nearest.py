@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from decision.bundle import Bundle
 from decision.frame import Block, Frame, Layout
-from decision.lang.syntax import Expr, Ref, walk
+from decision.lang.names import labelled
+from decision.lang.syntax import Expr, Ref, references, walk
 from decision.plan import CONTEXT, PlacementPlan
 from decision.program.verdicts import comparisons
 from decision.record import Request
@@ -77,6 +78,8 @@ def nearest_change(case: Case, offer: str, *, requested: bool, row: Row) -> Near
     names = case.plan.placement.changeable
     inputs = _inputs(case, grounds.conditions, frozenset(names), row)
     inputs.sort(key=lambda item: names.index(item.ref.name))
+    if _moves_labels(case.plan, grounds.conditions, frozenset(names)):
+        inputs = [replace(item, exact=False) for item in inputs]
     if not inputs:
         where = "is declared changeable" if not names else f"of {case.plan.name} that may change"
         return Nearest(exact=True, note=f"none found: no input that keeps it out {where}")
@@ -86,6 +89,13 @@ def nearest_change(case: Case, offer: str, *, requested: bool, row: Row) -> Near
     if found.changes and not after.assessment.standings[offer].eligible:
         found = replace(found, changes=())
     return _answer(found, inputs, _place(after, offer, case.request.limit) if found.changes else None)
+
+
+def _moves_labels(plan: PlacementPlan, conditions: Iterable[Expr], changeable: frozenset[str]) -> bool:
+    """Whether a change may move a model segment that the conditions read: comparisons do not show where."""
+    read = {labelled(name) for condition in conditions for name in references(condition)}
+    features = (label.handle.features for label in plan.labels if label.handle and label.model in read)
+    return any(str(ref) in changeable for refs in features for ref in refs)
 
 
 def _inputs(case: Case, conditions: Iterable[Expr], changeable: frozenset[str], row: Row) -> list[Options]:

@@ -68,11 +68,10 @@ def _explained(
     """The record in words, by the bundle of then."""
     from decision.errors import RequestError
     from server.bundles import kept_bundle
+    from server.decision_codec import models_of
     from server.explaining import explain_record
 
-    bundle = kept_bundle(
-        settings.bundles_dir, settings.models_dir, record.bundle_version, record.model_version
-    )
+    bundle = kept_bundle(settings.bundles_dir, settings.models_dir, record.bundle_version, models_of(record))
     try:
         return explain_record(record, bundle, offers)
     except RequestError as error:
@@ -89,14 +88,12 @@ def replay(decision_id: Id, data_dir: DataDir = None) -> None:
     """
     from server.bundles import kept_bundle
     from server.config import load_settings
-    from server.decision_codec import record_bytes
+    from server.decision_codec import models_of, record_bytes
     from server.replay import replay as decide_again
 
     settings = load_settings(data_dir=data_dir)
     record = _find(settings, decision_id)
-    bundle = kept_bundle(
-        settings.bundles_dir, settings.models_dir, record.bundle_version, record.model_version
-    )
+    bundle = kept_bundle(settings.bundles_dir, settings.models_dir, record.bundle_version, models_of(record))
     recorded, replayed = record_bytes(record), record_bytes(decide_again(record, bundle))
     if recorded != replayed:
         raise fail(

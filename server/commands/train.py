@@ -36,9 +36,11 @@ def train(
     settings = load_settings(repo=repo, data_dir=data_dir)
     try:
         with console.status("loading the repo") as status:
-            model = train_from_repo(settings, name, events, lambda stage: status.update(f"{name}: {stage}"))
+            manifest = train_from_repo(
+                settings, name, events, lambda stage: status.update(f"{name}: {stage}")
+            )
     except (TrainingError, TrainingRunError) as error:
         raise fail(str(error)) from error
-    say(f"{model.manifest} is in use; `waypost reload` has a running server take it")
-    for predictor, metrics in model.manifest.metrics.items():
+    say(f"{manifest} is in use; `waypost reload` has a running server take it")
+    for predictor, metrics in manifest.metrics.items():
         say(f"  {predictor}: " + ", ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))

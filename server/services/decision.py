@@ -20,7 +20,7 @@ from server.budget import CURRENT, Budget
 from server.bundles import BundleKeeper, Serving
 from server.clock import Clock
 from server.config import Deadlines, Limits
-from server.deciding import left_out, loaded_model, run_engine
+from server.deciding import left_out, loaded_labellers, loaded_model, run_engine
 from server.decision_codec import (
     CUSTOMER_ROW,
     Decided,
@@ -151,6 +151,7 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
             degraded=degraded,
             bundle_version=serving.bundle.version,
             model_version=loaded_model(plan),
+            label_model_versions=loaded_labellers(plan),
             now_us=now_us,
             seed=seed,
             response=response,

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from server.bundles import kept_bundle
-from server.decision_codec import record_bytes
+from server.decision_codec import models_of, record_bytes
 from server.decision_files import find
 from server.embedded import EmbeddedValkey
 from server.errors import RequestError
@@ -142,7 +142,7 @@ def test_a_logged_decision_replays_to_the_same_bytes(clinic: Clinic) -> None:
     record = wait_for_record(clinic, response.decision_id)
     assert record.response == response
     bundle = kept_bundle(
-        clinic.settings.bundles_dir, clinic.settings.models_dir, record.bundle_version, record.model_version
+        clinic.settings.bundles_dir, clinic.settings.models_dir, record.bundle_version, models_of(record)
     )
     assert record_bytes(replay(record, bundle)) == record_bytes(record)
 

@@ -51,7 +51,9 @@ seed: 7
 
 def definition() -> TrainingDefinition:
     """Trains on three weeks and judges on two."""
-    return parse_definition(DEFINITION, "affinity.yaml")
+    found = parse_definition(DEFINITION, "affinity.yaml")
+    assert isinstance(found, TrainingDefinition)
+    return found
 
 
 def view(

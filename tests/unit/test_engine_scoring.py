@@ -67,7 +67,7 @@ def test_model_reads_columns_in_its_own_order(handle: ModelHandle) -> None:
     """Timestamps enter as age in days, NULL and absent values as missing, customer values for every candidate."""
     plan = home(shop(handle))
     assert plan.scoring is not None
-    rows = Rows.of(plan, VALUES, Request(placement="home", customer_id="c"))
+    rows = Rows.of(plan, VALUES, Request(placement="home", customer_id="c"), NOW_US)
     assert rows.names == ("a", "b", "c")
     matrix = plan.scoring.matrix(rows.customer_block, rows.candidate_block, rows.index, NOW_US)
     np.testing.assert_array_equal(matrix, ROWS)

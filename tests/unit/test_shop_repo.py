@@ -16,7 +16,7 @@ from decision.lang.interpreter import prepare
 from decision.policy import Policy, Show
 from decision.schema import DType
 from demo.data import live_events
-from training.definition import parse_definition
+from training.definition import TrainingDefinition, parse_definition
 from training.join import service_views
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def test_model_reads_no_derived_browsing(repo: Repo) -> None:
     definition = parse_definition(
         repo.model_definitions["models/category_affinity.yaml"], "category_affinity.yaml"
     )
+    assert isinstance(definition, TrainingDefinition)
     service = repo.catalog.service_by_name[definition.feature_service]
     views = service_views(repo.catalog, service, definition.label.join_keys)
     assert "session" not in {view.name for view in views}
@@ -171,4 +172,5 @@ def test_training_stops_where_the_held_out_weeks_start(repo: Repo) -> None:
     definition = parse_definition(
         repo.model_definitions["models/category_affinity.yaml"], "category_affinity.yaml"
     )
+    assert isinstance(definition, TrainingDefinition)
     assert definition.splits.test.end == HELD_OUT_START

@@ -287,7 +287,9 @@ class DecideResponse(_message.Message):
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Segments that the customer is in."""
+        """Segments that the customer is stored to be in, then what segmentation models that conditions read tell of the
+        customer, as model:label.
+        """
 
     @_builtins.property
     def feature_ages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ViewAge]:
@@ -460,7 +462,7 @@ Global___Degradation: _TypeAlias = Degradation  # noqa: Y015
 
 @_typing.final
 class DecisionRecord(_message.Message):
-    """DecisionRecord is everything a decision was made of: with the bundle and the model it names, it replays to the
+    """DecisionRecord is everything a decision was made of: with the bundle and the models it names, it replays to the
     same bytes. Latencies are outside of it.
     """
 
@@ -478,6 +480,7 @@ class DecisionRecord(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     REQUEST_VERDICTS_FIELD_NUMBER: _builtins.int
     CANDIDATE_VERDICTS_FIELD_NUMBER: _builtins.int
+    LABEL_MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """Content hash of the bundle."""
     model_version: _builtins.str
@@ -516,6 +519,12 @@ class DecisionRecord(_message.Message):
     def candidate_verdicts(self) -> Global___Verdicts:
         """How the conditions came out that read the offer: a row for each of candidates.rows."""
 
+    @_builtins.property
+    def label_model_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The segmentation models whose labels the placement's conditions read, as name@version, by name; one that was not
+        loaded is absent.
+        """
+
     def __init__(
         self,
         *,
@@ -531,10 +540,11 @@ class DecisionRecord(_message.Message):
         response: Global___DecideResponse | None = ...,
         request_verdicts: Global___Verdicts | None = ...,
         candidate_verdicts: Global___Verdicts | None = ...,
+        label_model_versions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["candidate_verdicts", b"candidate_verdicts", "candidates", b"candidates", "customer", b"customer", "request", b"request", "request_verdicts", b"request_verdicts", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "candidate_verdicts", b"candidate_verdicts", "candidates", b"candidates", "customer", b"customer", "decided_at_us", b"decided_at_us", "degraded", b"degraded", "engine_version", b"engine_version", "model_version", b"model_version", "request", b"request", "request_verdicts", b"request_verdicts", "response", b"response", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "candidate_verdicts", b"candidate_verdicts", "candidates", b"candidates", "customer", b"customer", "decided_at_us", b"decided_at_us", "degraded", b"degraded", "engine_version", b"engine_version", "label_model_versions", b"label_model_versions", "model_version", b"model_version", "request", b"request", "request_verdicts", b"request_verdicts", "response", b"response", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
