@@ -1,0 +1,106 @@
+"""A trained segmentation model, through a running server: answer, record, replay and explanation."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from decision.centroids import Centroids
+from server.bundles import kept_bundle
+from server.checking import check_repo
+from server.decision_codec import models_of, record_bytes
+from server.decision_files import find
+from server.replay import replay
+from tests.support.clinic import CLINIC, TIMEOUT_S, run_clinic
+from tests.support.valkey import start_valkey
+from training import registry
+from training.registry import Manifest
+from waypost.decision.v1 import decision_pb2
+
+MODEL = """
+kind: kmeans
+name: loyalty
+feature_service: loyalty_v1
+entity: patient_id
+instants: [2024-01-20T00:00:00Z]
+labels: [rare, frequent]
+order_by: visits.visit_count_30d
+"""
+RULE = """
+rule slot_for_the_frequent on portal_banner:
+  IF label(loyalty) = "frequent"
+  THEN tag("frequent")
+"""
+SERVICE = '\nloyalty_v1 = FeatureService(name="loyalty_v1", features=[visits[["visit_count_30d"]]])\n'
+
+
+def store_model(models_dir: Path) -> Manifest:
+    """Two centroids, at one visit and at nine."""
+    data = Centroids(
+        feature_names=("visits__visit_count_30d",),
+        means=np.array([5.0]),
+        deviations=np.array([4.0]),
+        points=np.array([[-1.0], [1.0]]),
+    ).to_bytes()
+    manifest = Manifest(
+        kind="kmeans",
+        labels=("rare", "frequent"),
+        name="loyalty",
+        version=registry.version_of(data),
+        content_hash=hashlib.sha256(data).hexdigest(),
+        feature_service="loyalty_v1",
+        features=("visits.visit_count_30d",),
+        splits={},
+        metrics={},
+        catalog_hash="",
+        definition_hash="",
+        parameters={},
+        libraries={},
+        created_us=1,
+    )
+    registry.save(models_dir, manifest, data)
+    registry.promote(models_dir, manifest.name, manifest.version)
+    return manifest
+
+
+def test_label_decides_is_recorded_and_replays(tmp_path: Path) -> None:
+    """The label of stored features fires a rule; the record names the model and replays to the same bytes."""
+    repo = tmp_path / "repo"
+    shutil.copytree(CLINIC, repo)
+    (repo / "models").mkdir()
+    (repo / "models" / "loyalty.yaml").write_text(MODEL)
+    with (repo / "policy" / "portal.policy").open("a") as policy, (repo / "views.py").open("a") as views:
+        policy.write(RULE)
+        views.write(SERVICE)
+    assert check_repo(repo).ok
+    manifest = store_model(tmp_path / "data" / "models")
+    with start_valkey(tmp_path / "valkey") as url, run_clinic(tmp_path, url) as clinic:
+        clinic.put("visits", {"patient_id": 7}, {"visit_count_30d": 8}, time.time_ns() // 1_000)
+        told = {
+            customer: clinic.decisions.Decide(
+                decision_pb2.DecideRequest(placement="portal_banner", customer_id=customer), timeout=TIMEOUT_S
+            )
+            for customer in ("7", "8")
+        }
+        assert (list(told["7"].segments), list(told["7"].tags)) == (["loyalty:frequent"], ["frequent"])
+        assert (list(told["8"].segments), list(told["8"].tags)) == ([], [])
+        decision_id = told["7"].decision_id
+        deadline = time.monotonic() + TIMEOUT_S
+        while (record := find(clinic.settings.decisions_dir, decision_id)) is None:
+            assert time.monotonic() < deadline
+        assert models_of(record) == (str(manifest),)
+        settings = clinic.settings
+        bundle = kept_bundle(
+            settings.bundles_dir, settings.models_dir, record.bundle_version, models_of(record)
+        )
+        assert record_bytes(replay(record, bundle)) == record_bytes(record)
+        answer = clinic.decisions.Explain(
+            decision_pb2.ExplainRequest(decision_id=decision_id), timeout=TIMEOUT_S
+        )
+        condition = next(item for item in answer.conditions if item.rule == "slot_for_the_frequent")
+        assert condition.text == 'label(loyalty) = "frequent"'
+        assert condition.comparisons[0].values["label(loyalty)"].string_value == "frequent"
