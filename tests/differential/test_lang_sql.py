@@ -1,4 +1,4 @@
-"""The interpreter against DuckDB running the generated SQL: one meaning, no list of differences."""
+"""The interpreter, the compiled program and DuckDB running the generated SQL: one meaning, no list of differences."""
 
 from __future__ import annotations
 
@@ -6,14 +6,30 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from decision.lang.interpreter import evaluate
-from decision.lang.syntax import And, Arithmetic, Case, Compare, Expr, In, Like, Literal, Not, Now, Ref, walk
+from decision.lang.syntax import (
+    And,
+    Arithmetic,
+    Case,
+    Compare,
+    Expr,
+    In,
+    IsNull,
+    Like,
+    Literal,
+    Not,
+    Now,
+    Ref,
+    walk,
+)
+from decision.lang.types import ELEMENTS
+from decision.program import Program
 from decision.schema import DType, Value
 from decision.sql.errors import SqlError
 from decision.sql.writer import to_sql
@@ -33,7 +49,7 @@ from tests.support.lang_history import (
 from tests.support.lang_rows import explore
 from tests.support.lang_world import expression
 
-CASES = max(20_000, int(os.environ.get("WAYPOST_LANG_CASES", "0")))
+CASES = max(100_000, int(os.environ.get("WAYPOST_LANG_CASES", "0")))
 """Rows under conditions in one run, more by the flag; a soak runs ten times as many."""
 FOLDER = Path(__file__).parents[1] / "golden" / "lang" / "cases"
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
@@ -62,10 +78,34 @@ def agree(connection: duckdb.DuckDBPyConnection, cases: int) -> Counts:
         given_values = answers(connection, expr, history, now_us)
         difference = first_difference(expr, history, now_us, given_values)
         assert difference is None, (difference, to_sql(expr, history.sql, now_us))
+        assert program_truths(expr, history, given_values, now_us), (expr, history.rows, now_us)
         counts.add(expr, given_values)
 
     explore(cases // ROWS_PER_CONDITION, run)
     return counts
+
+
+def program_truths(expr: Expr, history: History, values: Sequence[Value], now_us: int) -> bool:
+    """Whether the program has a condition's truths; of a value, that it is NULL or equal where it should be."""
+    kept = [place for place, row in enumerate(history.rows) if storable(row)]
+    rows, values = [history.rows[place] for place in kept], [values[place] for place in kept]
+    if expr.dtype in ELEMENTS or not rows:
+        return True
+    if expr.dtype is DType.BOOL:
+        found = Program.compile([expr]).run(rows, now_us).truth[:, 0].tolist()
+        return bool(found == [-1 if value is None else int(value is True) for value in values])
+    constants = [Literal(value=value, dtype=expr.dtype) for value in values]
+    equal = [Compare(op="=", left=expr, right=constant) for constant in constants]
+    truths = Program.compile([IsNull(operand=expr), *equal]).run(rows, now_us).truth
+    return all(
+        truths[row, 0] == (value is None) and truths[row, row + 1] == (-1 if value is None else 1)
+        for row, value in enumerate(values)
+    )
+
+
+def storable(row: Mapping[str, Value]) -> bool:
+    """Whether a row can come from a feature store: lists in history may hold NULL, Feast's never do."""
+    return not any(isinstance(value, tuple) and None in value for value in row.values())
 
 
 def report(counts: Counts, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,10 +114,11 @@ def report(counts: Counts, capsys: pytest.CaptureFixture[str]) -> None:
         sys.stdout.write("\n".join(["", *counts.lines(), ""]))
 
 
-def test_interpreter_and_generated_sql_agree(
+@pytest.mark.timeout(600)
+def test_interpreter_program_and_generated_sql_agree(
     connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On random conditions over random rows, DuckDB gives the interpreter's value to the sign of zero."""
+    """On random conditions over random rows, DuckDB and the program give the interpreter's value."""
     counts = agree(connection, CASES)
     report(counts, capsys)
     assert counts.cases >= CASES
