@@ -375,6 +375,9 @@ def test_every_reason_is_reached_by_a_test() -> None:
         "VIEW_NOT_SERVING",
         "VIEW_NOT_WRITABLE",
         "ON_DEMAND_FAILED",
+        "UNKNOWN_DECISION",
+        "BUNDLE_NOT_KEPT",
+        "ENGINE_MISMATCH",
     }
     known = set().union(*(kind.reasons for kind in RequestError.__subclasses__()))
     assert {case[0] for case in BAD_CALLS} | {case[0] for case in BAD_EVENTS} | elsewhere == known

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import xgboost as xgb
@@ -17,9 +18,14 @@ from decision.engine import DegradationKind
 from decision.errors import BundleError, ModelFileError
 from decision.forest import load_forest
 from decision.labelling import LabelHandle
-from decision.lang.compiler import compile_policy
+from decision.lang.compiler import compile_expression, compile_policy
+from decision.lang.format import format_expr
+from decision.lang.interpreter import evaluate
+from decision.program import Program
+from decision.program.opcodes import FALSE, NULL, TRUE
 from decision.schema import Catalog, FeatureRef, Service
 from decision.scoring import column_name
+from decision.sql.writer import to_sql
 from server.models import load_model
 from tests.support import training_world
 from tests.support.engine_world import CATALOG, ask, frame, shown
@@ -121,6 +127,21 @@ def test_labels_must_be_the_models_outputs() -> None:
     """Two centroids have no three names."""
     with pytest.raises(BundleError, match="3 labels of 2"):
         bundle(labeller(centroids(np.zeros((2, 2)))))
+
+
+@pytest.mark.parametrize("label", [*LABELS, None])
+@pytest.mark.parametrize("text", ['label(intent) = "loyal"', 'label(intent) IN ("loyal", "browsers")'])
+def test_evaluators_agree_on_labels(text: str, label: str | None) -> None:
+    """Interpreter, program and SQL over a column of that name give one truth; the words compile again."""
+    expr, findings = compile_expression(text, CATALOG, labels={"intent": LABELS})
+    assert expr is not None, findings
+    assert format_expr(expr) == text
+    wanted = evaluate(expr, {"label(intent)": label}, 0)
+    truth = Program.compile([expr]).run({"label(intent)": label}, 0).registers[0, 0]
+    assert {FALSE: False, NULL: None, TRUE: True}[int(truth)] is wanted
+    sql = to_sql(expr, {"label(intent)": '"label(intent)"'})
+    query = f'SELECT {sql} FROM (SELECT ?::VARCHAR AS "label(intent)")'  # noqa: S608 - the text is the writer's
+    assert duckdb.execute(query, [label]).fetchall() == [(wanted,)]
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", centroids().to_bytes().replace(b"50.0", b"0.0")])
