@@ -16,13 +16,19 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from online.errors import ValueEncodeError
+
 NULL_SECONDS = -(1 << 63)
 """What Feast stores for a missing instant within a list."""
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{2}):?(\d{2})")
 
 
 def python_of(message: Any) -> Any:
-    """A value as Feast hands it to the functions of on-demand views; None where nothing is set."""
+    """A value as Feast hands it to the functions of on-demand views; None where nothing is set.
+
+    Raises:
+        ValueEncodeError: An instant lies outside of what Python's dates hold.
+    """
     arm = message.WhichOneof("val")
     if arm is None or arm == "null_val":
         return None
@@ -61,13 +67,20 @@ def zone_of(name: str) -> tzinfo:
 
 
 def _instant(seconds: int) -> datetime | None:
-    return None if seconds == NULL_SECONDS else datetime.fromtimestamp(seconds, tz=UTC)
+    return _at(seconds, UTC)
 
 
 def _zoned(message: Any) -> datetime | None:
-    if message.unix_timestamp == NULL_SECONDS:
+    return _at(message.unix_timestamp, zone_of(message.zone))
+
+
+def _at(seconds: int, zone: tzinfo) -> datetime | None:
+    if seconds == NULL_SECONDS:
         return None
-    return datetime.fromtimestamp(message.unix_timestamp, tz=zone_of(message.zone))
+    try:
+        return datetime.fromtimestamp(seconds, tz=zone)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ValueEncodeError(f"{seconds} s since 1970 lies outside of the years 1 to 9999") from error
 
 
 def _zoned_text(message: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from online.store import feast_connection_string
@@ -122,6 +122,9 @@ def test_any_question_is_answered_or_refused(
 
 
 PUSHED = ["user_id", "clicks_1h", "ctr", "last_page", "last_at", "tags", "event_timestamp"]
+BEFORE_YEAR_1 = {name: Value(unix_timestamp_val=-62135596801) for name in PUSHED} | {
+    "user_id": Value(int64_val=0)
+}
 
 
 @SETTINGS
@@ -133,6 +136,7 @@ PUSHED = ["user_id", "clicks_1h", "ctr", "last_page", "last_at", "tags", "event_
         st.fixed_dictionaries(dict.fromkeys(PUSHED, st.text(max_size=12))).map(lambda row: {"features": row}),
     ),
 )
+@example("clicks_push", "online", {"typed_features": BEFORE_YEAR_1})
 def test_any_push_is_taken_or_refused(door: Door, source: str, target: str, row: Any) -> None:
     """Random rows, typed and as text."""
     message = PushRequest(stream_feature_view=source, to=target, **row)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from prometheus_client import Metric
 
 from decision.schema import Catalog
+from online.near import NearCache
 from server.budget import Budget
 from server.catalog_json import catalog_from_json, catalog_to_json
 from server.clock import SystemClock, VirtualClock
@@ -20,6 +22,7 @@ from server.errors import RequestError
 from server.interceptors import CallInterceptor
 from server.metrics import Metrics
 from server.repo import load_repo
+from server.stream_metrics import StreamCollector
 from tests.support.clinic import CLINIC, refusal
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 
@@ -124,12 +127,15 @@ def test_every_reason_is_documented() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    """The page of metrics lists exactly the registry's."""
-    names = {
-        family.name + ("_total" if family.type == "counter" else "")
-        for family in Metrics().registry.collect()
-    }
-    assert documented("Metrics") == names
+    """The pages of metrics list exactly those that the registries of a server and of a materializer have."""
+    metrics = Metrics()
+    metrics.watch_near(NearCache())
+    assert documented("Metrics") == _metric_names(metrics.registry.collect())
+    assert documented("Metrics of a materializer") == _metric_names(StreamCollector(dict).collect())
+
+
+def _metric_names(families: Iterable[Metric]) -> set[str]:
+    return {family.name + ("_total" if family.type == "counter" else "") for family in families}
 
 
 def test_every_setting_is_documented() -> None:
