@@ -34,6 +34,11 @@ def name() -> str:
     return "h2load" if shutil.which("h2load") else "grpc.aio"
 
 
+def counts() -> bool:
+    """Whether a number of requests can be asked for; else loads are by time alone."""
+    return shutil.which("h2load") is not None
+
+
 def requests_per_s(door: Door, count: int, duration_s: int, requests: int = 0) -> float:
     """Answers a second to requests of `count` rows, 32 in flight.
 
@@ -41,12 +46,12 @@ def requests_per_s(door: Door, count: int, duration_s: int, requests: int = 0) -
         door: The server.
         count: Rows of a request.
         duration_s: How long, after a second of warm-up.
-        requests: How many in place of how long.
+        requests: How many in place of how long, where the driver `counts`.
 
     Raises:
         RuntimeError: Some were not answered.
     """
-    if shutil.which("h2load"):
+    if counts():
         return _h2load(door, count, duration_s, requests)
     command = [sys.executable, "-m", "loadtest.bench.driver", str(door.port), door.path, str(int(door.http))]
     said = subprocess.run(
