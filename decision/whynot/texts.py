@@ -77,11 +77,16 @@ def _matches(text: str, patterns: Sequence[str]) -> tuple[bool, ...]:
     return tuple(like(text, pattern) for pattern in patterns)
 
 
+def _other_char(used: Collection[str]) -> str:
+    """A character that stands for all that no pattern names; none of a taken text, or it could spell that text only."""
+    return next(char for char in map(chr, range(ord("a"), 0x110000)) if char not in used)
+
+
 def _walk(patterns: Sequence[str], taken: Collection[str]) -> Iterator[str | None]:
     """A shortest text that is not taken for every state; None at the end where the bound was reached."""
     machines = [_Machine(pattern) for pattern in patterns]
     alphabet = sorted({char for pattern in patterns for char in pattern} - {"%", "_"})
-    alphabet.append(next(char for char in map(chr, range(ord("a"), 0x110000)) if char not in alphabet))
+    alphabet.append(_other_char({*alphabet, *(char for text in taken for char in text)}))
     work = len(alphabet) * sum(map(len, patterns))
     seen: set[tuple[int, ...]] = set()
     queue = deque([("", tuple(machine.start() for machine in machines))])

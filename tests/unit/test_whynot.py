@@ -215,17 +215,20 @@ def test_lattice_is_in_order_and_finds_its_values(dtype: DType, kind: ValueType 
     assert math.isinf(lattice.at(lattice.high)) == (dtype is DType.FLOAT64)
 
 
-def test_texts_for_patterns_miss_no_way_to_match() -> None:
+@pytest.mark.parametrize("taken", [["", "ab", "aab"], ["", "a"], ["x", "xx", "bbb"], []], ids=repr)
+@pytest.mark.parametrize(
+    "patterns", [["a%", "%b", "%a_b%", "___"], ["_", "__"], ["_b%", "%"], ["%"]], ids=repr
+)
+def test_texts_for_patterns_miss_no_way_to_match(patterns: list[str], taken: list[str]) -> None:
     """Every combination of matches that any text has, up to five letters, has its text, and none is taken."""
-    patterns = ["a%", "%b", "%a_b%", "___"]
-    texts, whole = texts_for(patterns, {"", "ab", "aab"})
+    texts, whole = texts_for(patterns, taken)
     assert whole
-    assert not {"", "ab", "aab"} & set(texts)
+    assert not set(taken) & set(texts)
     found = {tuple(like(text, pattern) for pattern in patterns) for text in texts}
     words = {""}
     for _ in range(5):
         words |= {word + char for word in words for char in "abx"}
-    possible = {tuple(like(word, pattern) for pattern in patterns) for word in words - {"", "ab", "aab"}}
+    possible = {tuple(like(word, pattern) for pattern in patterns) for word in words - set(taken)}
     assert possible == found
 
 
