@@ -142,11 +142,7 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         terms: The rest.
     """
     rows, tables = assessment.rows, assessment.rows.plan.tables
-    count = len(rows.names)
-    propensity, pinned = np.zeros(count), np.zeros(count, np.int64)
-    crowded, moved = np.full(count, -1), np.zeros((count, 2), np.int64)
-    below, drawn = np.zeros(count, np.bool_), np.full(count, np.nan)
-    order = kernels.arbitrate(
+    order, propensity, crowded, below, pinned, moved, drawn = kernels.arbitrate(
         assessment.eligible,
         rows.offers,
         rows.row_of,
@@ -166,12 +162,6 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         terms.beliefs.a,
         terms.beliefs.b,
         terms.beliefs.factors,
-        propensity,
-        crowded,
-        below,
-        pinned,
-        moved,
-        drawn,
     )
     return Ranking(
         rows=rows,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decision import kernels
 from decision.plan import Act, CapPlan, OfferPlan, PlacementPlan
-from decision.policy import Boost, Pin, Show, TagDecision
+from decision.policy import Boost, Pin, Show
 from decision.rows import Rows
 from decision.verdicts import Verdicts
 
@@ -82,7 +82,7 @@ class Standing:
 class Assessment:
     """What came of rules, eligibility and caps.
 
-    Legend: `n` considered offers, in file order.
+    Legend: `n` considered offers, in file order; `a` acts of the plan.
 
     Attributes:
         verdicts: How every condition came out.
@@ -90,6 +90,8 @@ class Assessment:
         eligible: int64[m], the rows that are eligible.
         reached: bool[caps, n], caps that keep a competing row out.
         tags: Tags that rules put on the decision.
+        hits: uint8[a, n], 1 where an act acted upon a row.
+        acted: bool[a], acts that acted at all, decision tags with them.
     """
 
     rows: Rows
@@ -98,14 +100,13 @@ class Assessment:
     eligible: NDArray[np.int64]
     reached: NDArray[np.bool_]
     tags: tuple[str, ...]
-    sorted_acts: NDArray[np.int64]
-    start: NDArray[np.int64]
+    hits: NDArray[np.uint8]
     acted: NDArray[np.bool_]
 
     def acts(self, row: int) -> Iterator[Act]:
         """All acts upon a row, in file order of the rules."""
         acts = self.rows.plan.acts
-        return (acts[act] for act in self.sorted_acts[self.start[row] : self.start[row + 1]].tolist())
+        return (acts[act] for act in np.flatnonzero(self.hits[:, row]).tolist())
 
     def standing(self, row: int) -> Standing:
         """One row's standing, for words."""
@@ -142,25 +143,22 @@ def assess(rows: Rows, candidates: frozenset[str], now_us: int) -> Assessment:
         now_us: The decision's clock, microseconds since the epoch.
     """
     plan, tables = rows.plan, rows.plan.tables
-    count = len(rows.names)
-    request_truth, request_truths = _request(rows, now_us)
-    candidate_truth, candidate_truths = _candidates(rows, now_us)
+    request_truths, candidate_truths = _request(rows, now_us), _candidates(rows, now_us)
     flags = _requested(plan, candidates)[rows.offers]
-    sorted_acts, start, marks, acted = kernels.run_rules(
+    hits, acted = kernels.run_rules(
         now_us,
         tables.rules,
         tables.acts,
         tables.targets,
-        rows.offers,
         rows.row_of,
-        request_truth,
-        candidate_truth,
+        request_truths,
+        candidate_truths,
         flags,
     )
-    reached = np.zeros((len(plan.caps), count), np.bool_)
+    reached = np.zeros((len(plan.caps), len(rows.names)), np.bool_)
     eligible = kernels.settle(
         tables.when,
-        candidate_truth,
+        candidate_truths,
         tables.caps,
         tables.capped,
         rows.offers,
@@ -180,30 +178,24 @@ def assess(rows: Rows, candidates: frozenset[str], now_us: int) -> Assessment:
         flags=flags,
         eligible=eligible,
         reached=reached,
-        tags=_tags(plan, marks, flags) if len(marks) else (),
-        sorted_acts=sorted_acts,
-        start=start,
+        tags=tuple(dict.fromkeys(tag for act, tag in plan.decision_tags if acted[act])),
+        hits=hits,
         acted=acted,
     )
 
 
-Truths = NDArray[np.uint8]
-
-
-def _request(rows: Rows, now_us: int) -> tuple[Truths, Truths]:
-    """Truths of the conditions, and of all there was, of the request's one row."""
+def _request(rows: Rows, now_us: int) -> NDArray[np.uint8]:
+    """Truths of all there is in the request's program: one row, conditions first."""
     if not rows.plan.request_program.expressions:
-        return _ONE_ROW, _ONE_ROW
-    results = rows.plan.request_binding.run(rows.request_inputs(), 1, now_us)
-    return results.registers, results.truths
+        return _ONE_ROW
+    return rows.plan.request_binding.run(rows.request_inputs(), 1, now_us)
 
 
-def _candidates(rows: Rows, now_us: int) -> tuple[Truths, Truths]:
-    """The same of a row for each considered offer."""
+def _candidates(rows: Rows, now_us: int) -> NDArray[np.uint8]:
+    """The same of the candidates' program: a row for each considered offer."""
     if not rows.names or not rows.plan.candidate_program.expressions:
-        return _NO_ROWS, _NO_ROWS
-    results = rows.plan.candidate_binding.run(rows.candidate_inputs(), len(rows.names), now_us)
-    return results.registers, results.truths
+        return _NO_ROWS
+    return rows.plan.candidate_binding.run(rows.candidate_inputs(), len(rows.names), now_us)
 
 
 def _requested(plan: PlacementPlan, candidates: frozenset[str]) -> NDArray[np.uint8]:
@@ -213,14 +205,3 @@ def _requested(plan: PlacementPlan, candidates: frozenset[str]) -> NDArray[np.ui
     flags = np.zeros(len(plan.offers), np.uint8)
     flags[[plan.place[name] for name in candidates]] = kernels.REQUESTED
     return flags
-
-
-def _tags(plan: PlacementPlan, marks: NDArray[np.int64], flags: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Each tag once; one that a rule found for a candidate counts where that candidate competes."""
-    found: dict[str, None] = {}
-    competes = (flags & kernels.COMPETES).tolist()
-    for act, row in marks.tolist():
-        action = plan.acts[act].action
-        if isinstance(action, TagDecision) and (row < 0 or competes[row]):
-            found[action.name] = None
-    return tuple(found)

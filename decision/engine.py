@@ -6,14 +6,11 @@ order of the candidates in the request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
-import numpy as np
-
+from decision import kernels
 from decision.bundle import Bundle
 from decision.frame import Frame
-from decision.kernels import EXCLUDED, survey
 from decision.plan import PlacementPlan
 from decision.reasons import fallback_reasons, feature_reasons, reasons
 from decision.record import (
@@ -26,7 +23,6 @@ from decision.record import (
     Request,
     ViewAge,
 )
-from decision.schema import Status
 from decision.validate import check_request
 from decision.weigh import Weighing, weigh
 
@@ -43,7 +39,7 @@ __all__ = [
     "decide",
 ]
 
-ENGINE_VERSION: Final = "3"
+ENGINE_VERSION: Final = "4"
 """Changes whenever the same inputs may give another decision or record; records name it."""
 
 
@@ -86,28 +82,32 @@ def decide(
         bundle_version=bundle.version,
         model_version=weighing.model_version,
         feature_ages=_feature_ages(found, now_us),
-        degraded=_degradations(weighing, frame, found, degraded, fallback=not ranked),
+        degraded=_degradations(weighing, found, degraded, fallback=not ranked),
         verdicts=weighing.assessment.verdicts,
     )
 
 
 def _ranked(weighing: Weighing, limit: int, *, attributions: bool) -> tuple[RankedOffer, ...]:
-    rows = weighing.ranking.order_rows[:limit].tolist()
-    features = feature_reasons(weighing, rows) if attributions else {}
+    rows = weighing.ranking.order_rows[:limit]
+    predictions = weighing.predictions(rows)
+    features = feature_reasons(weighing, rows.tolist()) if attributions else {}
+    offers = weighing.plan.offers
     return tuple(
         RankedOffer(
-            offer=weighing.rows.names[row],
-            content=weighing.plan.offers[offer].content,
+            offer=offers[offer].name,
+            content=offers[offer].content,
             score=score,
             propensity=propensity,
-            prediction=weighing.prediction(row),
-            reasons=(*reasons(weighing, row), *features.get(row, ())),
+            prediction=prediction,
+            reasons=(*words, *features.get(row, ())),
         )
-        for row, offer, score, propensity in zip(
-            rows,
+        for row, offer, score, propensity, prediction, words in zip(
+            rows.tolist(),
             weighing.rows.offers[rows].tolist(),
             weighing.by_row[rows].tolist(),
             weighing.ranking.propensity_by_row[rows].tolist(),
+            predictions,
+            reasons(weighing, rows, predictions),
             strict=True,
         )
     )
@@ -116,7 +116,9 @@ def _ranked(weighing: Weighing, limit: int, *, attributions: bool) -> tuple[Rank
 def _fallback(weighing: Weighing, limit: int) -> tuple[RankedOffer, ...]:
     """The placement's fallback: whatever its conditions and caps say, but never what a rule excludes."""
     flags, place, row_of = weighing.assessment.flags, weighing.plan.place, weighing.rows.row_of
-    names = [name for name in weighing.plan.placement.fallback if not flags[row_of[place[name]]] & EXCLUDED]
+    names = [
+        name for name in weighing.plan.placement.fallback if not flags[row_of[place[name]]] & kernels.EXCLUDED
+    ]
     return tuple(
         _fallback_offer(weighing, name, first=place == 0) for place, name in enumerate(names[:limit])
     )
@@ -141,26 +143,33 @@ def _segments(weighing: Weighing) -> tuple[str, ...]:
     return (*stored, *(f"{model}:{label}" for model, label in rows.labels.items() if label is not None))
 
 
-@dataclass(frozen=True, slots=True)
-class _Survey:
-    """Of the views of both blocks: the newest event time read, 0 where nothing is stored, and which are stale."""
+class _Survey(NamedTuple):
+    """What is known of the views of both blocks.
+
+    Attributes:
+        newest_us: The newest event time read, 0 where nothing is stored.
+        stale: Views of which a value is stale.
+        found: Views of which anything was found.
+    """
 
     newest_us: dict[str, int]
-    stale: frozenset[str]
+    stale: set[str]
+    found: set[str]
 
 
 def _survey(frame: Frame) -> _Survey:
-    newest_us: dict[str, int] = {}
-    stale: set[str] = set()
+    survey = _Survey({}, set(), set())
     for block in (frame.customer, frame.candidates):
-        views = block.layout.views
-        newest, aged = np.zeros(len(views), np.int64), np.zeros(len(views), np.bool_)
-        survey(block.layout.view_of, block.statuses, block.event_us, newest, aged)
-        for view, event_us, is_stale in zip(views, newest.tolist(), aged.tolist(), strict=True):
-            newest_us[view] = max(newest_us.get(view, 0), event_us)
+        newest_us, stale, found = kernels.survey(block.layout.view_of, block.statuses, block.event_us)
+        for view, event_us, is_stale, is_found in zip(
+            block.layout.views, newest_us.tolist(), stale.tolist(), found.tolist(), strict=True
+        ):
+            survey.newest_us[view] = max(survey.newest_us.get(view, 0), event_us)
             if is_stale:
-                stale.add(view)
-    return _Survey(newest_us, frozenset(stale))
+                survey.stale.add(view)
+            if is_found:
+                survey.found.add(view)
+    return survey
 
 
 def _feature_ages(found: _Survey, now_us: int) -> tuple[ViewAge, ...]:
@@ -171,13 +180,13 @@ def _feature_ages(found: _Survey, now_us: int) -> tuple[ViewAge, ...]:
 
 
 def _degradations(
-    weighing: Weighing, frame: Frame, found: _Survey, taken: tuple[Degradation, ...], *, fallback: bool
+    weighing: Weighing, found: _Survey, taken: tuple[Degradation, ...], *, fallback: bool
 ) -> tuple[Degradation, ...]:
     """What was gone without before, then what the values and the decision itself lack; each once."""
     plan = weighing.plan
     lacking = (
         *taken,
-        *_unknown_customer(plan, frame),
+        *_unknown_customer(plan, found),
         *_stale(found),
         *_untold(plan),
         *_unscored(weighing),
@@ -186,17 +195,10 @@ def _degradations(
     return tuple(dict.fromkeys((*lacking, *ended)))
 
 
-def _unknown_customer(plan: PlacementPlan, frame: Frame) -> tuple[Degradation, ...]:
+def _unknown_customer(plan: PlacementPlan, found: _Survey) -> tuple[Degradation, ...]:
     """Nothing is stored under the customer's own key."""
-    views = frame.customer.layout.views
-    statuses = [
-        status
-        for view, status in zip(
-            frame.customer.layout.view_of.tolist(), frame.customer.statuses[:, 0].tolist(), strict=True
-        )
-        if views[view] in plan.customer_keyed_views
-    ]
-    if not statuses or any(status != Status.NOT_FOUND for status in statuses):
+    own = plan.customer_keyed_views & found.newest_us.keys()
+    if not own or own & found.found:
         return ()
     return _degradation(
         DegradationKind.UNKNOWN_CUSTOMER, plan.customer_key, "nothing is stored for this customer"

@@ -23,7 +23,7 @@ from decision.schema import Catalog, DType, FeatureRef, Scalar, Status, Value
 Object = str | bytes | tuple[Scalar, ...]
 """What does not fit into 64 bits: a text, bytes or a list."""
 
-_PRESENT, _STALE = int(Status.PRESENT), int(Status.STALE)
+_PRESENT, _STALE, _NULL = int(Status.PRESENT), int(Status.STALE), int(Status.NULL)
 _FLOAT: Final = struct.Struct("<d")
 _WORD: Final = struct.Struct("<q")
 
@@ -147,15 +147,19 @@ class Block:
             FrameError: If a value is not of its column's type.
         """
         writer = _Writer()
-        words = np.zeros((len(layout.names), 1), np.int64)
-        statuses = np.full((len(layout.names), 1), int(Status.NULL), np.uint8)
-        for place, (name, dtype) in enumerate(zip(layout.names, layout.dtypes, strict=True)):
+        words, statuses = [], []
+        for name, dtype in zip(layout.names, layout.dtypes, strict=True):
             value = values.get(name)
-            if value is not None:
-                words[place, 0] = writer.column(name, dtype, (value,), (_PRESENT,))[0]
-                statuses[place, 0] = _PRESENT
-        event_us = np.zeros((len(layout.views), 1), np.int64)
-        return cls(layout, ("",), words, statuses, event_us, tuple(writer.objects))
+            words.append(0 if value is None else writer.column(name, dtype, (value,), (_PRESENT,))[0])
+            statuses.append(_NULL if value is None else _PRESENT)
+        return cls(
+            layout,
+            ("",),
+            np.array(words, np.int64).reshape(-1, 1),
+            np.array(statuses, np.uint8).reshape(-1, 1),
+            np.zeros((len(layout.views), 1), np.int64),
+            tuple(writer.objects),
+        )
 
     @classmethod
     def empty(cls, rows: Sequence[str]) -> Block:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from decision.policy import SHAPE_LEAST, SHAPE_MOST
 from decision.program.gather import PRESENT, STALE
 from decision.program.opcodes import TRUE
+from decision.schema import Status
 from decision.tables import EXCLUDE, INCLUDE, PIN, SHOW, TAG
 
 # What is known of a row after `assess`, as bits.
@@ -31,6 +32,10 @@ FITS: Final = 32
 CAPPED: Final = 64
 COMPETES: Final = REQUESTED | SHOWN | PINNED
 
+FLAG_OF: Final = np.zeros(6, np.uint8)
+"""The bit that each kind of act sets."""
+FLAG_OF[[SHOW, PIN, INCLUDE, EXCLUDE]] = SHOWN, PINNED, INCLUDED, EXCLUDED
+
 
 def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     nodes, weights = np.polynomial.legendre.leggauss(count)
@@ -42,6 +47,8 @@ def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArra
         integrals[:, k] = integral(nodes) - integral(-1.0)
     return nodes, weights, integrals
 
+
+NOT_FOUND: Final = int(Status.NOT_FOUND)
 
 # How a placement explores.
 GREEDY: Final = 0
@@ -93,64 +100,6 @@ _B2, _T2 = _in(boolean, 2), _in(uint8, 2)
 # Assessing --------------------------------------------------------------------------------------------------------
 
 
-@njit(boolean(_I1, int64, int64, int64), **_OPTIONS)
-def _among(targets, begin, end, offer):  # type: ignore[no-untyped-def]
-    """Whether an offer is among sorted targets."""
-    low, high = begin, end
-    while low < high:
-        middle = (low + high) >> 1
-        if targets[middle] < offer:
-            low = middle + 1
-        else:
-            high = middle
-    return low < end and targets[low] == offer
-
-
-@njit(
-    types.UniTuple(int64, 2)(
-        int64, _I2, _I2, _I1, _I1, _I1, _T2, _T2, boolean, _out(int64, 2), _out(int64, 2)
-    ),
-    **_OPTIONS,
-)
-def _walk(  # type: ignore[no-untyped-def]
-    now_us, rules, acts, targets, offers, row_of, request_truth, candidate_truth, writes, fired, marks
-):
-    """Run every active rule; count, and where `writes` note, its acts (act, row) and decision tags (act, row or -1)."""
-    count, marked = 0, 0
-    rows = offers.shape[0]
-    for rule in range(rules.shape[0]):
-        if not rules[rule, 2] <= now_us < rules[rule, 3]:
-            continue
-        place = rules[rule, 1]
-        if rules[rule, 0] == 0:
-            at = 4 if request_truth[place, 0] == TRUE else 6
-            for act in range(rules[rule, at], rules[rule, at + 1]):
-                if acts[act, 0] == TAG:
-                    if writes:
-                        marks[marked, 0], marks[marked, 1] = act, -1
-                    marked += 1
-                    continue
-                for target in range(acts[act, 1], acts[act, 2]):
-                    row = row_of[targets[target]]
-                    if row >= 0:
-                        if writes:
-                            fired[count, 0], fired[count, 1] = act, row
-                        count += 1
-            continue
-        for row in range(rows):
-            at = 4 if candidate_truth[place, row] == TRUE else 6
-            for act in range(rules[rule, at], rules[rule, at + 1]):
-                if acts[act, 0] == TAG:
-                    if writes:
-                        marks[marked, 0], marks[marked, 1] = act, row
-                    marked += 1
-                elif acts[act, 3] != 0 or _among(targets, acts[act, 1], acts[act, 2], offers[row]):
-                    if writes:
-                        fired[count, 0], fired[count, 1] = act, row
-                    count += 1
-    return count, marked
-
-
 @njit(float64(_I2, _F2, _T2, int64, int64, boolean), **_OPTIONS)
 def number_at(words, floats, statuses, column, row, is_float):  # type: ignore[no-untyped-def]
     """A cell as a number, NaN where it carries none; `floats` is `words` seen as float64."""
@@ -162,13 +111,36 @@ def number_at(words, floats, statuses, column, row, is_float):  # type: ignore[n
     return floats[column, row] if is_float else float64(words[column, row])
 
 
+@njit(void(_I2, _I1, int64, _I1, _out(uint8, 2)), **_OPTIONS)
+def _hit(acts, targets, act, row_of, hits):  # type: ignore[no-untyped-def]
+    """Mark all rows that an act is about."""
+    if acts[act, 3] != 0:
+        hits[act] = 1
+        return
+    for target in range(acts[act, 1], acts[act, 2]):
+        row = row_of[targets[target]]
+        if row >= 0:
+            hits[act, row] = 1
+
+
+@njit(void(_I2, _I1, int64, _I1, _T2, int64, boolean, _out(uint8, 2)), **_OPTIONS)
+def _hit_each(acts, targets, act, row_of, truth, place, wanted, hits):  # type: ignore[no-untyped-def]
+    """Mark the rows that an act is about where the condition holds, or does not where that is wanted."""
+    if acts[act, 3] != 0 or acts[act, 0] == TAG:
+        for row in range(hits.shape[1]):
+            hits[act, row] = (truth[place, row] == TRUE) == wanted
+        return
+    for target in range(acts[act, 1], acts[act, 2]):
+        row = row_of[targets[target]]
+        if row >= 0:
+            hits[act, row] = (truth[place, row] == TRUE) == wanted
+
+
 @njit(
-    types.Tuple((_out(int64), _out(int64), _out(int64, 2), _out(boolean)))(
-        int64, _I2, _I2, _I1, _I1, _I1, _T2, _T2, _out(uint8)
-    ),
+    types.Tuple((_out(uint8, 2), _out(boolean)))(int64, _I2, _I2, _I1, _I1, _T2, _T2, _out(uint8)),
     **_OPTIONS,
 )
-def run_rules(now_us, rules, acts, targets, offers, row_of, request_truth, candidate_truth, flags):  # type: ignore[no-untyped-def]
+def run_rules(now_us, rules, acts, targets, row_of, request_truth, candidate_truth, flags):  # type: ignore[no-untyped-def]
     """Let every active rule act.
 
     Args:
@@ -176,46 +148,43 @@ def run_rules(now_us, rules, acts, targets, offers, row_of, request_truth, candi
         rules: The plan's, as `acts` and `targets`.
         acts: See `decision.tables`.
         targets: See there.
-        offers: The rows' offers.
         row_of: The offers' rows.
         request_truth: uint8[conditions, 1] of the request's program, FALSE 0, NULL 1, TRUE 2.
         candidate_truth: uint8[conditions, n] of the candidates' program.
         flags: uint8[n], gains SHOWN, PINNED, INCLUDED and EXCLUDED.
 
     Returns:
-        Acts of all rows one after the other, in file order of the rules; int64[n + 1], where each row's begin; decision
-        tags that were put as (act, row that a per-candidate rule found it for, or -1); bool[a], acts that acted.
+        uint8[a, n]: 1 where the act acted upon the row, for other acts than decision tags; bool[a], acts that acted at
+        all. A tag that a rule puts for a candidate counts where that candidate competes.
     """
-    nothing = np.empty((0, 2), np.int64)
-    count, marked = _walk(
-        now_us, rules, acts, targets, offers, row_of, request_truth, candidate_truth, False, nothing, nothing
-    )
-    fired = np.empty((count, 2), np.int64)
-    marks = np.empty((marked, 2), np.int64)
-    _walk(now_us, rules, acts, targets, offers, row_of, request_truth, candidate_truth, True, fired, marks)
-    start = np.zeros(offers.shape[0] + 1, np.int64)
-    for i in range(count):
-        start[fired[i, 1] + 1] += 1
-    for row in range(offers.shape[0]):
-        start[row + 1] += start[row]
-    end = start[:-1].copy()
-    sorted_acts = np.empty(count, np.int64)
+    rows = flags.shape[0]
+    hits = np.zeros((acts.shape[0], rows), np.uint8)
     acted = np.zeros(acts.shape[0], np.bool_)
-    for i in range(count):
-        act, row = fired[i, 0], fired[i, 1]
-        sorted_acts[end[row]] = act
-        end[row] += 1
-        acted[act] = True
-        kind = acts[act, 0]
-        if kind == SHOW:
-            flags[row] |= SHOWN
-        elif kind == PIN:
-            flags[row] |= PINNED
-        elif kind == INCLUDE:
-            flags[row] |= INCLUDED
-        elif kind == EXCLUDE:
-            flags[row] |= EXCLUDED
-    return sorted_acts, start, marks, acted
+    for rule in range(rules.shape[0]):
+        if not rules[rule, 2] <= now_us < rules[rule, 3]:
+            continue
+        place = rules[rule, 1]
+        for act in range(rules[rule, 4], rules[rule, 7]):
+            wanted = act < rules[rule, 5]
+            if rules[rule, 0] != 0:
+                _hit_each(acts, targets, act, row_of, candidate_truth, place, wanted, hits)
+            elif (request_truth[place, 0] == TRUE) == wanted:
+                acted[act] = acts[act, 0] == TAG
+                _hit(acts, targets, act, row_of, hits)
+    for act in range(acts.shape[0]):
+        bit = FLAG_OF[acts[act, 0]]
+        if bit:
+            for row in range(rows):
+                flags[row] |= hits[act, row] * bit
+    for act in range(acts.shape[0]):
+        if acts[act, 0] == TAG:
+            for row in range(rows):
+                acted[act] |= hits[act, row] != 0 and flags[row] & COMPETES != 0
+            hits[act] = 0
+        else:
+            for row in range(rows):
+                acted[act] |= hits[act, row] != 0
+    return hits, acted
 
 
 @njit(
@@ -321,12 +290,9 @@ def _bounded(score, factor):  # type: ignore[no-untyped-def]
     return min(max(score * factor, -_LARGEST), _LARGEST)
 
 
-@njit(
-    void(_I1, _I1, _F1, _F1, _F1, _I1, _I1, _F1, _out(float64)),
-    **_OPTIONS,
-)
-def weigh_scores(eligible, offers, predictions, values, weights, sorted_acts, start, factors, scores):  # type: ignore[no-untyped-def]
-    """Fill eligible rows of `scores` with prediction × value × weight × boosts in file order of the rules, kept finite.
+@njit(_out(float64)(_I1, _I1, _F1, _F1, _F1, _T2, _F1), **_OPTIONS)
+def weigh_scores(eligible, offers, predictions, values, weights, hits, factors):  # type: ignore[no-untyped-def]
+    """Prediction × value × weight × boosts in file order of the rules, kept finite.
 
     Args:
         eligible: int64[m], rows.
@@ -334,23 +300,36 @@ def weigh_scores(eligible, offers, predictions, values, weights, sorted_acts, st
         predictions: float64[n], or of length 0 where nothing was predicted.
         values: float64[o].
         weights: float64[o].
-        sorted_acts: As `run_rules` gives them.
-        start: As `run_rules` gives it.
+        hits: As `run_rules` gives them.
         factors: float64[a], 1 for what is no boost.
-        scores: float64[n].
+
+    Returns:
+        float64[n], NaN where a row is not eligible.
     """
-    for i in range(eligible.shape[0]):
-        row = eligible[i]
+    rows = offers.shape[0]
+    scores = np.full(rows, np.nan)
+    products = np.empty(rows)
+    for row in range(rows):
         offer = offers[row]
         prediction = predictions[row] if predictions.shape[0] else 1.0
-        score = prediction * values[offer] * weights[offer]
-        for k in range(start[row], start[row + 1]):
-            score *= factors[sorted_acts[k]]
+        products[row] = prediction * values[offer] * weights[offer]
+    for act in range(factors.shape[0]):
+        factor = factors[act]
+        if factor != 1.0:
+            for row in range(rows):
+                products[row] *= factor if hits[act, row] else 1.0
+    for i in range(eligible.shape[0]):
+        row = eligible[i]
+        score = products[row]
         if not math.isfinite(score):
+            offer = offers[row]
+            prediction = predictions[row] if predictions.shape[0] else 1.0
             score = _bounded(_bounded(_bounded(1.0, prediction), values[offer]), weights[offer])
-            for k in range(start[row], start[row + 1]):
-                score = _bounded(score, factors[sorted_acts[k]])
+            for act in range(factors.shape[0]):
+                if hits[act, row]:
+                    score = _bounded(score, factors[act])
         scores[row] = score
+    return scores
 
 
 # Draws ------------------------------------------------------------------------------------------------------------
@@ -727,15 +706,17 @@ def _admit(limits, tags, taken, offer, row, crowded):  # type: ignore[no-untyped
 
 
 @njit(
-    _out(int64)(
+    types.Tuple(
+        (_out(int64), _out(float64), _out(int64), _out(boolean), _out(int64), _out(int64, 2), _out(float64))
+    )(
         _I1, _I1, _I1, _F1, _I1, _U1, _I2, _I2, _in(boolean, 1), _I1, _I2, float64, int64, int64, float64, uint64,
-        _F1, _F1, _F1, _out(float64), _out(int64), _out(boolean), _out(int64), _out(int64, 2), _out(float64)
+        _F1, _F1, _F1
     ),
     **_OPTIONS,
 )  # fmt: skip
 def arbitrate(  # type: ignore[no-untyped-def]
     eligible, offers, row_of, scores, by_name, keys, pins, shows, acted, limits, tags, minimum, kind, top_k, parameter,
-    seed, a, b, factors, propensity, crowded, below, pinned, moved, drawn
+    seed, a, b, factors
 ):  # fmt: skip
     """Put the eligible rows into one order; `decision.arbitrate` says how.
 
@@ -759,17 +740,16 @@ def arbitrate(  # type: ignore[no-untyped-def]
         a: float64[n] for Thompson, else of any length; as `b` and `factors`.
         b: float64[n].
         factors: float64[n], what θ is multiplied by.
-        propensity: float64[n], 0 on entry; gains each row's probability to come first.
-        crowded: int64[n], -1 on entry; gains the limited tag that left the row out.
-        below: bool[n], False on entry; gains the rows that the minimum left out.
-        pinned: int64[n], 0 on entry; gains the position of pins that were granted and not moved up.
-        moved: int64[n, 2], 0 on entry; gains, from 1, the places before and after exploration where they differ.
-        drawn: float64[n], NaN on entry; gains the θ that replaced the prediction.
 
     Returns:
-        int64[...]: the rows in order.
+        What `decision.arbitrate.Ranking` holds: the rows in order; by row the probability to come first, the limited
+        tag that left it out or -1, whether the minimum did, the position of its pin or 0, its places before and after
+        exploration or 0, the θ that replaced the prediction or NaN.
     """
     rows = offers.shape[0]
+    propensity, crowded = np.zeros(rows), np.full(rows, -1)
+    below, pinned = np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
+    moved, drawn = np.zeros((rows, 2), np.int64), np.full(rows, np.nan)
     free = np.zeros(rows, np.bool_)
     free[eligible] = True
     taken = np.zeros(limits.shape[0], np.int64)
@@ -880,21 +860,28 @@ def arbitrate(  # type: ignore[no-untyped-def]
                 propensity[scored[i]] = chance[i]
         else:
             propensity[merged[0]] = 1.0
-    return merged
+    return merged, propensity, crowded, below, pinned, moved, drawn
 
 
 # Ages -------------------------------------------------------------------------------------------------------------
 
 
-@njit(void(_I1, _T2, _I2, _out(int64), _out(boolean)), **_OPTIONS)
-def survey(view_of, statuses, event_us, newest_us, stale):  # type: ignore[no-untyped-def]
-    """Fill int64[views] with each view's newest event time and bool[views] with whether any cell of it is STALE."""
+@njit(types.Tuple((_out(int64), _out(boolean), _out(boolean)))(_I1, _T2, _I2), **_OPTIONS)
+def survey(view_of, statuses, event_us):  # type: ignore[no-untyped-def]
+    """Of each view: its newest event time, whether any cell of it is STALE, and whether anything of it was found."""
+    views = event_us.shape[0]
+    newest_us = np.empty(views, np.int64)
+    stale, found = np.zeros(views, np.bool_), np.zeros(views, np.bool_)
     for view in range(event_us.shape[0]):
         newest = 0
         for row in range(event_us.shape[1]):
             newest = max(newest, event_us[view, row])
         newest_us[view] = newest
     for column in range(statuses.shape[0]):
+        some_stale, some_found = False, False
         for row in range(statuses.shape[1]):
-            if statuses[column, row] == STALE:
-                stale[view_of[column]] = True
+            some_stale |= statuses[column, row] == STALE
+            some_found |= statuses[column, row] != NOT_FOUND
+        stale[view_of[column]] |= some_stale
+        found[view_of[column]] |= some_found
+    return newest_us, stale, found

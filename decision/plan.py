@@ -17,7 +17,7 @@ from decision.errors import BundleError, InvalidCustomerError
 from decision.frame import Block, Layout
 from decision.labelling import LabelPlan
 from decision.lang import names
-from decision.policy import Action, Cap, Offer, Pin, Placement, Rule, Show
+from decision.policy import Action, Cap, Include, Offer, Pin, Placement, Rule, Show, TagDecision
 from decision.program import Binding, Program
 from decision.record import Reason
 from decision.schema import Catalog, DType, FeatureRef, Value, ValueType
@@ -176,6 +176,37 @@ class PlacementPlan:
         return tuple(act for rule in self.rules for act in (*rule.then, *rule.otherwise))
 
     @cached_property
+    def act_reasons(self) -> tuple[Reason, ...]:
+        """What each of `acts` did, in words."""
+        return tuple(act.reason for act in self.acts)
+
+    @cached_property
+    def may_be_idle(self) -> frozenset[int]:
+        """Numbers of the acts that may change nothing where they act: an offer may fit anyway, a pin may lose."""
+        return frozenset(
+            number for number, act in enumerate(self.acts) if isinstance(act.action, Include | Pin)
+        )
+
+    @cached_property
+    def worth_reasons(self) -> tuple[Reason, ...]:
+        """Value and weight of each of `offers`, in words."""
+        return tuple(plan.reason for plan in self.offer_plans.values())
+
+    @cached_property
+    def decision_tags(self) -> tuple[tuple[int, str], ...]:
+        """Acts that tag the decision, as (number among `acts`, tag)."""
+        return tuple(
+            (number, act.action.name)
+            for number, act in enumerate(self.acts)
+            if isinstance(act.action, TagDecision)
+        )
+
+    @cached_property
+    def reads_segments(self) -> bool:
+        """Whether the condition of any rule reads a customer-level segment."""
+        return any(act.segments for act in self.acts)
+
+    @cached_property
     def place(self) -> Mapping[str, int]:
         """Place of each offer in `offers`."""
         return {name: place for place, name in enumerate(self.offer_plans)}
@@ -185,15 +216,22 @@ class PlacementPlan:
         """uint8[o]: 1 where the offer competes if the request names none."""
         return np.array([plan.listed for plan in self.offer_plans.values()], np.uint8)
 
-    def offer_index(self, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """int64[n], places of offers in `offers`."""
-        if names is self._considered:
-            return self._considered_index
-        return np.array([self.place[name] for name in names], np.int64)
+    def considered_places(self, names: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """int64[n], places of considered offers in `offers`; int64[o], the other way round, -1 for the rest."""
+        return self._places if names is self._considered else self._places_of(names)
 
     @cached_property
-    def _considered_index(self) -> NDArray[np.int64]:
-        return np.array([self.place[name] for name in self._considered], np.int64)
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        places = self._places_of(self._considered)
+        for part in places:  # many decisions share them
+            part.setflags(write=False)
+        return places
+
+    def _places_of(self, names: tuple[str, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        offers = np.array([self.place[name] for name in names], np.int64)
+        row_of = np.full(len(self.offers), -1, np.int64)
+        row_of[offers] = np.arange(len(names))
+        return offers, row_of
 
     @cached_property
     def offer_names(self) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from decision.kernels import FITS
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.kernels import FITS, INCLUDED, PINNED
 from decision.plan import Act
 from decision.policy import Include, Pin
 from decision.record import Reason, ReasonKind
@@ -17,16 +20,35 @@ FEATURES_NAMED: Final = 3
 """How many features of a prediction are named as reasons."""
 
 
-def reasons(weighing: Weighing, row: int) -> tuple[Reason, ...]:
-    """Why the offer of a considered row is where it is, but for the features of its prediction."""
-    acts = list(weighing.assessment.acts(row))
-    return (
-        *[_rule(weighing, row, act) for act in acts],
-        *_segments(weighing, acts),
-        *_model(weighing, row),
-        weighing.plan.offer_plans[weighing.rows.names[row]].reason,
-        *_exploration(weighing, row),
-    )
+def reasons(
+    weighing: Weighing, rows: NDArray[np.int64], predictions: Sequence[float | None]
+) -> Iterator[tuple[Reason, ...]]:
+    """Why the offers of considered rows are where they are, but for the features of their predictions.
+
+    Args:
+        weighing: What came of the request.
+        rows: int64[k].
+        predictions: What the model says about each, or None.
+    """
+    plan, assessment, ranking = weighing.plan, weighing.assessment, weighing.ranking
+    model, hits = weighing.model_version, np.ascontiguousarray(assessment.hits.T[rows])
+    for row, offer, flags, moved, prediction, acted in zip(
+        rows.tolist(),
+        weighing.rows.offers[rows].tolist(),
+        assessment.flags[rows].tolist(),
+        ranking.moved_by_row[rows].tolist(),
+        predictions,
+        hits,
+        strict=True,
+    ):
+        acts = acted.nonzero()[0].tolist()
+        yield (
+            *_rules(weighing, row, flags, acts),
+            *(_segments(weighing, acts) if plan.reads_segments else ()),
+            *_model(model, prediction),
+            plan.worth_reasons[offer],
+            *_exploration(weighing, row, moved),
+        )
 
 
 def fallback_reasons(weighing: Weighing) -> tuple[Reason, ...]:
@@ -57,6 +79,13 @@ def _feature(weighing: Weighing, row: int, column: Column, contribution: float) 
     return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
 
 
+def _rules(weighing: Weighing, row: int, flags: int, acts: Sequence[int]) -> Iterable[Reason]:
+    known, idle = weighing.plan.act_reasons, weighing.plan.may_be_idle
+    if not (flags & PINNED or (flags & INCLUDED and flags & FITS)):
+        return map(known.__getitem__, acts)
+    return [_rule(weighing, row, weighing.plan.acts[act]) if act in idle else known[act] for act in acts]
+
+
 def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
     """What an act did, saying so where it changed nothing."""
     idle = ""
@@ -69,10 +98,10 @@ def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
     return Reason(kind=ReasonKind.RULE, name=act.rule.name, detail=act.reason.detail + idle)
 
 
-def _segments(weighing: Weighing, acts: Sequence[Act]) -> Iterator[Reason]:
+def _segments(weighing: Weighing, acts: Sequence[int]) -> Iterator[Reason]:
     """Segments the customer is in that rules upon the offer read."""
     readers: dict[str, list[str]] = {}
-    for act in acts:
+    for act in map(weighing.plan.acts.__getitem__, acts):
         for segment in act.segments:
             if weighing.rows.is_in(segment):
                 readers.setdefault(segment, []).append(act.rule.name)
@@ -81,20 +110,21 @@ def _segments(weighing: Weighing, acts: Sequence[Act]) -> Iterator[Reason]:
         yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
 
 
-def _model(weighing: Weighing, row: int) -> Iterator[Reason]:
-    prediction = weighing.prediction(row)
-    if prediction is not None:
-        yield Reason(kind=ReasonKind.MODEL, name=weighing.model_version, detail=f"predicts {prediction:.4g}")
+def _model(version: str, prediction: float | None) -> tuple[Reason, ...]:
+    if prediction is None:
+        return ()
+    return (Reason(kind=ReasonKind.MODEL, name=version, detail=f"predicts {prediction:.4g}"),)
 
 
-def _exploration(weighing: Weighing, row: int) -> Iterator[Reason]:
-    was, now = weighing.ranking.moved_by_row[row].tolist()
-    parts = [_draw(weighing, row)] if weighing.beliefs is not None else []
-    if was:
-        parts.append(f"moved it from {was} to {now} among scored offers")
+def _exploration(weighing: Weighing, row: int, moved: tuple[int, int]) -> tuple[Reason, ...]:
+    was, now = moved
+    if not was and weighing.beliefs is None:
+        return ()
+    drawn = _draw(weighing, row)
+    parts = [drawn, f"moved it from {was} to {now} among scored offers" if was else ""]
     detail = ", ".join(filter(None, parts))
-    if detail:
-        yield Reason(kind=ReasonKind.EXPLORATION, name=weighing.plan.placement.explore.kind, detail=detail)
+    kind = weighing.plan.placement.explore.kind
+    return (Reason(kind=ReasonKind.EXPLORATION, name=kind, detail=detail),) if detail else ()
 
 
 def _draw(weighing: Weighing, row: int) -> str:

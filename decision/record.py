@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from decision.schema import Value
 from decision.verdicts import Verdicts
@@ -47,8 +48,7 @@ class Degradation:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
+class Reason(NamedTuple):
     """One contribution; `name` is the rule, segment, feature, model, offer or cap."""
 
     kind: ReasonKind
@@ -75,8 +75,7 @@ class Request:
     limit: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedOffer:
+class RankedOffer(NamedTuple):
     """One offer of the answer.
 
     Attributes:
@@ -93,8 +92,7 @@ class RankedOffer:
     reasons: tuple[Reason, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewAge:
+class ViewAge(NamedTuple):
     """The decision's clock minus the newest event time read of a view; None where nothing is stored."""
 
     view: str

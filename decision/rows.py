@@ -50,9 +50,7 @@ class Rows:
     def of(cls, plan: PlacementPlan, frame: Frame, request: Request, now_us: int) -> Rows:
         """Bring what was fetched for a checked request into the plan's order, and tell the labels by it."""
         names = plan.considered(request.candidates)
-        offers = plan.offer_index(names)
-        row_of = np.full(len(plan.offers), -1, np.int64)
-        row_of[offers] = np.arange(len(names))
+        offers, row_of = plan.considered_places(names)
         customer = _laid_out(frame.customer, plan.customer_layout)
         labels = {label.model: label.tell(customer, now_us) for label in plan.labels}
         return cls(

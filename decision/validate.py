@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from decision.errors import (
@@ -38,8 +37,9 @@ def check_request(request: Request, plan: PlacementPlan) -> Request:
         InvalidRequestError: Naming the field at fault and the nearest valid name.
     """
     plan.customer_row(request.customer_id)
-    return replace(
-        request,
+    return Request(
+        placement=request.placement,
+        customer_id=request.customer_id,
         context={name: _typed(name, value, plan) for name, value in sorted(request.context.items())},
         candidates=_candidates(request.candidates, plan),
         limit=_limit(request.limit, plan.placement.limit),
@@ -47,6 +47,8 @@ def check_request(request: Request, plan: PlacementPlan) -> Request:
 
 
 def _candidates(names: tuple[str, ...], plan: PlacementPlan) -> tuple[str, ...]:
+    if not names:
+        return ()
     if len(names) > MAX_CANDIDATES:
         raise InvalidRequestError("candidates", f"at most {MAX_CANDIDATES}, not {len(names)}")
     for index, name in enumerate(names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,11 +81,11 @@ class Weighing:
         """Scores of the eligible offers."""
         return {self.rows.names[row]: float(self.by_row[row]) for row in self.assessment.eligible.tolist()}
 
-    def prediction(self, row: int) -> float | None:
-        """What the model says about a considered row, or None."""
-        predictions = self.scoring.by_row
-        found = float(predictions[row]) if len(predictions) else None
-        return None if found is None or found != found else found  # noqa: PLR0124 - NaN
+    def predictions(self, rows: NDArray[np.int64]) -> list[float | None]:
+        """What the model says about considered rows, None where it says nothing."""
+        if not len(self.scoring.by_row):
+            return [None] * len(rows)
+        return [None if math.isnan(found) else found for found in self.scoring.by_row[rows].tolist()]
 
 
 def weigh(
@@ -142,17 +143,14 @@ def weigh_scores(assessment: Assessment, predictions: NDArray[np.float64]) -> ND
         predictions: float64[n], or of length 0 to leave the prediction out.
     """
     rows, tables = assessment.rows, assessment.rows.plan.tables
-    scores = np.full(len(rows.names), np.nan)
-    kernels.weigh_scores(
+    scores: NDArray[np.float64] = kernels.weigh_scores(
         assessment.eligible,
         rows.offers,
         predictions,
         tables.values,
         tables.weights,
-        assessment.sorted_acts,
-        assessment.start,
+        assessment.hits,
         tables.factors,
-        scores,
     )
     return scores
 

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from google.protobuf.struct_pb2 import Struct
-
 from decision.bundle import Bundle, Model
 from decision.errors import BundleError
 from decision.lang.compiler import compile_policy
@@ -24,7 +22,7 @@ from decision.schema import Catalog, ValueType
 from online.errors import OnlineStoreError
 from online.read import ReadPlan
 from server.catalog_json import catalog_from_json, catalog_to_json
-from server.decision_codec import contents_of
+from server.decision_codec import Phrases
 from server.errors import PolicyRejectedError, ServerError
 from server.metrics import Metrics
 from server.models import latest_models, load_model, parse_definitions
@@ -59,25 +57,25 @@ class Serving:
     """A bundle with what serving adds to it, prepared once.
 
     Attributes:
-        contents: What offers show, as messages.
+        phrases: What answers say again and again, as messages.
         customer_reads: Read plan of the customer's features, by placement.
         candidate_reads: Read plan of the candidates' features, by placement.
         customer_type: Type of the customer join key.
     """
 
     bundle: Bundle
-    contents: Mapping[str, Struct]
+    phrases: Phrases
     customer_reads: Mapping[str, ReadPlan]
     candidate_reads: Mapping[str, ReadPlan]
     customer_type: ValueType
 
     @classmethod
     def prepare(cls, bundle: Bundle) -> Serving:
-        """Compile the read plans and contents of a bundle."""
+        """Compile the read plans and phrases of a bundle."""
         catalog, plans = bundle.catalog, bundle.plans
         return cls(
             bundle=bundle,
-            contents=contents_of(bundle.policy.offers),
+            phrases=Phrases(bundle),
             customer_reads={
                 name: ReadPlan.compile(catalog, plan.customer_refs) for name, plan in plans.items()
             },

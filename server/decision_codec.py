@@ -9,19 +9,15 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
 
-from decision.bundle import PlacementPlan
+from decision.bundle import Bundle, PlacementPlan
 from decision.engine import ENGINE_VERSION
 from decision.frame import Block, Frame, layout_of
-from decision.policy import Offer
 from decision.program import Bits
-from decision.record import Decision, Degradation, DegradationKind, RankedOffer, Request, ViewAge
+from decision.record import Decision, Degradation, DegradationKind, RankedOffer, Reason, Request, ViewAge
 from decision.schema import Catalog, FeatureRef, Value
 from decision.verdicts import Verdicts
 from server.values import column_to_proto, context_value, from_proto, timestamp
 from waypost.decision.v1 import decision_pb2
-
-Contents = Mapping[str, Struct]
-"""What offers show, by offer, built once per bundle."""
 
 CUSTOMER_ROW = "customer"
 
@@ -47,9 +43,31 @@ def _context(name: str, message: decision_pb2.DecideRequest, plan: PlacementPlan
     return from_proto(value) if dtype is None else context_value(value, dtype, f"context.{name}")
 
 
-def contents_of(offers: Iterable[Offer]) -> dict[str, Struct]:
-    """The content of each offer as a message."""
-    return {offer.name: struct(offer.content) for offer in offers}
+class Phrases:
+    """What answers say again and again, put into protobuf once for a bundle."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._plans = bundle.plans  # keeps the reasons alive, and so their identities
+        self._contents = {offer.name: struct(offer.content) for offer in bundle.policy.offers}
+        self._reasons = {
+            id(reason): _written(reason)
+            for plan in self._plans.values()
+            for reason in (*plan.act_reasons, *plan.worth_reasons)
+        }
+
+    def content(self, offer: str) -> Struct:
+        """What an offer shows."""
+        return self._contents[offer]
+
+    def reasons(self, reasons: Iterable[Reason]) -> bytes:
+        """Reasons of this bundle's decisions as a serialized `RankedOffer` that has nothing else."""
+        known = self._reasons
+        return b"".join([known.get(id(reason)) or _written(reason) for reason in reasons])
+
+
+def _written(reason: Reason) -> bytes:
+    message = decision_pb2.Reason(kind=int(reason.kind), name=reason.name, detail=reason.detail)  # type: ignore[arg-type]
+    return decision_pb2.RankedOffer(reasons=[message]).SerializeToString()
 
 
 def struct(content: Mapping[str, object]) -> Struct:
@@ -68,12 +86,12 @@ def _plain(value: object) -> Any:
 
 
 def response_to_proto(
-    decision: Decision, contents: Contents, decision_id: str, now_us: int
+    decision: Decision, phrases: Phrases, decision_id: str, now_us: int
 ) -> decision_pb2.DecideResponse:
     """The answer as a message."""
     return decision_pb2.DecideResponse(
         decision_id=decision_id,
-        offers=[_offer(offer, contents) for offer in decision.offers],
+        offers=[_offer(offer, phrases) for offer in decision.offers],
         tags=decision.tags,
         segments=decision.segments,
         bundle_version=decision.bundle_version,
@@ -84,18 +102,16 @@ def response_to_proto(
     )
 
 
-def _offer(offer: RankedOffer, contents: Contents) -> decision_pb2.RankedOffer:
-    return decision_pb2.RankedOffer(
+def _offer(offer: RankedOffer, phrases: Phrases) -> decision_pb2.RankedOffer:
+    message = decision_pb2.RankedOffer(
         offer=offer.offer,
-        content=contents[offer.offer],
+        content=phrases.content(offer.offer),
         score=offer.score,
         propensity=offer.propensity,
         prediction=offer.prediction,
-        reasons=[
-            decision_pb2.Reason(kind=int(reason.kind), name=reason.name, detail=reason.detail)  # type: ignore[arg-type]
-            for reason in offer.reasons
-        ],
     )
+    message.MergeFromString(phrases.reasons(offer.reasons))
+    return message
 
 
 def _age(age: ViewAge) -> decision_pb2.ViewAge:

@@ -9,7 +9,7 @@ from decision.engine import ENGINE_VERSION
 from server.deciding import run_engine
 from server.decision_codec import (
     Decided,
-    contents_of,
+    Phrases,
     degradations_from_proto,
     frame_from_record,
     record_bytes,
@@ -53,8 +53,8 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
     request = request_from_proto(record.request, plan)
     frame = frame_from_record(record, bundle.catalog)
     degraded = degradations_from_proto(record.degraded)
+    phrases = Phrases(bundle)
     decision = run_engine(request, frame, bundle, record.decided_at_us, record.seed, degraded)
-    contents = contents_of(bundle.policy.offers)
     decided = Decided(
         request=record.request,
         frame=frame,
@@ -64,7 +64,7 @@ def replay(record: decision_pb2.DecisionRecord, bundle: Bundle) -> decision_pb2.
         label_model_versions=tuple(record.label_model_versions),
         now_us=record.decided_at_us,
         seed=record.seed,
-        response=response_to_proto(decision, contents, record.response.decision_id, record.decided_at_us),
+        response=response_to_proto(decision, phrases, record.response.decision_id, record.decided_at_us),
         verdicts=decision.verdicts,
     )
     return record_to_proto(decided, bundle.catalog)

@@ -186,13 +186,14 @@ class Program:
 
     def run_blocks(
         self, sources: Sequence[Source], inputs: Sequence[Input], row_count: int, now_us: int
-    ) -> Results:
+    ) -> NDArray[np.uint8]:
         """Evaluate every condition over rows of blocks; see `Binding.run`."""
         frame = self._taken(row_count)
         self._encoder.gather(frame, sources, inputs, self._texts.generation())
-        results = self.evaluate(frame, now_us).copied()
+        self._evaluate_block(frame, now_us, packs=False)
+        truths = frame.results.truths.copy()
         self._spare.append(frame)
-        return results
+        return truths
 
     def _taken(self, row_count: int) -> Frame:
         """Registers for so many rows: a run before left its constants in them, and every other register is written."""
@@ -222,13 +223,16 @@ class Binding:
         self._program = program
         self._sources = sources
 
-    def run(self, inputs: Sequence[Input], row_count: int, now_us: int) -> Results:
+    def run(self, inputs: Sequence[Input], row_count: int, now_us: int) -> NDArray[np.uint8]:
         """Evaluate every condition over rows of blocks.
 
         Args:
             inputs: A block of each bound layout, with `row_count` places of its rows.
             row_count: At least 1.
             now_us: The value of `now()`.
+
+        Returns:
+            As `Results.truths`, the caller's own.
         """
         return self._program.run_blocks(self._sources, inputs, row_count, now_us)
 

@@ -35,10 +35,6 @@ class Results(NamedTuple):
         bits[:, : -(-count // 8)] = np.packbits(registers == opcodes.TRUE, axis=0, bitorder="little").T
         return cls(count, registers, bits.view(np.uint64))
 
-    def copied(self) -> Results:
-        """The same, to keep for longer than the frame."""
-        return Results(self.conditions, self.truths.copy(), self.parts.copy())
-
     def none(self) -> Results:
         """The same of no rows."""
         return Results(self.conditions, self.truths[:, :0], self.parts[:0])

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from decision.bundle import Bundle
 from decision.engine import Decision, decide
 from decision.forest import load_forest
-from decision.frame import Block, Frame, layout_of
+from decision.frame import Block, Frame, Layout
 from decision.lang.compiler import compile_policy
+from decision.plan import PlacementPlan
 from decision.policy import Policy
 from decision.record import Request
-from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, ValueType, View
+from decision.schema import Catalog, DType, Feature, FeatureRef, JoinKey, Status, ValueType, View
 from decision.scoring import ModelHandle
 from loadtest.bench.measure import cell, environment, in_turn
 from server.measurement import Bound, Report, Results, Table, Tell
@@ -45,7 +46,7 @@ def run(tell: Tell) -> Results:
     tell(f"training {TREE_COUNT} trees of depth {DEPTH}")
     catalog = _catalog()
     bundle = Bundle.build(catalog, _policy(catalog), {MODEL: _model(catalog)}, _CUSTOMER.name)
-    frame = _frame(catalog)
+    frame = _frame(bundle.placement("home"))
     request = Request(placement="home", customer_id="1")
     seeds = count()
 
@@ -167,25 +168,26 @@ def _model(catalog: Catalog) -> ModelHandle:
     return ModelHandle(name=MODEL, version="bench", features=features, forest=load_forest(model))
 
 
-def _frame(catalog: Catalog) -> Frame:
-    """Normal values, one in twenty NULL; one candidate in ten has reached its cap."""
+def _frame(plan: PlacementPlan) -> Frame:
+    """What the server reads for a request, in the plan's layouts.
+
+    Values are normal, one in twenty is NULL, and one candidate in ten has reached its cap.
+    """
     rng = np.random.default_rng(3)
-    offers = tuple(f"o{number}" for number in range(CANDIDATE_COUNT))
     return Frame(
-        customer=_block(catalog, "profile", ("",), rng), candidates=_block(catalog, "affinity", offers, rng)
+        customer=_block(plan.customer_layout, ("",), rng),
+        candidates=_block(plan.candidate_layout, plan.considered(()), rng),
     )
 
 
-def _block(catalog: Catalog, view: str, rows: tuple[str, ...], rng: np.random.Generator) -> Block:
-    features = catalog.view_by_name[view].features
-    layout = layout_of(catalog, [FeatureRef(view=view, feature=feature.name) for feature in features])
-    shape = (len(features), len(rows))
+def _block(layout: Layout, rows: tuple[str, ...], rng: np.random.Generator) -> Block:
+    shape = (len(layout.names), len(rows))
     statuses: NDArray[np.uint8] = np.full(shape, Status.PRESENT, np.uint8)
     statuses[rng.random(shape) < 0.05] = Status.NULL
     words = rng.normal(size=shape).view(np.int64)
-    for place, feature in enumerate(features):
-        if feature.value_type is ValueType.INT64:
+    for place, dtype in enumerate(layout.dtypes):
+        if dtype is DType.INT64:
             words[place] = np.where(rng.random(len(rows)) < 0.1, 3, 1)
     words[statuses == Status.NULL] = 0
-    event_us = np.full((1, len(rows)), NOW_US - 3_600_000_000, np.int64)
+    event_us = np.full((len(layout.views), len(rows)), NOW_US - 3_600_000_000, np.int64)
     return Block(layout, rows, words, statuses, event_us)

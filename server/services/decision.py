@@ -142,7 +142,7 @@ class DecisionService(decision_pb2_grpc.DecisionServiceServicer):
         decision = run_engine(asked, frame, serving.bundle, now_us, seed, degraded)
         respond_started = time.perf_counter()
         response = response_to_proto(
-            decision, serving.contents, ids.decision_id(now_us, random[SEED_BYTES:]), now_us
+            decision, serving.phrases, ids.decision_id(now_us, random[SEED_BYTES:]), now_us
         )
         self._observe_stages(started, fetch_started, decide_started, respond_started)
         return Decided(

@@ -16,7 +16,9 @@ def decision() -> Decision:
     catalog = arbitrate._catalog()
     bundle = Bundle.build(catalog, arbitrate._policy(catalog), {}, "customer_id")
     request = Request(placement="home", customer_id="1")
-    return decide(request, arbitrate._frame(catalog), bundle, now_us=arbitrate.NOW_US, seed=1)
+    return decide(
+        request, arbitrate._frame(bundle.placement("home")), bundle, now_us=arbitrate.NOW_US, seed=1
+    )
 
 
 def test_workload_fills_the_answer_by_many_rules(decision: Decision) -> None:
