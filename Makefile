@@ -18,8 +18,9 @@ demo: setup ## Run the whole road on real data: define, backfill, train, serve, 
 up: setup ## Serve the example shop until Ctrl-C; after make demo, with all that the demo left
 	@$(BIN)/waypost up --repo feature_repo $(if $(wildcard data/demo/valkey),--data-dir data/demo --partitions 1 --clock virtual) $(ARGS)
 
-test: setup ## Run the tests
-	@$(BIN)/pytest $(ARGS)
+# A file stays whole, since what starts a server for its tests does so once; long ones come first, as tests/conftest.py has it.
+test: setup ## Run the tests, two at a time
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: setup ## Run the long tests: crashes and restarts under load
 	@$(BIN)/pytest -m soak --timeout 1800 $(ARGS)

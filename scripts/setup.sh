@@ -23,6 +23,9 @@ fi
 echo "Setting up .venv from requirements.lock"
 fits .venv/bin/python || scripts/uv.sh venv --quiet --clear --python "$(pick_python)" .venv
 export VIRTUAL_ENV="$PWD/.venv"
+# Compiled once here and not by each process: `import feast` alone takes ten seconds without, where nobody may write
+# __pycache__ (PYTHONDONTWRITEBYTECODE).
+export UV_COMPILE_BYTECODE=1
 scripts/uv.sh pip sync --require-hashes requirements.lock
 # hatchling comes from the lock, so the build needs no environment of its own.
 scripts/uv.sh pip install --quiet --no-deps --no-build-isolation --editable .

@@ -1,14 +1,20 @@
-"""What holds for every test: hypothesis profiles and quiet libraries."""
+"""What holds for every test: hypothesis profiles, quiet libraries, and how processes share the tests."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+
+from server.feast.type_checks import defer_feasts_checks
+from tests.support.reported import REPORTED
 
 # Deadlines off: the first call of a kernel compiles it, and a shared two-core machine stalls at will.
 settings.register_profile(
@@ -21,6 +27,46 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 # Feast reports usage over the network unless told not to.
 os.environ.setdefault("FEAST_USAGE", "False")
+# Tests may import Feast before anything of Waypost's does.
+defer_feasts_checks()
+
+KERNELS = (
+    "decision.kernels, decision.program.gather, decision.centroids",
+    "decision.forest.kernels, online.word_kernels, streaming.windows.kernels, streaming.windows.change_kernels",
+)
+"""All compiled code, in two parts that take about as long and share nothing."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels before there are processes to do so, each for itself and into the same cache."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        commands = ([sys.executable, "-W", "ignore", "-c", f"import {modules}"] for modules in KERNELS)
+        for child in [subprocess.Popen(command) for command in commands]:
+            child.wait()  # one that fails has said why, and so will the tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first, so that no process is left with one when the other has nothing more to do."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Hold examples to the modules imported by now.
+
+    Hypothesis draws constants from all that is imported. What a test imports while it runs would change the examples
+    of those that follow, and which follow in the same process is different in every run.
+    """
+    constants = providers._get_local_constants()
+    providers._get_local_constants = lambda: constants
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests report."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, lines in getattr(report, "user_properties", ()):
+            if name == REPORTED and report.when == "call":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.write("\n".join([*lines, ""]))
 
 
 def pytest_asyncio_loop_factories(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -48,6 +47,7 @@ from tests.support.lang_history import (
 )
 from tests.support.lang_rows import explore
 from tests.support.lang_world import expression
+from tests.support.reported import REPORTED
 
 CASES = max(100_000, int(os.environ.get("WAYPOST_LANG_CASES", "0")))
 """Rows under conditions in one run, more by the flag; a soak runs ten times as many."""
@@ -108,19 +108,14 @@ def storable(row: Mapping[str, Value]) -> bool:
     return not any(isinstance(value, tuple) and None in value for value in row.values())
 
 
-def report(counts: Counts, capsys: pytest.CaptureFixture[str]) -> None:
-    """Print the counts beside pytest's own output."""
-    with capsys.disabled():
-        sys.stdout.write("\n".join(["", *counts.lines(), ""]))
-
-
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_interpreter_program_and_generated_sql_agree(
-    connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
+    connection: duckdb.DuckDBPyConnection, record_property: Callable[[str, object], None]
 ) -> None:
     """On random conditions over random rows, DuckDB and the program give the interpreter's value."""
     counts = agree(connection, CASES)
-    report(counts, capsys)
+    record_property(REPORTED, counts.lines())
     assert counts.cases >= CASES
     assert {key.split()[0] for key in counts.within} == EVERYTHING
     assert all(counts.nulls[f"of type {kind}"] and counts.values[f"of type {kind}"] for kind in SCALAR_TYPES)
@@ -128,10 +123,10 @@ def test_interpreter_program_and_generated_sql_agree(
 
 @pytest.mark.soak
 def test_interpreter_and_generated_sql_agree_for_long(
-    connection: duckdb.DuckDBPyConnection, capsys: pytest.CaptureFixture[str]
+    connection: duckdb.DuckDBPyConnection, record_property: Callable[[str, object], None]
 ) -> None:
     """As above, ten times as many cases."""
-    report(agree(connection, 10 * CASES), capsys)
+    record_property(REPORTED, agree(connection, 10 * CASES).lines())
 
 
 def written_cases() -> list[tuple[str, str, str]]:

@@ -17,7 +17,7 @@ from tests.support.valkey import run_valkey
 END_US = START_US + 100 * 86_400_000_000
 EVENTS_PER_KILL = 40
 
-pytestmark = pytest.mark.timeout(550)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(550)]
 
 
 def _run(folder: Path, kills: int, seed: int) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from tests.support.valkey import start_valkey
 MOVES_WITHIN_S = 5.0
 END_US = START_US + 40 * 86_400_000_000
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(500)]
 
 
 @pytest.fixture

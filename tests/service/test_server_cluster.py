@@ -17,7 +17,7 @@ from server.cli import app
 from tests.support.stores import Cluster, run_cluster, wait_until
 from tests.support.up import READY_S, Up, buf_curl
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 READERS = ["ann", "bob", "cyd", "dee", "eve", "fay", "gus", "hal"]
 
 

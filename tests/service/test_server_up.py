@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.up import READY_S, Up, buf_curl, waypost
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ BACKLOG_STEPS = 3
 START_TIMEOUT_S = 120
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore"),  # Feast's own, at import and apply
 ]
