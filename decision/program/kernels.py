@@ -116,6 +116,7 @@ _ANY: Final = 0x25
 _ONE: Final = 0x5F
 """_ of LIKE."""
 
+_ONE_WORD: Final = np.uint64(1)
 _EIGHTS: Final = (0, 0x0101010101010101, 0x0202020202020202)
 """Eight truths of one kind as a word."""
 
@@ -722,34 +723,48 @@ def _spread(
                 truths[o, i] = ((uint8(holds) << 1) >> null) | null
 
 
-@njit([int64(_CODE, int64, int64, int64, boolean)], cache=True, error_model="numpy")
-def _int_rank(items: Any, start: int, count: int, value: int, equal: bool) -> Any:
-    """How many of the ascending items are below the value, or at most the value; without a branch to guess."""
-    low, left = start, count
-    while left > 1:
-        half = left >> 1
-        item = items[uint64(low + half - 1)]
-        low += half * int64((item < value) | ((item == value) & equal))
+@njit([int64(_CODE, int64, int64, int64)], cache=True, error_model="numpy", inline="always")
+def _ints_below(items: Any, start: int, count: int, value: Any) -> Any:
+    """How many of one or more ascending items are below the value; without a branch to guess."""
+    low, left = uint64(start), uint64(count)
+    while left > _ONE_WORD:
+        half = left >> _ONE_WORD
+        low = low + half if items[low + half - _ONE_WORD] < value else low
         left -= half
-    if left:
-        item = items[uint64(low)]
-        low += int64((item < value) | ((item == value) & equal))
-    return low - start
+    return int64(low) - start + int64(items[low] < value)
 
 
-@njit([int64(_LIMITS, int64, int64, float64, boolean)], cache=True, error_model="numpy")
-def _float_rank(items: Any, start: int, count: int, value: float, equal: bool) -> Any:
-    """As `_int_rank`."""
-    low, left = start, count
-    while left > 1:
-        half = left >> 1
-        item = items[uint64(low + half - 1)]
-        low += half * int64((item < value) | ((item == value) & equal))
+@njit([int64(_CODE, int64, int64, int64)], cache=True, error_model="numpy", inline="always")
+def _ints_up_to(items: Any, start: int, count: int, value: Any) -> Any:
+    """How many are at most the value."""
+    low, left = uint64(start), uint64(count)
+    while left > _ONE_WORD:
+        half = left >> _ONE_WORD
+        low = low + half if items[low + half - _ONE_WORD] <= value else low
         left -= half
-    if left:
-        item = items[uint64(low)]
-        low += int64((item < value) | ((item == value) & equal))
-    return low - start
+    return int64(low) - start + int64(items[low] <= value)
+
+
+@njit([int64(_LIMITS, int64, int64, float64)], cache=True, error_model="numpy", inline="always")
+def _floats_below(items: Any, start: int, count: int, value: Any) -> Any:
+    """As `_ints_below`."""
+    low, left = uint64(start), uint64(count)
+    while left > _ONE_WORD:
+        half = left >> _ONE_WORD
+        low = low + half if items[low + half - _ONE_WORD] < value else low
+        left -= half
+    return int64(low) - start + int64(items[low] < value)
+
+
+@njit([int64(_LIMITS, int64, int64, float64)], cache=True, error_model="numpy", inline="always")
+def _floats_up_to(items: Any, start: int, count: int, value: Any) -> Any:
+    """As `_ints_up_to`."""
+    low, left = uint64(start), uint64(count)
+    while left > _ONE_WORD:
+        half = left >> _ONE_WORD
+        low = low + half if items[low + half - _ONE_WORD] <= value else low
+        left -= half
+    return int64(low) - start + int64(items[low] <= value)
 
 
 @njit([void(_ROW, int64, int64, int64, int64, int64)], cache=True, error_model="numpy")
@@ -870,13 +885,13 @@ def _run_one(
             if cells[uint64(slot)]:
                 _fill(eights, out, count, count, NULL, NULL)
             elif kind == LE_I:
-                _fill(eights, out, count, _int_rank(code, body, count, x, False), FALSE, TRUE)
+                _fill(eights, out, count, _ints_below(code, body, count, x), FALSE, TRUE)
             elif kind == GE_I:
-                _fill(eights, out, count, _int_rank(code, body, count, x, True), TRUE, FALSE)
+                _fill(eights, out, count, _ints_up_to(code, body, count, x), TRUE, FALSE)
             else:
                 equal = TRUE if kind == EQ_I else FALSE
                 _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
-                k = _int_rank(code, body, count, x, False)
+                k = _ints_below(code, body, count, x)
                 if k < count and code[uint64(body + k)] == x:
                     cells[uint64(out + k)] = equal
         elif kind <= NE_F:
@@ -884,13 +899,13 @@ def _run_one(
             if math.isnan(y):
                 _fill(eights, out, count, count, NULL, NULL)
             elif kind == LE_F:
-                _fill(eights, out, count, _float_rank(limits, body, count, y, False), FALSE, TRUE)
+                _fill(eights, out, count, _floats_below(limits, body, count, y), FALSE, TRUE)
             elif kind == GE_F:
-                _fill(eights, out, count, _float_rank(limits, body, count, y, True), TRUE, FALSE)
+                _fill(eights, out, count, _floats_up_to(limits, body, count, y), TRUE, FALSE)
             else:
                 equal = TRUE if kind == EQ_F else FALSE
                 _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
-                k = _float_rank(limits, body, count, y, False)
+                k = _floats_below(limits, body, count, y)
                 if k < count and limits[uint64(body + k)] == y:
                     cells[uint64(out + k)] = equal
         elif kind <= GE_NOW:
@@ -906,7 +921,10 @@ def _run_one(
                     cells[uint64(out + k)] = (_against_now(kind, x, instant) >> uint8(null)) | uint8(null)
             else:
                 # x < now - c is c < now - x.
-                turn = _int_rank(code, body, count, since, kind in (LE_NOW, GT_NOW))
+                if kind in (LE_NOW, GT_NOW):
+                    turn = _ints_up_to(code, body, count, since)
+                else:
+                    turn = _ints_below(code, body, count, since)
                 early = TRUE if kind in (LT_NOW, LE_NOW) else FALSE
                 _fill(eights, out, count, turn, early, TRUE - early)
         elif kind == LIKE:
@@ -927,10 +945,10 @@ def _run_one(
                 continue
             _fill(eights, out, count, count, FALSE, FALSE)
             if kind == IN_F:
-                k = _float_rank(limits, items, size, y, False)
+                k = _floats_below(limits, items, size, y)
                 found = k < size and limits[uint64(items + k)] == y
             else:
-                k = _int_rank(code, items, size, x, False)
+                k = _ints_below(code, items, size, x)
                 found = k < size and code[uint64(items + k)] == x
             if found:
                 ends = items + size
