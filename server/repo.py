@@ -133,7 +133,7 @@ def _read_text(path: Path, name: str) -> str:
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise RepoError.of(f"file is larger than {MAX_TEXT_BYTES} bytes: split it", name)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RepoError.of(f"file is not UTF-8: {error.reason} at byte {error.start}", name) from error
 

@@ -58,7 +58,7 @@ TOKEN: Final = re.compile(
     r"""(?P<space>(?:[ \t\r\n\f\ufeff]+|--[^\n]*|\#[^\n]*)+)
       | (?P<word>[^\W\d]\w*)
       | (?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
-      | (?P<string>"(?:[^"\n]|"")*"|'(?:[^'\n]|'')*')
+      | (?P<string>"(?:[^"\n]|"")*+"|'(?:[^'\n]|'')*+')
       | (?P<quoted>`[^`\n]+`)
       | (?P<mark><>|!=|<=|>=|[=<>+\-*/%(),:.])""",
     re.VERBOSE,
@@ -83,7 +83,7 @@ def tokenize(text: str) -> Iterator[Token]:
     Raises:
         TokenError: At the first character that starts no token, or where a bound is exceeded.
     """
-    at = count = depth = 0
+    at = count = depth = prefixes = 0
     after_content = False
     while at < len(text):
         if after_content and text[at] == "{":
@@ -97,12 +97,19 @@ def tokenize(text: str) -> Iterator[Token]:
                 continue
             token = _token(found)
         count += 1
-        depth += (token.type == "_LPAR") - (token.type == "RPAR")
-        _check_bounds(token, count, depth)
+        depth += DEEPER.get(token.type, 0)
+        prefixes = prefixes + 1 if token.type in PREFIXES else 0
+        _check_bounds(token, count, depth + prefixes)
         after_content = token.type == "CONTENT"
         at = token.end_pos or at
         yield token
 
+
+DEEPER: Final = {"_LPAR": 1, "RPAR": -1, "CASE": 1, "END": -1}
+"""How much deeper what follows a token lies."""
+
+PREFIXES: Final = frozenset({"NOT", "MINUS"})
+"""Each of several in a row takes what follows it as its operand."""
 
 CHARS_MAX: Final = {"STRING": STRING_CHARS_MAX, "JSON": JSON_CHARS_MAX}
 
@@ -116,7 +123,9 @@ def _check_bounds(token: Token, count: int, depth: int) -> None:
     if end - start > chars:
         raise TokenError(f"this is longer than {chars} characters", start, start + NAME_CHARS_MAX, bound=True)
     if depth > NESTING_MAX:
-        raise TokenError(f"parentheses nest at most {NESTING_MAX} deep", start, end, bound=True)
+        raise TokenError(
+            f"parentheses, CASE, NOT and signs nest at most {NESTING_MAX} deep", start, end, bound=True
+        )
 
 
 def _token(found: re.Match[str]) -> Token:

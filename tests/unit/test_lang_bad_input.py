@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,37 +9,10 @@ from hypothesis import strategies as st
 from decision.lang.compiler import compile_policy
 from decision.lang.findings import Code, Finding, Severity, finding, render
 from decision.lang.interpreter import evaluate
-from decision.lang.limits import FINDINGS_MAX, SOURCE_CHARS_MAX
+from decision.lang.limits import FINDINGS_MAX
 from decision.lang.syntax import Span
+from tests.support.hostile import HOSTILE
 from tests.support.lang_world import CATALOG, SHOP, expression
-
-MEGABYTE = 1_000_000
-NOISE = "".join(random.Random(7).choices("abc (){}[]\"'`=<>%.,:#-\n\t0123é\0", k=MEGABYTE))
-
-HOSTILE = {
-    "noise": NOISE,
-    "parentheses": "(" * 10_000,
-    "nested condition": "segment a: " + "(" * 10_000 + "1" + ")" * 10_000,
-    "nested case": "segment a: " + "CASE WHEN " * 5_000,
-    "signs": "segment a: " + "- " * 12_000 + "1 > 2",
-    "long IN": f"segment a: orders_30d IN ({'1, ' * 100_000}1)",
-    "long sum": "segment a: " + "1 + " * 5_000 + "1 > 2",
-    "long OR": "segment a: " + " OR ".join(["orders_30d > 1"] * 5_000),
-    "half declarations": "rule x\n" * 140_000,
-    "repeated declarations": "segment a: x > 1\n" * 60_000,
-    "huge number": "segment a: orders_30d > " + "9" * 500_000,
-    "huge interval": "segment a: now() - " + "9" * 500_000 + " days > epoch()",
-    "huge name": "segment " + "a" * MEGABYTE + ": orders_30d > 1",
-    "open string": 'segment a: device = "' + "x" * MEGABYTE,
-    "deep JSON": "offer a: content " + '{"a":' * 100_000,
-    "deep array": "offer a: content {" + '"a":' + "[" * 100_000,
-    "surrogate": 'offer a: content {"a": "\\ud800"}',
-    "lone surrogate": "segment a: orders_30d = '\ud800'",
-    "patterns": "segment a: device LIKE '" + "%a" * 10_000 + "'",
-    "cycles": "\n".join(f"segment s{n}: in_segment(s{(n + 1) % 300})" for n in range(300)),
-    "chain": "\n".join(f"segment s{n}: in_segment(s{n + 1})" for n in range(3_000)),
-    "too long": " " * (SOURCE_CHARS_MAX + 1),
-}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
