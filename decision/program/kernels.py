@@ -13,7 +13,7 @@ Legend: `n` rows, `b` rows that a block has room for (1 or more), `r` registers 
   their bits.
 
 A program has no branches: every register is computed once, for all rows of the block, in the order of the groups. One
-row has kernels of its own for what rules are mostly made of, as it can be searched for among the constants.
+row has kernels of its own for what rules are mostly made of: there the constants are what vectors hold.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ from decision.program.opcodes import (
     TO_F,
     TRUE,
 )
+from decision.program.vectors import at_least, at_most, equal, packed, unequal
 
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
@@ -117,8 +118,8 @@ _ONE: Final = 0x5F
 """_ of LIKE."""
 
 _ONE_WORD: Final = np.uint64(1)
-_EIGHTS: Final = (0, 0x0101010101010101, 0x0202020202020202)
-"""Eight truths of one kind as a word."""
+_ONES: Final = np.uint64(0x0101010101010101)
+"""A one in each of eight bytes."""
 
 _CODE = types.Array(int64, 1, "C", readonly=True)
 _NUMBERS = types.Array(int64, 2, "C")
@@ -723,8 +724,13 @@ def _spread(
                 truths[o, i] = ((uint8(holds) << 1) >> null) | null
 
 
-@njit([int64(_CODE, int64, int64, int64)], cache=True, error_model="numpy", inline="always")
-def _ints_below(items: Any, start: int, count: int, value: Any) -> Any:
+@njit(
+    [int64(_CODE, int64, int64, int64), int64(_LIMITS, int64, int64, float64)],
+    cache=True,
+    error_model="numpy",
+    inline="always",
+)
+def _below(items: Any, start: int, count: int, value: Any) -> Any:
     """How many of one or more ascending items are below the value; without a branch to guess."""
     low, left = uint64(start), uint64(count)
     while left > _ONE_WORD:
@@ -734,61 +740,55 @@ def _ints_below(items: Any, start: int, count: int, value: Any) -> Any:
     return int64(low) - start + int64(items[low] < value)
 
 
-@njit([int64(_CODE, int64, int64, int64)], cache=True, error_model="numpy", inline="always")
-def _ints_up_to(items: Any, start: int, count: int, value: Any) -> Any:
-    """How many are at most the value."""
-    low, left = uint64(start), uint64(count)
-    while left > _ONE_WORD:
-        half = left >> _ONE_WORD
-        low = low + half if items[low + half - _ONE_WORD] <= value else low
-        left -= half
-    return int64(low) - start + int64(items[low] <= value)
-
-
-@njit([int64(_LIMITS, int64, int64, float64)], cache=True, error_model="numpy", inline="always")
-def _floats_below(items: Any, start: int, count: int, value: Any) -> Any:
-    """As `_ints_below`."""
-    low, left = uint64(start), uint64(count)
-    while left > _ONE_WORD:
-        half = left >> _ONE_WORD
-        low = low + half if items[low + half - _ONE_WORD] < value else low
-        left -= half
-    return int64(low) - start + int64(items[low] < value)
-
-
-@njit([int64(_LIMITS, int64, int64, float64)], cache=True, error_model="numpy", inline="always")
-def _floats_up_to(items: Any, start: int, count: int, value: Any) -> Any:
-    """As `_ints_up_to`."""
-    low, left = uint64(start), uint64(count)
-    while left > _ONE_WORD:
-        half = left >> _ONE_WORD
-        low = low + half if items[low + half - _ONE_WORD] <= value else low
-        left -= half
-    return int64(low) - start + int64(items[low] <= value)
-
-
-@njit([void(_ROW, int64, int64, int64, int64, int64)], cache=True, error_model="numpy")
-def _fill(eights: Any, out: int, count: int, turn: int, before: int, after: int) -> None:
-    """Write truths: `turn` of one kind, then the other, eight at once; up to seven behind them are written too."""
-    low, high = uint64(_EIGHTS[before]), uint64(_EIGHTS[after])
+@njit([void(_ROW, int64, int64, int64)], cache=True, error_model="numpy")
+def _fill(eights: Any, out: int, count: int, truth: int) -> None:
+    """Write equal truths, eight at once; up to seven behind them are written too."""
     first = out >> 3
     for w in range((count + 7) >> 3):
-        take = uint64(min(max(turn - 8 * w, 0), 8) * 8)
-        keep = uint64(0xFFFFFFFFFFFFFFFF) if take == 64 else (uint64(1) << take) - uint64(1)
-        eights[uint64(first + w)] = (low & keep) | (high & ~keep)
+        eights[uint64(first + w)] = uint64(truth) * _ONES
 
 
-@njit([void(_ROW, int64, int64, _ROW)], cache=True, error_model="numpy")
-def _pack_one(eights: Any, base: int, words: int, masks: Any) -> None:
-    """The high bits of 64 truths become a word: a product gathers those of eight at once."""
-    first = base >> 3
-    for w in range(words):
-        word = uint64(0)
-        for e in range(8):
-            bits = (eights[uint64(first + 8 * w + e)] >> uint64(1)) & uint64(0x0101010101010101)
-            byte = (bits * uint64(0x0102040810204080)) >> uint64(56)
-            word |= byte << uint64(8 * e)
-        masks[w] = word
+@njit(
+    [
+        void(int64, int64, _CODE, int64, int64, _ROW, int64, boolean),
+        void(int64, float64, _LIMITS, int64, int64, _ROW, int64, boolean),
+    ],
+    cache=True,
+    error_model="numpy",
+)
+def _compare(
+    test: int, value: Any, constants: Any, body: int, count: int, eights: Any, out: int, missing: bool
+) -> None:
+    """One value against constants, eight at once; up to seven behind them are read, and their places written."""
+    kept = uint64(0) if missing else ~uint64(0)
+    nulls = _ONES if missing else uint64(0)
+    first = out >> 3
+    for w in range((count + 7) >> 3):
+        at = body + 8 * w
+        if test == LE_I:
+            holds = at_most(value, constants, at)
+        elif test == GE_I:
+            holds = at_least(value, constants, at)
+        elif test == EQ_I:
+            holds = equal(value, constants, at)
+        else:
+            holds = unequal(value, constants, at)
+        eights[uint64(first + w)] = ((holds << _ONE_WORD) & kept) | nulls
+
+
+@njit([void(int64, int64, _CODE, int64, int64, _ROW, int64, boolean)], cache=True, error_model="numpy")
+def _compare_since(
+    kind: int, since_us: int, code: Any, body: int, count: int, eights: Any, out: int, missing: bool
+) -> None:
+    """How long before now an instant lies, against intervals: x < now - c is c < now - x."""
+    kept = uint64(0) if missing else ~uint64(0)
+    nulls = _ONES if missing else uint64(0)
+    opposite = _ONES if kind in (LT_NOW, GT_NOW) else uint64(0)
+    first = out >> 3
+    for w in range((count + 7) >> 3):
+        at = body + 8 * w
+        holds = at_most(since_us, code, at) if kind in (LT_NOW, GE_NOW) else at_least(since_us, code, at)
+        eights[uint64(first + w)] = (((holds ^ opposite) << _ONE_WORD) & kept) | nulls
 
 
 @njit([void(_CODE, _TRUTHS, int64, _ROW)], cache=True, nogil=True, error_model="numpy")
@@ -870,7 +870,7 @@ def _run_one(
     lists: Any,
     now_us: int,
 ) -> None:
-    """All groups over one row. Constants of a group ascend: one search, then all truths up to it and behind it."""
+    """All groups over one row."""
     floats = values.view(np.float64)
     at = code[AT_BEGIN]
     end = code[AT_END]
@@ -881,55 +881,26 @@ def _run_one(
         body = at + HEADER
         at = following
         if kind <= NE_I:
-            x = values[uint64(slot)]
-            if cells[uint64(slot)]:
-                _fill(eights, out, count, count, NULL, NULL)
-            elif kind == LE_I:
-                _fill(eights, out, count, _ints_below(code, body, count, x), FALSE, TRUE)
-            elif kind == GE_I:
-                _fill(eights, out, count, _ints_up_to(code, body, count, x), TRUE, FALSE)
-            else:
-                equal = TRUE if kind == EQ_I else FALSE
-                _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
-                k = _ints_below(code, body, count, x)
-                if k < count and code[uint64(body + k)] == x:
-                    cells[uint64(out + k)] = equal
+            missing = cells[uint64(slot)] != 0
+            _compare(kind, values[uint64(slot)], code, body, count, eights, out, missing)
         elif kind <= NE_F:
             y = floats[uint64(slot)]
-            if math.isnan(y):
-                _fill(eights, out, count, count, NULL, NULL)
-            elif kind == LE_F:
-                _fill(eights, out, count, _floats_below(limits, body, count, y), FALSE, TRUE)
-            elif kind == GE_F:
-                _fill(eights, out, count, _floats_up_to(limits, body, count, y), TRUE, FALSE)
-            else:
-                equal = TRUE if kind == EQ_F else FALSE
-                _fill(eights, out, count, count, TRUE - equal, TRUE - equal)
-                k = _floats_below(limits, body, count, y)
-                if k < count and limits[uint64(body + k)] == y:
-                    cells[uint64(out + k)] = equal
+            _compare(kind - LE_F, y, limits, body, count, eights, out, math.isnan(y))
         elif kind <= GE_NOW:
             x = values[uint64(slot)]
+            missing = cells[uint64(slot)] != 0
             _, overflows = _int_result(SUB_I, now_us, code[uint64(body)])
             _, overflows_too = _int_result(SUB_I, now_us, code[uint64(body + count - 1)])
-            since, unclear = _int_result(SUB_I, now_us, x)
-            if cells[uint64(slot)]:
-                _fill(eights, out, count, count, NULL, NULL)
-            elif overflows or overflows_too or unclear:
+            since_us, unclear = _int_result(SUB_I, now_us, x)
+            if (overflows or overflows_too or unclear) and not missing:
                 for k in range(count):
                     instant, null = _int_result(SUB_I, now_us, code[uint64(body + k)])
                     cells[uint64(out + k)] = (_against_now(kind, x, instant) >> uint8(null)) | uint8(null)
             else:
-                # x < now - c is c < now - x.
-                if kind in (LE_NOW, GT_NOW):
-                    turn = _ints_up_to(code, body, count, since)
-                else:
-                    turn = _ints_below(code, body, count, since)
-                early = TRUE if kind in (LT_NOW, LE_NOW) else FALSE
-                _fill(eights, out, count, turn, early, TRUE - early)
+                _compare_since(kind, since_us, code, body, count, eights, out, missing)
         elif kind == LIKE:
             if cells[uint64(slot)]:
-                _fill(eights, out, count, count, NULL, NULL)
+                _fill(eights, out, count, NULL)
             else:
                 row = uint64(values[uint64(slot)] * texts.shape[1])
                 for k in range(count):
@@ -941,14 +912,14 @@ def _run_one(
             items = body + 2 * count + 1
             size = code[uint64(items - 1)]
             if math.isnan(y) if kind == IN_F else cells[uint64(slot)] != 0:
-                _fill(eights, out, count, count, NULL, NULL)
+                _fill(eights, out, count, NULL)
                 continue
-            _fill(eights, out, count, count, FALSE, FALSE)
+            _fill(eights, out, count, FALSE)
             if kind == IN_F:
-                k = _floats_below(limits, items, size, y)
+                k = _below(limits, items, size, y)
                 found = k < size and limits[uint64(items + k)] == y
             else:
-                k = _ints_below(code, items, size, x)
+                k = _below(code, items, size, x)
                 found = k < size and code[uint64(items + k)] == x
             if found:
                 ends = items + size
@@ -1032,7 +1003,8 @@ def run(
         limits = code.view(np.float64)
         _run_one(code, halves, limits, values, numbers, cells, truths, eights, texts, flat, lists, now_us)
         if packs:
-            _pack_one(eights, code[AT_TRUTH], code[AT_WORDS], masks)
+            for w in range(code[AT_WORDS]):
+                masks[w] = packed(cells, code[AT_TRUTH] + 64 * w)
         return
     at = code[AT_BEGIN]
     while at < code[AT_END]:

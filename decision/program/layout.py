@@ -19,7 +19,7 @@ from decision.program.graph import CONSTANT, NOW, SLOT, Graph, Operation, Pool, 
 
 WORD: Final = 64
 EIGHT: Final = 8
-"""Truths that the kernel writes at once; groups that compare with constants start and end at such places."""
+"""Constants that the kernel compares with at once; the truths of groups that do so start and end at such places."""
 _FLOAT_ORDER: Final = frozenset({opcodes.LE_F, opcodes.GE_F, opcodes.EQ_F, opcodes.NE_F})
 _COMMUTES: Final = frozenset({opcodes.AND, opcodes.OR})
 GroupKey = tuple[int, int, int, int]
@@ -215,7 +215,8 @@ class _Writer:
             registers.result_count,
             registers.parts,
         ]
-        code = np.array(self._words, np.int64)
+        behind = [0] * EIGHT  # a vector of constants may reach behind the last one
+        code = np.array(self._words + behind, np.int64)
         code.setflags(write=False)
         return code
 

@@ -4,8 +4,8 @@ A program is groups of equal operations: `kind, count, out, stride, register, ne
 up to the word `next`, where the next group begins. Results of a group lie next to each other from `out` on.
 
 - Groups that compare one register with constants: `register` names it, each operation has `stride` words of constants.
-  Where they compare by order or equality, the constants ascend, so that one search settles the whole group. After the
-  operations of IN come all their items, ascending, and for each of them the operations that hold it.
+  Where they compare by order or equality, the constants ascend. After the operations of IN come all their items,
+  ascending, and for each of them the operations that hold it.
 - Truth from truth: the words are int32, and an operation's first one is the register of its own result.
 - All others: `stride` words an operation, registers of operands and whatever else the kind needs.
 """
