@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from decision.forest import kernels
 from decision.forest.errors import UnsupportedModelError
+from decision.forest.lanes import ROWS
 from decision.forest.trees import Tree
 
 MAX_SET_BITS: Final = 1 << 28
@@ -30,7 +31,7 @@ class NodeCoder:
         self._place = {feature: place for place, feature in enumerate(self._code_count)}
         self._start: dict[tuple[int, bytes], int] = {}
         self._bits = 0
-        self.pad = np.uint64((feature_count * kernels.LANES << 32) | kernels.KEY_GREATEST)
+        self.pad = np.uint64((feature_count * ROWS << 32) | kernels.KEY_GREATEST)
         self.coded = np.array(list(self._code_count.items()), np.int64).ravel()
 
     def encode(self, tree: Tree) -> NDArray[np.uint64]:
@@ -43,7 +44,7 @@ class NodeCoder:
             slot[node] = 2 * (self._features + self._place[feature]) + int(tree.default_left[node])
             limit[node] = self._set_start(feature, codes)
             flag[node] = 1
-        return (flag << 63 | slot * kernels.LANES << 32 | limit & 0xFFFFFFFF).view(np.uint64)
+        return (flag << 63 | slot * ROWS << 32 | limit & 0xFFFFFFFF).view(np.uint64)
 
     def words(self) -> NDArray[np.uint32]:
         """All sets, bit by bit; at least one word, for splits that look nothing up still read one."""

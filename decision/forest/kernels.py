@@ -5,17 +5,18 @@ Legend: `n` rows, `f` features, `g` groups (classes or targets), `t` trees. Rows
 **Order of operations.** XGBoost's `inplace_predict`, to the bit: every group starts at its base margin and leaves
 are added in the model's order, in float32.
 
-**Trees.** The top of a tree, at most `layout.MAX_TOP` splits deep, is stored complete: node `i` has children `2 i`
-and `2 i + 1`, short branches are padded, so a walk is a fixed number of steps without branches. Eight walks run
-side by side to hide the latency of loads: eight rows through one tree, or one row through eight trees. Batches with
-deeper trees go on in the pool, where a node names its left child and the right one is next to it.
+**Trees.** The top of a tree, at most `lanes.MAX_DEPTH` splits deep, is stored complete: node `i` has children `2 i`
+and `2 i + 1`, short branches are padded. Sixteen rows take a whole tree at once, see `lanes`. Elsewhere a walk is a
+fixed number of steps without branches, and eight walks run side by side to hide the latency of loads: one row through
+eight trees, or eight rows through one tree that has categorical splits or is deeper. Batches with deeper trees go on
+in the pool, where a node names its left child and the right one is next to it.
 
 **Keys.** A float32 becomes an int32 of the same order, and a split one integer comparison, `key >= threshold` goes
 right. Every feature has two slots, with missing as the greatest key (goes right) and as the least (goes left); a
 node reads the slot of its default direction. A categorical feature has two more, which hold the category's code;
 its splits look a bit up at `start + code`, and missing and unknown codes have bits of their own.
 
-**Node.** One uint64: bit 63 categorical, bits 32 to 62 the slot times `LANES`, the low half the threshold or start.
+**Node.** One uint64: bit 63 categorical, bits 32 to 62 the slot times `lanes.ROWS`, the low half threshold or start.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
 
-LANES: Final = 8
+from decision.forest.lanes import ROWS, add_tree
+
+WALKS: Final = 8
+"""Walks side by side, and trees of a batch."""
 
 KEY_LEAST: Final = -(2**31)
 KEY_GREATEST: Final = 2**31 - 1
@@ -86,30 +90,37 @@ def key_of(value: float) -> Any:
     error_model="numpy",
     boundscheck=False,
 )
-def fill_lane(
+def fill_lanes(
     rows: NDArray[np.float32],
     i: int,
-    lane: int,
+    count: int,
     features: int,
     coded_count: int,
     coded: NDArray[np.int32],
     keys: NDArray[np.int32],
 ) -> None:
-    """Write row `i` as keys and codes into one lane."""
-    for j in range(features):
-        value = rows[i, j]
+    """Write `count` rows from row `i` on as keys and codes, one to a lane; codes of other lanes stay what they are."""
+    some = features * ROWS
+    to_right, to_left = keys[:some], keys[some : 2 * some]
+    values = to_left.view(np.float32)
+    for lane in range(count):
+        for j in range(features):
+            values[uint64(j * ROWS + lane)] = rows[uint64(i + lane), uint64(j)]
+    for at in range(some):
+        value = values[at]
         missing = math.isnan(value)
         key = key_of(value)
-        keys[j * LANES + lane] = int32(KEY_GREATEST) if missing else key
-        keys[(features + j) * LANES + lane] = int32(KEY_LEAST) if missing else key
+        to_right[at] = int32(KEY_GREATEST) if missing else key
+        to_left[at] = int32(KEY_LEAST) if missing else key
     for c in range(coded_count):
-        value = rows[i, coded[2 * c]]
-        unknown = coded[2 * c + 1]
-        known = value >= 0 and value < unknown
-        missing = math.isnan(value)
-        code = int32(value) if known else unknown
-        keys[(2 * (features + c)) * LANES + lane] = unknown + int32(1) if missing else code
-        keys[(2 * (features + c) + 1) * LANES + lane] = code
+        for lane in range(count):
+            value = rows[i + lane, coded[2 * c]]
+            unknown = coded[2 * c + 1]
+            known = value >= 0 and value < unknown
+            missing = math.isnan(value)
+            code = int32(value) if known else unknown
+            keys[(2 * (features + c)) * ROWS + lane] = unknown + int32(1) if missing else code
+            keys[(2 * (features + c) + 1) * ROWS + lane] = code
 
 
 @njit(
@@ -197,8 +208,8 @@ def walk_pool(at, stride, keys, nodes, pool_node, pool_left, bits):  # type: ign
     error_model="numpy",
     boundscheck=False,
 )
-def add_eight_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-untyped-def]
-    """Walk eight rows through each tree; `sums[g * LANES + lane]` gains the leaves."""
+def add_sixteen_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-untyped-def]
+    """Take sixteen rows through each tree; `sums[g * ROWS + lane]` gains the leaves."""
     batches = table[table[BATCHES] : table[TREE_GROUP]]
     tree_group = table[table[TREE_GROUP] : table[BASE]]
     leaf = table[table[LEAF] : table[NEXT]].view(np.float32)
@@ -207,57 +218,58 @@ def add_eight_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-unt
     pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
     bits = table[table[BITS] : table[END]].view(np.uint32)
     pool_node = uint64(table[POOL_NODE])
-    at = np.empty(LANES, np.uint64)
+    at = np.empty(WALKS, np.uint64)
     for t in range(begin, end):
         batch = 3 * (t >> 3)
         depth = batches[batch + 1]
         flags = batches[batch + 2]
         width = _ONE << uint64(depth)
         base = uint64(batches[batch]) + uint64(t & 7) * width
+        into = int64(tree_group[t]) * ROWS
+        if flags == 0:
+            add_tree(int64(depth), base, keys, nodes, leaf, sums, into)
+            continue
         leaves = base - width
-        into = int64(tree_group[t]) * LANES
-        i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
-        if flags & BATCH_CATEGORICAL:
-            for _ in range(depth):
-                i0 = (i0 << _ONE) + goes_right(nodes[base + i0], keys, uint64(0), bits)
-                i1 = (i1 << _ONE) + goes_right(nodes[base + i1], keys, uint64(1), bits)
-                i2 = (i2 << _ONE) + goes_right(nodes[base + i2], keys, uint64(2), bits)
-                i3 = (i3 << _ONE) + goes_right(nodes[base + i3], keys, uint64(3), bits)
-                i4 = (i4 << _ONE) + goes_right(nodes[base + i4], keys, uint64(4), bits)
-                i5 = (i5 << _ONE) + goes_right(nodes[base + i5], keys, uint64(5), bits)
-                i6 = (i6 << _ONE) + goes_right(nodes[base + i6], keys, uint64(6), bits)
-                i7 = (i7 << _ONE) + goes_right(nodes[base + i7], keys, uint64(7), bits)
-        else:
-            for _ in range(depth):
-                i0 = step(nodes, base, i0, keys, uint64(0))
-                i1 = step(nodes, base, i1, keys, uint64(1))
-                i2 = step(nodes, base, i2, keys, uint64(2))
-                i3 = step(nodes, base, i3, keys, uint64(3))
-                i4 = step(nodes, base, i4, keys, uint64(4))
-                i5 = step(nodes, base, i5, keys, uint64(5))
-                i6 = step(nodes, base, i6, keys, uint64(6))
-                i7 = step(nodes, base, i7, keys, uint64(7))
-        if flags & BATCH_DEEP:
-            at[0] = next_[leaves + i0]
-            at[1] = next_[leaves + i1]
-            at[2] = next_[leaves + i2]
-            at[3] = next_[leaves + i3]
-            at[4] = next_[leaves + i4]
-            at[5] = next_[leaves + i5]
-            at[6] = next_[leaves + i6]
-            at[7] = next_[leaves + i7]
-            walk_pool(at, _ONE, keys, nodes, pool_node, pool_left, bits)
-            for lane in range(LANES):
-                sums[into + lane] += pool_value[at[lane]]
-        else:
-            sums[into] += leaf[leaves + i0]
-            sums[into + 1] += leaf[leaves + i1]
-            sums[into + 2] += leaf[leaves + i2]
-            sums[into + 3] += leaf[leaves + i3]
-            sums[into + 4] += leaf[leaves + i4]
-            sums[into + 5] += leaf[leaves + i5]
-            sums[into + 6] += leaf[leaves + i6]
-            sums[into + 7] += leaf[leaves + i7]
+        for first in range(0, ROWS, WALKS):
+            some = keys[first:]
+            i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
+            if flags & BATCH_CATEGORICAL:
+                for _ in range(depth):
+                    i0 = (i0 << _ONE) + goes_right(nodes[base + i0], some, uint64(0), bits)
+                    i1 = (i1 << _ONE) + goes_right(nodes[base + i1], some, uint64(1), bits)
+                    i2 = (i2 << _ONE) + goes_right(nodes[base + i2], some, uint64(2), bits)
+                    i3 = (i3 << _ONE) + goes_right(nodes[base + i3], some, uint64(3), bits)
+                    i4 = (i4 << _ONE) + goes_right(nodes[base + i4], some, uint64(4), bits)
+                    i5 = (i5 << _ONE) + goes_right(nodes[base + i5], some, uint64(5), bits)
+                    i6 = (i6 << _ONE) + goes_right(nodes[base + i6], some, uint64(6), bits)
+                    i7 = (i7 << _ONE) + goes_right(nodes[base + i7], some, uint64(7), bits)
+            else:
+                for _ in range(depth):
+                    i0 = step(nodes, base, i0, some, uint64(0))
+                    i1 = step(nodes, base, i1, some, uint64(1))
+                    i2 = step(nodes, base, i2, some, uint64(2))
+                    i3 = step(nodes, base, i3, some, uint64(3))
+                    i4 = step(nodes, base, i4, some, uint64(4))
+                    i5 = step(nodes, base, i5, some, uint64(5))
+                    i6 = step(nodes, base, i6, some, uint64(6))
+                    i7 = step(nodes, base, i7, some, uint64(7))
+            at[0] = leaves + i0
+            at[1] = leaves + i1
+            at[2] = leaves + i2
+            at[3] = leaves + i3
+            at[4] = leaves + i4
+            at[5] = leaves + i5
+            at[6] = leaves + i6
+            at[7] = leaves + i7
+            if flags & BATCH_DEEP:
+                for lane in range(WALKS):
+                    at[lane] = next_[at[lane]]
+                walk_pool(at, _ONE, some, nodes, pool_node, pool_left, bits)
+                for lane in range(WALKS):
+                    sums[into + first + lane] += pool_value[at[lane]]
+            else:
+                for lane in range(WALKS):
+                    sums[into + first + lane] += leaf[at[lane]]
 
 
 @njit(
@@ -278,7 +290,7 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
     pool_value = table[table[POOL_VALUE] : table[BITS]].view(np.float32)
     bits = table[table[BITS] : table[END]].view(np.uint32)
     pool_node = uint64(table[POOL_NODE])
-    at = np.empty(LANES, np.uint64)
+    at = np.empty(WALKS, np.uint64)
     lane = uint64(0)
     for b in range(begin >> 3, (end + 7) >> 3):
         depth = batches[3 * b + 1]
@@ -323,13 +335,13 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
         at[7] = b6 + i7
         first = b << 3
         if flags & BATCH_DEEP:
-            for r in range(LANES):
+            for r in range(WALKS):
                 at[r] = next_[at[r]]
             walk_pool(at, lane, keys, nodes, pool_node, pool_left, bits)
-            for t in range(max(begin, first), min(end, first + LANES)):
+            for t in range(max(begin, first), min(end, first + WALKS)):
                 sums[tree_group[t]] += pool_value[at[t - first]]
         else:
-            for t in range(max(begin, first), min(end, first + LANES)):
+            for t in range(max(begin, first), min(end, first + WALKS)):
                 sums[tree_group[t]] += leaf[at[t - first]]
 
 
@@ -344,33 +356,37 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
 def add_margins(rows, nodes, table, begin, end, out):  # type: ignore[no-untyped-def]
     """Fill `out[n, g]` with the margins of trees `begin` to `end`.
 
-    Rows go eight at a time; a rest of one or two rows goes one by one, a greater one as eight with idle lanes.
+    Rows go sixteen at a time; a rest of one or two rows goes one by one, a greater one as sixteen with idle lanes.
     """
     groups = int64(table[GROUPS])
     features = int64(table[FEATURES])
     coded_count = int64(table[CATEGORICAL_FEATURES])
     coded = table[table[CODED] : table[LEAF]]
     base = table[table[BASE] : table[CODED]].view(np.float32)
-    keys = np.empty(2 * (features + coded_count) * LANES, np.int32)
-    sums = np.empty(groups * LANES, np.float32)
+    keys = np.empty(2 * (features + coded_count) * ROWS, np.int32)
+    keys[2 * features * ROWS :] = 0  # codes of idle lanes are looked up too
+    sums = np.empty(groups * ROWS, np.float32)
     n = rows.shape[0]
     i = 0
     while n - i >= 3:
-        count = min(n - i, LANES)
-        for lane in range(LANES):
-            fill_lane(rows, i + min(lane, count - 1), lane, features, coded_count, coded, keys)
+        count = min(n - i, ROWS)
+        fill_lanes(rows, i, count, features, coded_count, coded, keys)
         for k in range(groups):
-            sums[k * LANES : (k + 1) * LANES] = base[k]
-        add_eight_rows(keys, nodes, table, begin, end, sums)
+            sums[k * ROWS : (k + 1) * ROWS] = base[k]
+        add_sixteen_rows(keys, nodes, table, begin, end, sums)
         for lane in range(count):
             for k in range(groups):
-                out[i + lane, k] = sums[k * LANES + lane]
+                out[i + lane, k] = sums[k * ROWS + lane]
         i += count
     while i < n:
-        fill_lane(rows, i, 0, features, coded_count, coded, keys)
+        fill_lanes(rows, i, 1, features, coded_count, coded, keys)
         out[i] = base
         add_one_row(keys, nodes, table, begin, end, out[i])
         i += 1
+
+
+add_margins_now = add_margins.get_overload(add_margins.signatures[0])
+"""`add_margins` without the look at its arguments' types that every call of a dispatcher takes; they must be right."""
 
 
 @njit(
@@ -514,13 +530,13 @@ def add_contributions(  # type: ignore[no-untyped-def]
     coded = table[table[CODED] : table[LEAF]]
     tree_group = table[table[TREE_GROUP] : table[BASE]]
     bits = table[table[BITS] : table[END]].view(np.uint32)
-    keys = np.empty(2 * (features + coded_count) * LANES, np.int32)
+    keys = np.empty(2 * (features + coded_count) * ROWS, np.int32)
     path_feature = np.empty(depth + 1, np.int64)
     path_share = np.empty(depth + 1, np.float64)
     path_followed = np.empty(depth + 1, np.bool_)
     weights = np.empty(depth + 2, np.float64)
     for i in range(rows.shape[0]):
-        fill_lane(rows, i, 0, features, coded_count, coded, keys)
+        fill_lanes(rows, i, 1, features, coded_count, coded, keys)
         for t in range(begin, end):
             sums = out[i, tree_group[t]]
             for leaf in leaves[leaf_start[t] : leaf_start[t + 1]]:

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from decision.forest import kernels
 from decision.forest.coding import NodeCoder
 from decision.forest.errors import UnsupportedModelError
+from decision.forest.lanes import MAX_DEPTH
 from decision.forest.paths import Paths, find_paths
 from decision.forest.trees import Tree
-
-MAX_TOP: Final = 8
-"""Splits of a path that are stored as a complete tree; deeper ones are linked nodes."""
 
 MAX_TABLE: Final = 2**31 - 1
 
@@ -76,19 +74,19 @@ def lay_out(
     batches: list[tuple[int, int, int]] = []
     pieces: list[_Piece] = []
     start = 0
-    for first in range(0, len(trees), kernels.LANES):
-        batch = trees[first : first + kernels.LANES]
-        depth = min(MAX_TOP, max(tree.depth for tree in batch))
+    for first in range(0, len(trees), kernels.WALKS):
+        batch = trees[first : first + kernels.WALKS]
+        depth = min(MAX_DEPTH, max(tree.depth for tree in batch))
         flags = _flags(batch, depth)
         deep = bool(flags & kernels.BATCH_DEEP)
         batches.append((start, depth, flags))
-        some = slice(first, first + kernels.LANES)
+        some = slice(first, first + kernels.WALKS)
         pieces += [
             _piece(tree, leaf, _padded(tree, code, coder.pad), depth, deep=deep)
             for tree, leaf, code in zip(batch, leaves[some], codes[some], strict=True)
         ]
-        pieces += [_idle(coder.pad, depth, deep=deep)] * (kernels.LANES - len(batch))
-        start += kernels.LANES << depth
+        pieces += [_idle(coder.pad, depth, deep=deep)] * (kernels.WALKS - len(batch))
+        start += kernels.WALKS << depth
     sections = _sections(pieces) | {
         kernels.BATCHES: np.array(batches, np.int64).ravel(),
         kernels.TREE_GROUP: group,

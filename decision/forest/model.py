@@ -69,7 +69,7 @@ class Forest:
         rows = self._checked(rows)
         begin, end = self._trees_between(iteration_range)
         out = np.empty((len(rows), self.group_count), np.float32)
-        kernels.add_margins(rows, self._layout.nodes, self._layout.table, begin, end, out)
+        kernels.add_margins_now(rows, self._layout.nodes, self._layout.table, begin, end, out)
         return out
 
     def predict(self, rows: Float32s, iteration_range: tuple[int, int] | None = None) -> Float32s:

@@ -1,8 +1,7 @@
 """Bytes and numbers in vectors, for the kernels that look at one row.
 
-The compiler makes no vectors of loops that turn comparisons into bits, so these are written in its own language, which
-has them for every processor: eight constants against a value take a comparison and a store with AVX-512, 64 truths
-become a mask in two instructions. They read where they are told to, without a check.
+Numba makes no vectors of loops that turn comparisons into bits. So written, eight constants against a value take a
+comparison and a store with AVX-512, and 64 truths become a mask in two instructions.
 """
 
 from __future__ import annotations
@@ -13,26 +12,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from decision.vectors import BIT, BYTE, WORD, data_of, loaded, spread
+
 EIGHT: Final = 8
 SIXTY_FOUR: Final = 64
-_BIT: Final = ir.IntType(1)
-_BYTE: Final = ir.IntType(8)
-_WORD: Final = ir.IntType(64)
-
-
-def _loaded(context: Any, builder: Any, array: Any, array_type: Any, at: Any, lanes: ir.VectorType) -> Any:
-    """So many elements of an array from a place on, wherever its memory begins."""
-    data = context.make_array(array_type)(context, builder, array).data
-    place = builder.bitcast(builder.gep(data, [at]), lanes.as_pointer())
-    return builder.load(place, align=1)
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    """A value in every one of eight lanes."""
-    lanes = ir.VectorType(value.type, EIGHT)
-    first = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), EIGHT), [0] * EIGHT)
-    return builder.shuffle_vector(first, ir.Constant(lanes, ir.Undefined), mask)
 
 
 def _comparison(op: str) -> Any:
@@ -42,11 +25,11 @@ def _comparison(op: str) -> Any:
     def compared(_typing: Any, value: Any, constants: Any, at: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             number, array, place = args
-            lanes = ir.VectorType(number.type, EIGHT)
-            items = _loaded(context, builder, array, signature.args[1], place, lanes)
+            data = data_of(context, builder, signature.args[1], array)
+            items = loaded(builder, data, place, ir.VectorType(number.type, EIGHT))
             compare = builder.fcmp_ordered if signature.args[0] == types.float64 else builder.icmp_signed
-            bits = compare(op, _splat(builder, number), items)
-            return builder.bitcast(builder.zext(bits, ir.VectorType(_BYTE, EIGHT)), _WORD)
+            bits = compare(op, spread(builder, number, EIGHT), items)
+            return builder.bitcast(builder.zext(bits, ir.VectorType(BYTE, EIGHT)), WORD)
 
         return types.uint64(value, constants, at), generate
 
@@ -69,9 +52,9 @@ def packed(_typing: Any, truths: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array, place = args
-        lanes = ir.VectorType(_BYTE, SIXTY_FOUR)
-        found = _loaded(context, builder, array, signature.args[0], place, lanes)
+        lanes = ir.VectorType(BYTE, SIXTY_FOUR)
+        found = loaded(builder, data_of(context, builder, signature.args[0], array), place, lanes)
         high = builder.lshr(found, ir.Constant(lanes, [1] * SIXTY_FOUR))
-        return builder.bitcast(builder.trunc(high, ir.VectorType(_BIT, SIXTY_FOUR)), _WORD)
+        return builder.bitcast(builder.trunc(high, ir.VectorType(BIT, SIXTY_FOUR)), WORD)
 
     return types.uint64(truths, at), generate
