@@ -118,7 +118,10 @@ def _policy(catalog: Catalog) -> Policy:
     compiled = compile_policy(
         {"bench.policy": "\n".join(declarations)}, catalog, frozenset({MODEL}), customer_key=_CUSTOMER.name
     )
-    assert compiled.policy is not None, [str(finding) for finding in compiled.findings]
+    if compiled.policy is None:
+        raise RuntimeError(
+            f"the workload's policy is refused: {[str(finding) for finding in compiled.findings]}"
+        )
     return compiled.policy
 
 
@@ -131,20 +134,37 @@ def _offer(number: int) -> str:
 
 
 def _rule(number: int) -> str:
-    """Every other rule reads the customer alone; two in ten do something else than weigh."""
+    """Every other rule reads the customer alone; two in five do something else than weigh, a fifth has an ELSE."""
     one, other = number % FEATURES_PER_LEVEL, (number * 7 + 3) % FEATURES_PER_LEVEL
     bound = round((number % 17 - 8) / 6, 3)
     tag = f'tag "t{number % TAG_COUNT}"'
     if number % 2:
         condition = f"profile.p{one} > {bound} AND (profile.p{other} < {bound + 1} OR profile.p{one} IS NULL)"
-        actions = {1: f"exclude({tag})", 3: f"include({tag})", 5: f"pin(o{number}, 2)", 7: f"show(o{number})"}
-        action = actions.get(number, f"boost({tag}, 1.{number:02d})")
+        action = _action(number, tag)
     else:
         condition = (
             f"affinity.a{one} > {bound} AND offer.margin > 0.1 AND NOT affinity.a{other} > {bound + 1}"
         )
         action = f"bury(0.{number:02d})" if number % 4 and number > 9 else f"boost(1.{number:02d})"
-    return f"rule r{number} on home priority {number % 5}:\n  IF {condition} THEN {action}"
+    otherwise = f" ELSE bury({tag}, 0.9)" if number % 5 == 4 else ""
+    return f"rule r{number} on home priority {number % 5}:\n  IF {condition} THEN {action}{otherwise}"
+
+
+def _action(number: int, tag: str) -> str:
+    """What a rule about the customer does; of twenty rules one excludes, includes, pins, shows, tags."""
+    match number % 20:
+        case 1:
+            return f"exclude({tag})"
+        case 3:
+            return f"include({tag})"
+        case 5:
+            return f"pin(o{number}, {2 + number // 20})"
+        case 7:
+            return f"show(o{number})"
+        case 11:
+            return f'tag("segment {number}")'
+        case _:
+            return f"boost({tag}, 1.{number:02d})"
 
 
 def _model(catalog: Catalog) -> ModelHandle:

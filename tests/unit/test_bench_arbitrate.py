@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import get_args
+
 import pytest
 
 from decision.bundle import Bundle
 from decision.engine import Decision, decide
+from decision.policy import Action
 from decision.record import Request
 from loadtest.bench import arbitrate
 
@@ -33,3 +37,12 @@ def test_workload_has_the_size_it_says() -> None:
     policy = arbitrate._policy(arbitrate._catalog())
     assert len(policy.rules) == arbitrate.RULE_COUNT
     assert len(policy.offers) == arbitrate.CANDIDATE_COUNT
+
+
+def test_workload_does_all_that_rules_can_do() -> None:
+    """Every kind of action, more than once, and ELSE among the rules that weigh."""
+    rules = arbitrate._policy(arbitrate._catalog()).rules
+    counts = Counter(type(action) for rule in rules for action in rule.actions)
+    assert set(counts) == set(get_args(Action))
+    assert min(counts.values()) > 1
+    assert sum(bool(rule.otherwise) for rule in rules) == arbitrate.RULE_COUNT // 5
