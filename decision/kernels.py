@@ -127,8 +127,9 @@ def _hit(acts, targets, act, row_of, hits):  # type: ignore[no-untyped-def]
 def _hit_each(acts, targets, act, row_of, truth, place, wanted, hits):  # type: ignore[no-untyped-def]
     """Mark the rows that an act is about where the condition holds, or does not where that is wanted."""
     if acts[act, 3] != 0 or acts[act, 0] == TAG:
+        mine, told = hits[act], truth[place]
         for row in range(hits.shape[1]):
-            hits[act, row] = (truth[place, row] == TRUE) == wanted
+            mine[row] = (told[row] == TRUE) == wanted
         return
     for target in range(acts[act, 1], acts[act, 2]):
         row = row_of[targets[target]]
@@ -174,16 +175,19 @@ def run_rules(now_us, rules, acts, targets, row_of, request_truth, candidate_tru
     for act in range(acts.shape[0]):
         bit = FLAG_OF[acts[act, 0]]
         if bit:
+            mine = hits[act]
             for row in range(rows):
-                flags[row] |= hits[act, row] * bit
+                flags[row] |= mine[row] * bit
     for act in range(acts.shape[0]):
+        mine, some = hits[act], uint8(0)
         if acts[act, 0] == TAG:
             for row in range(rows):
-                acted[act] |= hits[act, row] != 0 and flags[row] & COMPETES != 0
-            hits[act] = 0
+                some |= mine[row] * uint8(flags[row] & COMPETES != 0)
+            mine[:] = 0
         else:
             for row in range(rows):
-                acted[act] |= hits[act, row] != 0
+                some |= mine[row]
+        acted[act] |= some != 0
     return hits, acted
 
 
