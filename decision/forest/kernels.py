@@ -6,9 +6,9 @@ Legend: `n` rows, `f` features, `g` groups (classes or targets), `t` trees. Rows
 are added in the model's order, in float32.
 
 **Trees.** The top of a tree, at most `lanes.MAX_DEPTH` splits deep, is stored complete: node `i` has children `2 i`
-and `2 i + 1`, short branches are padded. Sixteen rows take a whole tree at once, see `lanes`. Elsewhere a walk is a
-fixed number of steps without branches, and eight walks run side by side to hide the latency of loads: one row through
-eight trees, or eight rows through one tree that has categorical splits or is deeper. Batches with deeper trees go on
+and `2 i + 1`, short branches are padded. Sixteen rows take a whole tree at once where vectors are
+as wide, see `lanes`. Elsewhere a walk is a fixed number of steps without branches, and eight walks run side by side to
+hide the latency of loads: one row through eight trees, or eight rows through one tree. Batches with deeper trees go on
 in the pool, where a node names its left child and the right one is next to it.
 
 **Keys.** A float32 becomes an int32 of the same order, and a split one integer comparison, `key >= threshold` goes
@@ -28,7 +28,7 @@ import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
 
-from decision.forest.lanes import ROWS, add_tree
+from decision.forest.lanes import ROWS, WIDE, add_tree
 
 WALKS: Final = 8
 """Walks side by side, and trees of a batch."""
@@ -201,15 +201,15 @@ def walk_pool(at, stride, keys, nodes, pool_node, pool_left, bits):  # type: ign
 
 
 @njit(
-    [void(_const(int32), _const(uint64), _const(int32), int64, int64, float32[::1])],
+    [void(_const(int32), _const(uint64), _const(int32), int64, int64, int64, float32[::1])],
     cache=True,
     nogil=True,
     fastmath=False,
     error_model="numpy",
     boundscheck=False,
 )
-def add_sixteen_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-untyped-def]
-    """Take sixteen rows through each tree; `sums[g * ROWS + lane]` gains the leaves."""
+def add_sixteen_rows(keys, nodes, table, count, begin, end, sums):  # type: ignore[no-untyped-def]
+    """Take up to sixteen rows through each tree; `sums[g * ROWS + lane]` gains the leaves, idle lanes anything."""
     batches = table[table[BATCHES] : table[TREE_GROUP]]
     tree_group = table[table[TREE_GROUP] : table[BASE]]
     leaf = table[table[LEAF] : table[NEXT]].view(np.float32)
@@ -226,11 +226,11 @@ def add_sixteen_rows(keys, nodes, table, begin, end, sums):  # type: ignore[no-u
         width = _ONE << uint64(depth)
         base = uint64(batches[batch]) + uint64(t & 7) * width
         into = int64(tree_group[t]) * ROWS
-        if flags == 0:
+        if WIDE and flags == 0:
             add_tree(int64(depth), base, keys, nodes, leaf, sums, into)
             continue
         leaves = base - width
-        for first in range(0, ROWS, WALKS):
+        for first in range(0, count, WALKS):
             some = keys[first:]
             i0 = i1 = i2 = i3 = i4 = i5 = i6 = i7 = _ONE
             if flags & BATCH_CATEGORICAL:
@@ -373,7 +373,7 @@ def add_margins(rows, nodes, table, begin, end, out):  # type: ignore[no-untyped
         fill_lanes(rows, i, count, features, coded_count, coded, keys)
         for k in range(groups):
             sums[k * ROWS : (k + 1) * ROWS] = base[k]
-        add_sixteen_rows(keys, nodes, table, begin, end, sums)
+        add_sixteen_rows(keys, nodes, table, count, begin, end, sums)
         for lane in range(count):
             for k in range(groups):
                 out[i + lane, k] = sums[k * ROWS + lane]
