@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+from numba import config
 from numba.core.dispatcher import Dispatcher
 
-from decision.forest import Forest, ForestInputError, kernels, load_forest
+from decision.forest import Forest, ForestInputError, kernels, lanes, load_forest
 from tests.support.forest_models import random_case, same_bits
 
 
@@ -163,3 +164,16 @@ def test_keys_order_as_floats_do() -> None:
     assert len(set(keys)) == len(keys) - 1
     assert keys[0] > kernels.KEY_LEAST
     assert keys[-1] < kernels.KEY_GREATEST
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "wide"),
+    [("generic", None, False), ("haswell", "+avx2", False), (None, "+avx2,+avx512f", True)],
+)
+def test_width_of_vectors_follows_the_processor_compiled_for(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, features: str | None, wide: bool
+) -> None:
+    """Not the one it runs on, where Numba is told another."""
+    monkeypatch.setattr(config, "CPU_NAME", name)
+    monkeypatch.setattr(config, "CPU_FEATURES", features)
+    assert lanes._is_wide() is wide
