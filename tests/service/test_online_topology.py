@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,10 @@ def test_a_cluster_that_lost_a_master_goes_on_with_its_replica(tmp_path: Path) -
 
 async def test_the_master_that_sentinels_name_is_followed(tmp_path: Path) -> None:
     """Log, stream and both clients go to the new master after a failover."""
-    with run_sentinels(tmp_path) as group, connect(group.url) as client:
-        asynchronous: Any = connect_async(group.url)
+    async with AsyncExitStack() as stack:
+        group = stack.enter_context(run_sentinels(tmp_path))
+        client = stack.enter_context(connect(group.url))
+        asynchronous: Any = await stack.enter_async_context(aclosing(connect_async(group.url)))
         assert check_store(client)
         client.set("a", 1)
         assert await asynchronous.get("a") == b"1"
@@ -278,7 +281,6 @@ async def test_the_master_that_sentinels_name_is_followed(tmp_path: Path) -> Non
         materializer = world.materializer(client)
         drain(materializer)
         assert features(client, world.plan)
-        await asynchronous.aclose()
 
 
 async def test_tls_with_client_certificates_and_a_user(tmp_path: Path) -> None:
