@@ -36,6 +36,8 @@ FLAG_OF: Final = np.zeros(6, np.uint8)
 """The bit that each kind of act sets."""
 FLAG_OF[[SHOW, PIN, INCLUDE, EXCLUDE]] = SHOWN, PINNED, INCLUDED, EXCLUDED
 
+NOT_FOUND: Final = int(Status.NOT_FOUND)
+
 
 def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     nodes, weights = np.polynomial.legendre.leggauss(count)
@@ -47,8 +49,6 @@ def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArra
         integrals[:, k] = integral(nodes) - integral(-1.0)
     return nodes, weights, integrals
 
-
-NOT_FOUND: Final = int(Status.NOT_FOUND)
 
 # How a placement explores.
 GREEDY: Final = 0
@@ -876,7 +876,7 @@ def survey(view_of, statuses, event_us):  # type: ignore[no-untyped-def]
     views = event_us.shape[0]
     newest_us = np.empty(views, np.int64)
     stale, found = np.zeros(views, np.bool_), np.zeros(views, np.bool_)
-    for view in range(event_us.shape[0]):
+    for view in range(views):
         newest = 0
         for row in range(event_us.shape[1]):
             newest = max(newest, event_us[view, row])

@@ -11,7 +11,6 @@ import pytest
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic
 from tests.support.hostile import HOSTILE
-from tests.support.valkey import run_valkey
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 
@@ -20,22 +19,10 @@ DETAILS_MAX = 10_000
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """A store of its own."""
-    with run_valkey(tmp_path_factory.mktemp("store")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server whose repo may be broken, one test after the other."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url) as running:
         yield running
-
-
-def policy_of(clinic: Clinic) -> Path:
-    """The clinic's policy file."""
-    return clinic.settings.repo / "policy" / "portal.policy"
 
 
 def version(clinic: Clinic) -> str:
@@ -47,7 +34,7 @@ def version(clinic: Clinic) -> str:
 @pytest.fixture
 def policy(clinic: Clinic) -> Iterator[Path]:
     """The policy file, put right again afterwards."""
-    path = policy_of(clinic)
+    path = clinic.settings.repo / "policy" / "portal.policy"
     good = path.read_bytes()
     yield path
     path.write_bytes(good)

@@ -16,20 +16,12 @@ from server.cli import app
 from server.decision_files import Row, find, write_rows
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
-from tests.support.valkey import run_valkey
 from waypost.decision.v1 import decision_pb2
 
 DAY_US = 86_400_000_000
 TRUE, FALSE, NULL = decision_pb2.TRUTH_TRUE, decision_pb2.TRUTH_FALSE, decision_pb2.TRUTH_NULL
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """A store for this module."""
-    with run_valkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

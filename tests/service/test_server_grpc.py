@@ -38,13 +38,6 @@ Call = Callable[[Clinic], Any]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
-    """A store for this module."""
-    with run_valkey(tmp_path_factory.mktemp("valkey")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server of the clinic on a virtual clock, with one patient in the store."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url, clock="virtual") as running:
