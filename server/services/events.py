@@ -184,7 +184,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
 def _json_events(body: bytes, max_events: int) -> list[Any]:
     try:
         sent = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError.of("MESSAGE_MALFORMED", "body", f"is no JSON: {error}") from error
     events = sent.get("events") if isinstance(sent, dict) else None
     if not isinstance(events, list):
@@ -199,9 +199,16 @@ def _json_events(body: bytes, max_events: int) -> list[Any]:
 def _parsed(item: Any, index: int) -> events_pb2.Event | Unreadable:
     try:
         return ParseDict(item, events_pb2.Event())
-    except (ParseError, TypeError, AttributeError, ValueError) as error:
-        refusal = InvalidRequestError.of("MESSAGE_MALFORMED", f"events[{index}]", f"is no event: {error}")
-        return Unreadable(json.dumps(item, ensure_ascii=False).encode(), refusal)
+    except (ParseError, TypeError, AttributeError, ValueError, SystemError) as error:
+        # SystemError is how protobuf's maps take a name with half a surrogate pair.
+        description = _escaped(f"is no event: {error}").decode()
+        refusal = InvalidRequestError.of("MESSAGE_MALFORMED", f"events[{index}]", description)
+        return Unreadable(_escaped(json.dumps(item, ensure_ascii=False)), refusal)
+
+
+def _escaped(text: str) -> bytes:
+    r"""UTF-8, with half a surrogate pair, which JSON can spell and UTF-8 cannot, as its escape in JSON, `\ud83d`."""
+    return text.encode(errors="backslashreplace")
 
 
 def _accepted(event: events_pb2.Event | Unreadable, position: str) -> events_pb2.PublishResult:

@@ -157,3 +157,38 @@ def test_events_come_in_as_json_over_http(clinic: Clinic) -> None:
     assert json.loads(kept[0].original)["event_id"] == "j2"
     for broken in (b"{", b"[]", b'{"events": 1}', json.dumps({"events": [good] * 51}).encode()):
         assert _post(clinic, broken)[0] == 400
+
+
+HALF_A_PAIR = "\ud83d"
+HOSTILE: dict[str, Any] = {
+    "a text": {"event_type": HALF_A_PAIR},
+    "a name": {HALF_A_PAIR: 1},
+    "a property": {"event_id": "p", "properties": {HALF_A_PAIR: HALF_A_PAIR}},
+    "an instant": {"event_time": HALF_A_PAIR},
+    "nothing": None,
+    "a number": 10**400,
+    "lists": {"event_id": "l", "properties": {"a": [[[[[[]]]]]]}},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("ensure_ascii", [True, False], ids=["escaped", "raw"])
+def test_a_hostile_event_spoils_no_other(clinic: Clinic, name: str, ensure_ascii: bool) -> None:
+    """It is refused by itself and kept; the one beside it is accepted."""
+    good = {"event_id": "g", "event_type": "visit", "customer_id": "7", "event_time": "2026-01-01T00:00:00Z"}
+    events = [good | {"properties": {"department": "eyes", "fee": 3}}, HOSTILE[name]]
+    body = json.dumps({"events": events}, ensure_ascii=ensure_ascii).encode(errors="surrogatepass")
+    code, answer = _post(clinic, body)
+    assert code == 200
+    assert [result["accepted"] for result in answer["results"]] == [True, False]
+    assert len(_letters(clinic).letters) == 1
+
+
+def test_a_body_nested_too_deep_is_refused(clinic: Clinic) -> None:
+    """Nesting beyond what can be read is the caller's mistake, whether it ends or not."""
+    for nested in ("[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 50_000):
+        code, answer = _post(clinic, f'{{"events": {nested}}}'.encode())
+        assert (code, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    deep = '{"event_id": "d", "properties": ' + '{"a":' * 300 + "1" + "}" * 301
+    code, answer = _post(clinic, f'{{"events": [{deep}]}}'.encode())
+    assert (code, [result["accepted"] for result in answer["results"]]) == (200, [False])
