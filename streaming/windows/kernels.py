@@ -53,8 +53,12 @@ def fixed_from_floats(x, valid, out):  # type: ignore[no-untyped-def]
         error = (a - (s - t)) + (b - t)
         floor = np.floor(s)
         base = np.int64(high_int) + np.int64(low_int) + np.int64(floor)
+        # a little below zero the rest is rounded too, and its error counts with the sum's
         rest = s - floor
-        if rest > 0.5 or (rest == 0.5 and (error > 0.0 or (error == 0.0 and base % 2 != 0))):
+        t = rest - s
+        error += (s - (rest - t)) - (floor + t)
+        above_half = (rest - 0.5) + error
+        if above_half > 0.0 or (above_half == 0.0 and base % 2 != 0):
             base += 1
         out[i] = base
     return -1

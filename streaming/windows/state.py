@@ -281,7 +281,7 @@ def _get_records(reader: Reader, carriers: Sequence[Carrier]) -> tuple[Record | 
             records.append(None)
             continue
         if mark == _NEW_ROW:
-            row = (reader.signed(), reader.take(reader.unsigned()).decode())
+            row = (reader.signed(), reader.text())
         if row is None or mark > _SAME_ROW:
             raise StateCorrupt(f"mark {mark} at byte {reader.at - 1}")
         records.append((*row, reader.scalar(carrier)))

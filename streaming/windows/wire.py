@@ -47,7 +47,7 @@ class Reader:
     """Reads what the functions above wrote.
 
     Raises:
-        StateCorrupt: Where the bytes end early or run on too long.
+        StateCorrupt: Where the bytes end early or run on too long, or a text is not UTF-8.
     """
 
     def __init__(self, data: bytes, at: int = 0) -> None:
@@ -75,10 +75,17 @@ class Reader:
         self.at += size
         return piece
 
+    def text(self) -> str:
+        data = self.take(self.unsigned())
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise StateCorrupt(f"text before byte {self.at} is not UTF-8") from error
+
     def scalar(self, carrier: Carrier) -> Scalar:
         match carrier:
             case Carrier.STRING:
-                return self.take(self.unsigned()).decode()
+                return self.text()
             case Carrier.BYTES:
                 return self.take(self.unsigned())
             case Carrier.FLOAT:

@@ -180,6 +180,7 @@ def test_windows_fixed_point_is_exact(x: float) -> None:
 
 
 @given(st.integers(-(2**40), 2**40))
+@example(-4)
 def test_windows_fixed_point_halves_go_to_even(numerator: int) -> None:
     """Near and at exact halves of 10⁻⁶, where a product in floats would round twice."""
     x = (2 * numerator + 1) / 2e6
@@ -214,6 +215,16 @@ def test_windows_damaged_chunks_are_refused_or_read(data: st.DataObject) -> None
     chunks[name] = chunks[name][: data.draw(st.integers(0, len(chunks[name]) - 1))]
     with pytest.raises(StateCorrupt):
         decode(plan, chunks)
+
+
+def test_windows_state_with_a_damaged_text_is_refused() -> None:
+    """Bytes that are no UTF-8 where a text was stored."""
+    plan = WindowPlan.compile(view_of(("l", "x", "last", None, V.STRING)))
+    chunks = encode(plan, apply(plan, [TileState.empty(plan)], batch_of("miłk"), 0).states[0])
+    damaged = {name: chunk.replace("ł".encode(), b"\xff\xff") for name, chunk in chunks.items()}
+    assert damaged != chunks
+    with pytest.raises(StateCorrupt, match="not UTF-8"):
+        decode(plan, damaged)
 
 
 def test_windows_state_without_head_is_refused() -> None:
