@@ -48,7 +48,9 @@ _MOST_SECONDS = 9_223_372_036_854
 _CR, _LF, _MINUS, _ZERO, _NINE = 13, 10, 45, 48, 57
 _ARRAY, _MAP, _SET, _PUSH = 42, 37, 126, 62
 _BULK, _VERBATIM, _BULK_ERROR, _NULL_KIND, _ERROR = 36, 61, 33, 95, 45
-_INLINE = (43, 45, 58, 44, 35, 40)
+_STRING_LINE, _INTEGER, _DOUBLE_LINE, _BOOLEAN, _BIG_NUMBER = 43, 58, 44, 35, 40
+_PLUS, _POINT, _E, _TRUE, _FALSE = 43, 46, 101, 116, 102
+_INF, _NAN = (105, 110, 102), (110, 97, 110)
 
 _data = types.Array(uint8, 1, "C")
 _vector = int64[::1]
@@ -58,10 +60,14 @@ _FLAGS: Final = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 @njit([int64(_data, int64, int64)], **_FLAGS)
 def line_end(data, at, stop):  # type: ignore[no-untyped-def]
-    """Return the place of the CR that ends a line, -1 where it has not come yet."""
-    for i in range(at, stop - 1):
-        if data[i] == _CR and data[i + 1] == _LF:
-            return i
+    """Return the place of the CR that ends a line, -1 where it has not come yet, -2 where CR or LF stands alone."""
+    for i in range(at, stop):
+        if data[i] == _LF:
+            return -2
+        if data[i] == _CR:
+            if i + 1 == stop:
+                return -1
+            return i if data[i + 1] == _LF else -2
     return -1
 
 
@@ -78,6 +84,69 @@ def length_of(data, at, stop):  # type: ignore[no-untyped-def]
             return -2
         number = number * 10 + (data[i] - _ZERO)
     return number if number <= MAX_BULK_BYTES else -2
+
+
+@njit([int64(_data, int64, int64)], **_FLAGS)
+def digits_end(data, at, stop):  # type: ignore[no-untyped-def]
+    """Return the place behind the digits that start at `at`."""
+    while at < stop and _ZERO <= data[at] <= _NINE:
+        at += 1
+    return at
+
+
+@njit([types.boolean(_data, int64, int64)], **_FLAGS)
+def is_integer(data, at, stop):  # type: ignore[no-untyped-def]
+    """Tell whether a line is an int64 in decimal, without needless zeros."""
+    start = at + 1 if at < stop and data[at] == _MINUS else at
+    if start == stop or stop - start > 19 or digits_end(data, start, stop) != stop:
+        return False
+    if data[start] == _ZERO:
+        return stop - at == 1
+    size = uint64(0)
+    for i in range(start, stop):
+        size = size * uint64(10) + uint64(data[i] - _ZERO)
+    return size <= uint64(9_223_372_036_854_775_807) + uint64(start - at)
+
+
+@njit([types.boolean(_data, int64, int64)], **_FLAGS)
+def is_double(data, at, stop):  # type: ignore[no-untyped-def]
+    """Tell whether a line is `inf`, `nan` or a decimal number with digits before its point."""
+    start = at + 1 if at < stop and data[at] == _MINUS else at
+    if stop - start == 3:
+        word = (data[start], data[start + 1], data[start + 2])
+        if word in (_INF, _NAN):
+            return True
+    end = digits_end(data, start, stop)
+    if end == start or end - start > 300:
+        return False
+    if end < stop and data[end] == _POINT:
+        end = digits_end(data, end + 1, stop)
+    if end < stop and data[end] == _E:
+        sign = end + 1
+        if sign < stop and (data[sign] == _MINUS or data[sign] == _PLUS):
+            sign += 1
+        end = digits_end(data, sign, stop)
+        return 0 < end - sign <= 2 and end == stop
+    return end == stop
+
+
+@njit([types.boolean(int64, _data, int64, int64)], **_FLAGS)
+def is_line(kind, data, at, stop):  # type: ignore[no-untyped-def]
+    """Tell whether a line may stand behind a type byte that needs nothing more."""
+    if kind in (_STRING_LINE, _ERROR):
+        return True
+    if kind == _INTEGER:
+        return is_integer(data, at, stop)
+    if kind == _NULL_KIND:
+        return at == stop
+    if kind == _BOOLEAN:
+        return stop - at == 1 and (data[at] == _TRUE or data[at] == _FALSE)
+    if kind == _DOUBLE_LINE:
+        return is_double(data, at, stop)
+    if kind == _BIG_NUMBER:
+        start = at + 1 if at < stop and data[at] == _MINUS else at
+        return start < stop and digits_end(data, start, stop) == stop
+    return False
 
 
 @njit([int64(_data, int64, _vector, _table, _table)], **_FLAGS)
@@ -98,7 +167,7 @@ def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
         kind = int64(data[at])
         end = line_end(data, at + 1, stop)
         if end < 0:
-            return MALFORMED if stop - at > MAX_LINE_BYTES else MORE
+            return MALFORMED if end == -2 or stop - at > MAX_LINE_BYTES else MORE
         behind = end + 2
         count = int64(0)
         start = at + 1
@@ -122,10 +191,10 @@ def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
             is_leaf = count < 0
             if kind == _MAP:
                 count *= 2
-        elif kind in _INLINE:
-            length = end - start
-        elif kind != _NULL_KIND:
+        elif not is_line(kind, data, start, end):
             return MALFORMED
+        elif kind != _NULL_KIND:
+            length = end - start
         if state[DEPTH] == 0:
             row = state[REPLIES]
             replies[row, KIND] = kind

@@ -9,7 +9,7 @@ from typing import Any
 import hiredis
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
@@ -273,6 +273,15 @@ def test_links_frame_replies_however_they_are_cut(
         st.lists(st.sampled_from(b"$*%>~-+:_\r\n0123456789ab"), max_size=40).map(bytes),
     )
 )
+@example(b"+\r\r\n")
+@example(b"-\n\r\n")
+@example(b":\r\n")
+@example(b":-0\r\n")
+@example(b":9223372036854775808\r\n")
+@example(b"#x\r\n")
+@example(b",1.\r\n,.5\r\n,1e\r\n,-\r\n,+inf\r\n")
+@example(b"_0\r\n")
+@example(b"(\r\n")
 def test_links_and_hiredis_agree_on_what_is_not_resp(data: bytes) -> None:
     """On any bytes the scanner frames no more than hiredis does, never reads beyond them, and closes on rubbish."""
 
