@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from decision.collector import CollectorPaused
 from decision.errors import UnknownPlacementError, nearest
 from decision.labelling import LabelHandle, Model
 from decision.plan import PlacementPlan
@@ -35,6 +36,7 @@ class Bundle:
     plans: Mapping[str, PlacementPlan]
 
     @classmethod
+    @CollectorPaused()
     def build(
         cls, catalog: Catalog, policy: Policy, models: Mapping[str, Model], customer_key: str
     ) -> Bundle:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from decision.collector import CollectorPaused
 from decision.lang.binder import Binder
 from decision.lang.checks import check
 from decision.lang.findings import Code, Finding, Severity, render
@@ -36,6 +37,7 @@ class Compiled:
     findings: tuple[Finding, ...]
 
 
+@CollectorPaused()
 def compile_policy(
     sources: Mapping[str, str],
     catalog: Catalog,

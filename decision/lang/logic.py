@@ -45,7 +45,20 @@ def can_hold(*conditions: Expr) -> bool:
 @functools.lru_cache(maxsize=32_768)
 def can_fail(condition: Expr) -> bool:
     """Whether it may be FALSE or NULL."""
-    return _possible([not_true(condition)])
+    return _may(condition, "false") or _may(condition, "null")
+
+
+def _may(expr: Expr, outcome: Outcome) -> bool:
+    """Whether it can come out so: one way is enough, where `alternatives` would list them all."""
+    match expr:
+        case Not():
+            return _may(expr.operand, FLIPPED[outcome])
+        case And() if outcome == "false":
+            return any(_may(operand, outcome) for operand in expr.operands)
+        case Or() if outcome == "true":
+            return any(_may(operand, outcome) for operand in expr.operands)
+        case _:
+            return _possible([alternatives(expr, outcome)])
 
 
 def implies(condition: Expr, other: Expr) -> bool:

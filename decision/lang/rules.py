@@ -55,8 +55,8 @@ def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
 
 def _condition(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -> Bound | None:
     place = rule.place
-    key = (place.file, place.lines_before, place.text, frozenset(context.items()), world.names_hash)
-    bound = KEPT.get(key)
+    key = (place.text, frozenset(context.items()), world.names_hash)
+    bound = KEPT.get(key, place.file, place.lines_before)
     if bound is None:
         findings_before = world.report.count
         bound = _bind(world, rule, context)
@@ -80,34 +80,23 @@ def _bind(world: World, rule: Located[RuleDecl], context: Mapping[str, DType]) -
     if condition is None:
         return None
     refs = tuple(node for node in walk(condition) if isinstance(node, Ref))
-    return Bound(condition=simplify(condition), refs=refs)
-
-
-def candidate_keys(world: World, view: View) -> list[str]:
-    """Join keys of a view that are not the customer's, so an offer has to declare them."""
-    return [key for key in view.key_names if key != world.customer_key]
+    place = rule.place
+    return Bound(condition=simplify(condition), refs=refs, file=place.file, lines_before=place.lines_before)
 
 
 def reads_candidate(world: World, refs: Iterable[Ref]) -> bool:
     """Whether the value of a condition that reads these depends on the offer."""
-    return any(_of_candidate(world, ref) for ref in refs)
-
-
-def _of_candidate(world: World, ref: Ref) -> bool:
-    if ref.name.startswith("offer."):
-        return True
-    return any(candidate_keys(world, view) for view in world.views_read([ref.name]))
+    return any(ref.name.startswith("offer.") or world.keys_of(ref.name) for ref in refs)
 
 
 def check_keys(world: World, refs: Iterable[Ref]) -> None:
     """A feature whose key no offer declares would be NULL for ever."""
     for ref in refs:
-        for view in world.views_read([ref.name]):
-            missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
-            if missing:
-                message = f"`{ref.name}` needs the join key `{missing[0]}`, which no offer declares"
-                hint = f"declare it, as in offer NAME ({missing[0]} = …)"
-                world.report.add(Code.UNKNOWN_KEY, message, ref.span, hint)
+        missing = [key for key in world.keys_of(ref.name) if key not in world.offer_keys]
+        if missing:
+            message = f"`{ref.name}` needs the join key `{missing[0]}`, which no offer declares"
+            hint = f"declare it, as in offer NAME ({missing[0]} = …)"
+            world.report.add(Code.UNKNOWN_KEY, message, ref.span, hint)
 
 
 def _actions(
@@ -192,7 +181,7 @@ def _counter_problem(
     if cap.decl.per_customer and world.customer_key not in view.key_names:
         hint = f"count with a feature that is keyed by {world.customer_key}"
         return f"`{view.name}.{feature}` does not count by customer", hint
-    missing = [key for key in candidate_keys(world, view) if key not in world.offer_keys]
+    missing = [key for key in world.candidate_keys[view.name] if key not in world.offer_keys]
     if missing:
         hint = f"declare it, as in offer NAME ({missing[0]} = …)"
         return f"`{view.name}.{feature}` needs the join key `{missing[0]}`, which no offer declares", hint

@@ -8,8 +8,11 @@ look at types to decide what an operator means beyond the node's own `dtype`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import MemberDescriptorType
+from typing import Any, Final, NamedTuple, TypeVar, cast
 from typing import Literal as OneOf
 
 from decision.schema import DType, Value
@@ -20,8 +23,7 @@ FunctionName = OneOf["coalesce", "abs", "least", "greatest", "round", "floor", "
 PartName = OneOf["year", "month", "day", "weekday", "day_of_year", "hour", "minute", "second"]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A stretch of source text; lines and columns count from 1, the end column is the one after the last character."""
 
     file: str
@@ -32,6 +34,10 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+    def moved(self, file: str, lines: int) -> Span:
+        """The same stretch in another file, so many lines further down."""
+        return Span(file, self.line + lines, self.column, self.end_line + lines, self.end_column)
 
 
 NOWHERE = Span("", 1, 1, 1, 1)
@@ -56,8 +62,34 @@ class Zone:
 UTC = Zone(name="UTC")
 
 
+class _Node:
+    """Shared by all nodes: room for the hash, which is worked out once, since trees are keys in many tables."""
+
+    __slots__ = ("_hash",)
+
+
+N = TypeVar("N", bound=_Node)
+
+
+def _hashed_once(node: type[N]) -> type[N]:
+    """Keep a node's hash beside its fields, where neither comparing nor pickling sees it."""
+    work_out = cast("Callable[[N], int]", node.__hash__)
+
+    def kept_hash(self: N) -> int:
+        try:
+            return self._hash  # type: ignore[no-any-return, attr-defined]
+        except AttributeError:
+            value = work_out(self)
+            object.__setattr__(self, "_hash", value)
+            return value
+
+    node.__hash__ = kept_hash  # type: ignore[assignment, method-assign]
+    return node
+
+
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Literal:
+class Literal(_Node):
     """A constant; None is NULL. Timestamps and intervals are int microseconds."""
 
     value: Value
@@ -65,8 +97,9 @@ class Literal:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ref:
+class Ref(_Node):
     """A value of the row by canonical name: `view.feature`, `context.NAME` or `offer.NAME`."""
 
     name: str
@@ -74,8 +107,9 @@ class Ref:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
+class Now(_Node):
     """`now()`, the instant of evaluation."""
 
     span: Span = field(default=NOWHERE, compare=False)
@@ -85,8 +119,9 @@ class Now:
         return DType.TIMESTAMP
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ToFloat:
+class ToFloat(_Node):
     """An int64 read as float64, rounded to nearest even."""
 
     operand: Expr
@@ -97,7 +132,7 @@ class ToFloat:
         return DType.FLOAT64
 
 
-class _Condition:
+class _Condition(_Node):
     """Shared by nodes whose value is TRUE, FALSE or NULL."""
 
     __slots__ = ()
@@ -107,6 +142,7 @@ class _Condition:
         return DType.BOOL
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Not(_Condition):
     """`NOT operand`."""
@@ -115,6 +151,7 @@ class Not(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class And(_Condition):
     """All of two or more operands."""
@@ -123,6 +160,7 @@ class And(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Or(_Condition):
     """Any of two or more operands."""
@@ -131,6 +169,7 @@ class Or(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare(_Condition):
     """A comparison of two scalars of one type."""
@@ -141,6 +180,7 @@ class Compare(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class In(_Condition):
     """`operand IN (items)`, all of one type."""
@@ -150,6 +190,7 @@ class In(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Like(_Condition):
     """`operand LIKE pattern`: % is any text, _ any one code point, nothing is escaped."""
@@ -159,6 +200,7 @@ class Like(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsNull(_Condition):
     """`operand IS NULL`; never NULL itself."""
@@ -167,8 +209,9 @@ class IsNull(_Condition):
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class Case(_Node):
     """The value beside the first condition that is TRUE, else the default."""
 
     branches: tuple[tuple[Expr, Expr], ...]
@@ -177,8 +220,9 @@ class Case:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arithmetic:
+class Arithmetic(_Node):
     """`left op right`. Numbers are both of `dtype`; timestamps and intervals mix as `docs/rules.md` says."""
 
     op: ArithmeticOp
@@ -188,8 +232,9 @@ class Arithmetic:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Negate:
+class Negate(_Node):
     """`-operand` of an int64, float64 or interval."""
 
     operand: Expr
@@ -200,8 +245,9 @@ class Negate:
         return self.operand.dtype
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(_Node):
     """A function of its arguments alone."""
 
     function: FunctionName
@@ -210,8 +256,9 @@ class Call:
     span: Span = field(default=NOWHERE, compare=False)
 
 
+@_hashed_once
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatePart:
+class DatePart(_Node):
     """A part of a timestamp as a clock and calendar of the zone show it."""
 
     part: PartName
@@ -280,3 +327,37 @@ def references(expr: Expr) -> frozenset[str]:
 def uses_now(expr: Expr) -> bool:
     """Whether the value can change through time alone."""
     return any(isinstance(node, Now) for node in walk(expr))
+
+
+def moved(expr: E, file: str, lines: int) -> E:
+    """The same tree as if its text stood in another file, so many lines further down."""
+    kind: Any = type(expr)
+    node: E = object.__new__(kind)
+    for name, get, put in _members(kind):
+        try:
+            value = get(expr)
+        except AttributeError:  # the hash, where nothing has asked for it yet
+            continue
+        if name in _OPERAND:
+            value = moved(value, file, lines)
+        elif name == "span":
+            value = value.moved(file, lines)
+        elif name in _OPERANDS:
+            value = tuple([moved(part, file, lines) for part in value])
+        elif name == "branches":
+            value = tuple([(moved(test, file, lines), moved(then, file, lines)) for test, then in value])
+        put(node, value)
+    return node
+
+
+E = TypeVar("E", bound=Expr)
+_OPERAND: Final = frozenset({"operand", "left", "right", "default"})
+_OPERANDS: Final = frozenset({"operands", "items", "args"})
+Member = tuple[str, Callable[[object], Any], Callable[[object, Any], None]]
+
+
+@functools.cache
+def _members(node: type[_Node]) -> tuple[Member, ...]:
+    """Name, getter and setter of all that a kind of node holds; to make nodes by these takes half the time."""
+    found = (member for kind in node.__mro__ for member in vars(kind).values())
+    return tuple((m.__name__, m.__get__, m.__set__) for m in found if isinstance(m, MemberDescriptorType))

@@ -85,6 +85,19 @@ class World:
         names = dict.fromkeys(filter(None, map(view_of, sorted(references))))
         return [self.catalog.view_by_name[name] for name in names]
 
+    @cached_property
+    def candidate_keys(self) -> dict[str, tuple[str, ...]]:
+        """By view its join keys that are not the customer's, so an offer has to declare them."""
+        return {
+            view.name: tuple(key for key in view.key_names if key != self.customer_key)
+            for view in self.catalog.views
+        }
+
+    def keys_of(self, name: str) -> tuple[str, ...]:
+        """`candidate_keys` of the view behind a canonical name; none where there is no view."""
+        view = view_of(name)
+        return () if view is None else self.candidate_keys[view]
+
     def known(self, names: Mapping[str, object], word: Word, place: Place, code: Code, what: str) -> bool:
         """Whether a name is declared; reports where not."""
         if word.text in names:

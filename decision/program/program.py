@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from decision.collector import CollectorPaused
 from decision.frame import Block
 from decision.frame import Layout as BlockLayout
 from decision.lang.syntax import Expr, IsNull, Like, Not, Ref
@@ -54,6 +55,7 @@ class Program:
         self._spare: deque[Frame] = deque(maxlen=_SPARE_FRAMES)
 
     @classmethod
+    @CollectorPaused()
     def compile(cls, expressions: Sequence[Expr]) -> Program:
         """Compile conditions.
 
