@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.schema import Value
 from online.address import Kind, Node
 from online.channel import Answer, Channel
 from online.columns import GroupReplies
@@ -25,8 +24,9 @@ from online.link import open_link
 from online.near import Fill, Kept, NearCache
 from online.plan import ReadGroup
 from online.replies import Replies, merge
+from online.rows import Rows
 from online.slots import slot_of
-from online.topology import Topology
+from online.topology import SlotMap, Topology
 
 MAX_ENTITIES: Final = 10_000
 MAX_ROUNDS: Final = 3
@@ -38,31 +38,35 @@ _CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 _OK: Final = ord("+")
 _UNSETTLED: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 
-Row = Mapping[str, Value]
-
 
 class Batch:
     """The distinct commands of a fetch; a command's place is its index."""
 
     def __init__(self) -> None:
         self.place_by_command: dict[bytes, int] = {}
-        self.keys: list[bytes] = []
         self.near: set[int] = set()
 
-    def add(self, command: bytes, key: bytes, *, near: bool = False) -> int:
-        """Return the place of a command.
+    def add(self, commands: Sequence[bytes | None], *, near: bool = False) -> NDArray[np.int64]:
+        """Return the places of commands, -1 for None.
 
         Raises:
             ReadTooLargeError: There are more than `MAX_ENTITIES`.
         """
-        place = self.place_by_command.setdefault(command, len(self.keys))
-        if place == len(self.keys):
-            if place >= MAX_ENTITIES:
-                raise ReadTooLargeError(f"more than {MAX_ENTITIES} entities in one fetch; ask for fewer rows")
-            self.keys.append(key)
-            if near:
-                self.near.add(place)
-        return place
+        known = self.place_by_command
+        count = len(known)
+        new = {command: place for place, command in enumerate(commands, count) if command is not None}
+        if len(new) == len(commands) and new.keys().isdisjoint(known):
+            known.update(new)
+            places = np.arange(count, count + len(new))
+        else:
+            places = np.array(
+                [-1 if c is None else known.setdefault(c, len(known)) for c in commands], np.int64
+            )
+        if len(known) > MAX_ENTITIES:
+            raise ReadTooLargeError(f"more than {MAX_ENTITIES} entities in one fetch; ask for fewer rows")
+        if near:
+            self.near.update(range(count, len(known)))
+        return places
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,17 +94,17 @@ class Wanted:
     """
 
     group: ReadGroup
-    places: list[int]
+    places: NDArray[np.int64]
     kept: Kept | None = None
-    kept_rows: list[int] | None = None
+    kept_rows: NDArray[np.int64] | None = None
 
     def of(self, found: Found) -> GroupReplies:
         """The group's replies, row by row."""
         rows = found.rows[self.places]
-        if self.kept is None:
+        kept_rows = self.kept_rows
+        if self.kept is None or kept_rows is None:
             return GroupReplies(self.group, found.replies, rows)
-        kept_rows = np.array(self.kept_rows, np.int64)
-        if not len(found.replies):
+        if (rows == NO_KEY).all():
             return GroupReplies(self.group, self.kept.replies, np.where(kept_rows >= 0, kept_rows, rows))
         rows[rows >= 0] += len(self.kept.replies)
         merged = merge([self.kept.replies, found.replies])
@@ -149,26 +153,25 @@ class Asker:
         """Pipelines sent so far."""
         return self._past_round_trips + sum(channel.round_trips for channel in self._channels.values())
 
-    def want(self, batch: Batch, group: ReadGroup, rows: Sequence[Row]) -> Wanted:
+    def want(self, batch: Batch, group: ReadGroup, rows: Rows) -> Wanted:
         """Put a group's rows into the batch, but for those whose replies are kept.
 
         Raises:
             KeyEncodingError: A row's join key does not fit its type.
             ReadTooLargeError: The batch is full.
         """
-        keys = [group.key(row) for row in rows]
+        commands = group.commands(rows)
         if group.near and self._near is not None:
-            return self._want_near(batch, group, keys, self._near)
-        command, add = group.command, batch.add
-        return Wanted(group, [-1 if key is None else add(command(key), key) for key in keys])
+            return self._want_near(batch, group, commands, self._near)
+        return Wanted(group, batch.add(commands))
 
     async def ask(self, batch: Batch, ends_at: float) -> Found:
         """Send a batch and wait for its replies until `ends_at` on the loop's clock; nothing is raised."""
-        count = len(batch.keys)
-        rows = np.full(count + 1, UNANSWERED, np.int64)
-        rows[count] = NO_KEY
-        run = _Run(batch, list(batch.place_by_command), rows)
-        places: Sequence[int] = range(count)
+        commands = list(batch.place_by_command)
+        rows = np.empty(len(commands) + 1, np.int64)
+        rows[:-1], rows[-1] = UNANSWERED, NO_KEY
+        run = _Run(batch, commands, rows)
+        places: Sequence[int] = range(len(commands))
         for _ in range(MAX_ROUNDS):
             if not places:
                 break
@@ -183,24 +186,25 @@ class Asker:
             await asyncio.wait(self._leaving)
 
     def _want_near(
-        self, batch: Batch, group: ReadGroup, keys: Sequence[bytes | None], near: NearCache
+        self, batch: Batch, group: ReadGroup, commands: Sequence[bytes | None], near: NearCache
     ) -> Wanted:
-        commands = {key: group.command(key) for key in keys if key is not None}
-        kept = near.all_of(tuple(commands.values()))
-        hits = commands
+        asked = [command for command in dict.fromkeys(commands) if command is not None]
+        hits = asked
+        kept = near.all_of(tuple(hits))
         if kept is None:
-            hits = {key: command for key, command in commands.items() if command in near}
-            kept = near.all_of(tuple(hits.values()))
+            hits = [command for command in asked if command in near]
+            kept = near.all_of(tuple(hits))
         if not hits or kept is None or not self._fresh(kept):
-            hits, kept = {}, None
+            hits, kept = [], None
         near.hits += len(hits)
-        near.misses += len(commands) - len(hits)
-        index = {key: number for number, key in enumerate(hits)}
+        near.misses += len(asked) - len(hits)
+        index: dict[bytes | None, int] = {command: number for number, command in enumerate(hits)}
+        missing = [None if command in index else command for command in commands]
         return Wanted(
             group,
-            [-1 if key is None or key in index else batch.add(commands[key], key, near=True) for key in keys],
+            batch.add(missing, near=True),
             kept,
-            [-1 if key is None else index.get(key, -1) for key in keys],
+            np.array([index.get(command, -1) for command in commands], np.int64),
         )
 
     def _fresh(self, kept: Kept) -> bool:
@@ -210,7 +214,11 @@ class Asker:
     async def _round(self, run: _Run, places: Sequence[int], ends_at: float) -> Sequence[int]:
         """Ask once; returns the places that are to be asked again."""
         try:
-            parts = await self._split(run, places, ends_at)
+            slots = self._topology.settled
+            if slots is None:
+                async with asyncio.timeout_at(ends_at):
+                    slots = await self._topology.slots_async()
+            parts = self._split(run, places, slots)
         except (TimeoutError, StoreUnavailableError, StoreTopologyError) as error:
             run.fail(places, str(error) or "out of time")
             return ()
@@ -219,16 +227,13 @@ class Asker:
         again = await asyncio.gather(*(self._part(run, node, chosen, ends_at) for node, chosen in parts))
         return sorted(place for chosen in again for place in chosen)
 
-    async def _split(
-        self, run: _Run, places: Sequence[int], ends_at: float
-    ) -> list[tuple[Node, Sequence[int]]]:
-        async with asyncio.timeout_at(ends_at):
-            slots = await self._topology.slots_async()
+    def _split(self, run: _Run, places: Sequence[int], slots: SlotMap) -> list[tuple[Node, Sequence[int]]]:
+        """Who is to be asked for what."""
         if not self._clustered:
             return [(slots.nodes[0], places)]
         parts: dict[Node, list[int]] = {}
         for place in places:
-            node = run.asked.get(place) or slots.node_of(slot_of(run.batch.keys[place]))
+            node = run.asked.get(place) or slots.node_of(slot_of(key_in(run.commands[place])))
             parts.setdefault(node, []).append(place)
         return list(parts.items())
 
@@ -256,8 +261,10 @@ class Asker:
     ) -> tuple[list[bytes], Sequence[int], dict[int, Fill]]:
         """What to send, which reply is each command's, and what may be kept of them."""
         if not run.asked and not run.batch.near:
-            return [run.commands[place] for place in places], range(len(places)), {}
-        commands: list[bytes] = []
+            whole = len(places) == len(run.commands)
+            commands = run.commands if whole else [run.commands[place] for place in places]
+            return commands, range(len(places)), {}
+        commands = []
         offsets: list[int] = []
         fills: dict[int, Fill] = {}
         for place in places:
@@ -265,7 +272,7 @@ class Asker:
                 commands.append(_ASKING)
             elif place in run.batch.near and self._near is not None:
                 commands.append(_CACHING)
-                fills[place] = self._near.begin(run.batch.keys[place], node)
+                fills[place] = self._near.begin(key_in(run.commands[place]), node)
             offsets.append(len(commands))
             commands.append(run.commands[place])
         return commands, offsets, fills
@@ -280,7 +287,7 @@ class Asker:
         fills: Mapping[int, Fill],
     ) -> Sequence[int]:
         replies, first = answer
-        run.rows[places] = np.array(offsets, np.int64) + (first + run.reply_count)
+        run.rows[_index(places)] = _numbers(offsets) + (first + run.reply_count)
         run.parts.append(replies)
         run.reply_count += len(replies)
         for place in places if run.errors else ():
@@ -343,3 +350,17 @@ class Asker:
                 task = asyncio.get_running_loop().create_task(channel.aclose())
                 self._leaving.add(task)
                 task.add_done_callback(self._leaving.discard)
+
+
+def key_in(command: bytes) -> bytes:
+    """The key in a packed command of `online.plan`: its second word."""
+    _, _, _, size, rest = command.split(b"\r\n", 4)
+    return rest[: int(size[1:])]
+
+
+def _index(places: Sequence[int]) -> slice | Sequence[int]:
+    return slice(places.start, places.stop) if isinstance(places, range) else places
+
+
+def _numbers(offsets: Sequence[int]) -> NDArray[np.int64]:
+    return np.arange(len(offsets)) if isinstance(offsets, range) else np.array(offsets, np.int64)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from decision.frame import Block, Layout, Object, float_of
 from decision.schema import FeatureRef, Status, Value, ValueType
 from online.errors import ValueDecodeError
-from online.kernels import PLACE, TTL_US, VIEW, VIEW_PLACE, decode, splice
+from online.kernels import MAX_STAMP_BYTES, PLACE, TTL_US, VIEW, VIEW_PLACE, decode, splice
 from online.plan import ReadGroup, ReadPlan
 from online.replies import Replies
 from online.values import decode_timestamp, decoder
@@ -42,14 +42,6 @@ class GroupReplies(NamedTuple):
     rows: NDArray[np.int64]
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Part:
-    """Which output rows were read from which bytes."""
-
-    places: NDArray[np.int64]
-    data: NDArray[np.uint8]
-
-
 @dataclass(kw_only=True, eq=False)
 class Columns:
     """The answer to one request: cell [i, j] is feature i of row j.
@@ -64,6 +56,8 @@ class Columns:
         event_us: int64[views, rows]: event time of the view's last write, microseconds; 0 where unknown.
         objects: Texts, bytes and lists.
         lengths: int64[features, rows]: bytes of the stored value; 0 for NULL, -1 where nothing readable is stored.
+        doubtful: (feature, row) of the cells, read as stored, whose bytes may be no `feast.types.Value`; those of all
+            others are one that holds a scalar.
         error: Why cells are TIMEOUT, or None.
         malformed: How many cells and timestamps held bytes that are not what the schema says.
     """
@@ -74,10 +68,11 @@ class Columns:
     event_us: NDArray[np.int64]
     lengths: NDArray[np.int64]
     objects: list[Object] = field(default_factory=list)
+    doubtful: list[tuple[int, int]] = field(default_factory=list)
     error: str | None = None
     malformed: int = 0
     _starts: NDArray[np.int64]
-    _parts: list[_Part] = field(default_factory=list)
+    _parts: list[GroupReplies] = field(default_factory=list)
 
     @property
     def refs(self) -> tuple[FeatureRef, ...]:
@@ -90,14 +85,14 @@ class Columns:
     @cached_property
     def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int64[features, rows]."""
-        if not self._parts:
-            return np.empty(0, np.uint8), self._starts
+        if len(self._parts) < 2:
+            data = self._parts[0].replies.data if self._parts else np.empty(0, np.uint8)
+            return data, self._starts
         starts, offset = self._starts.copy(), 0
-        for part in self._parts:
-            starts[part.places] += offset
-            offset += len(part.data)
-        parts = self._parts
-        return parts[0].data if len(parts) == 1 else np.concatenate([part.data for part in parts]), starts
+        for group, replies, _ in self._parts:
+            starts[group.places] += offset
+            offset += len(replies.data)
+        return np.concatenate([part.replies.data for part in self._parts]), starts
 
     def values(self, column: int) -> list[Value]:
         """The values of one feature; None unless the status is PRESENT or STALE."""
@@ -106,6 +101,13 @@ class Columns:
         return [
             read(word) if status in _CARRYING else None for word, status in zip(words, statuses, strict=True)
         ]
+
+    def drop(self, column: int, row: int) -> None:
+        """Take a cell for NOT_FOUND, since its bytes are no value."""
+        self.malformed += 1
+        self.statuses[column, row] = Status.NOT_FOUND
+        self.lengths[column, row] = -1
+        self.words[column, row] = 0
 
     def block(self, layout: Layout, rows: Sequence[str]) -> Block:
         """The answer as the engine takes it; `layout` is that of the plan's features."""
@@ -120,8 +122,9 @@ class Columns:
         """
         data, starts = self.stored
         view_of = self.plan.view_of
+        spare = np.empty(self.event_us.size * MAX_STAMP_BYTES, np.uint8)
         out: NDArray[np.uint8] = splice(
-            data, self.statuses, self.event_us, starts, self.lengths, view_of, codes, carries
+            data, self.statuses, self.event_us, starts, self.lengths, view_of, codes, carries, spare
         )
         return out.tobytes()
 
@@ -147,23 +150,50 @@ def read_columns(
 
 def _read_group(columns: Columns, found: GroupReplies, now_us: int) -> None:
     group, replies, rows = found
-    lookup = group.lookup
-    slow = np.empty(((len(group.columns) + len(group.views)) * len(rows), 4), np.int64)
-    slow_count, malformed = decode(
+    lookup, row_count = group.lookup, len(rows)
+    slow = np.empty((group.slow_per_row * row_count, 4), np.int64)
+    texts = np.empty((group.texts_per_row * row_count, 2), np.int64)
+    first_text = len(columns.objects)
+    slow_count, text_count, malformed = decode(
         replies.data, replies.leaves, replies.table, rows, group.whole,
         lookup.fields, lookup.bounds, lookup.table, group.columns, group.views, now_us,
-        columns.words, columns.statuses, columns.event_us, columns._starts, columns.lengths, slow,  # noqa: SLF001
+        columns.words, columns.statuses, columns.event_us, columns._starts, columns.lengths,  # noqa: SLF001
+        slow, texts, first_text,
     )  # fmt: skip
     columns.malformed += malformed
-    columns._parts.append(_Part(places=group.columns[:, PLACE], data=replies.data))  # noqa: SLF001
-    if slow_count:
-        view = replies.data.data
-        for column, row, start, length in slow[:slow_count].tolist():
-            data = bytes(view[start : start + length])
-            if column < 0:
-                _read_stamp(columns, group, -1 - column, row, data, now_us)
-            else:
-                _read_cell(columns, group, column, row, data)
+    columns._parts.append(found)  # noqa: SLF001
+    view, objects = replies.data.data, columns.objects
+    for start, length in texts[:text_count].tolist():
+        data = bytes(view[start : start + length])
+        text = _texts.get(data)
+        objects.append(_text(columns, group, data) if text is None else text)
+    for column, row, start, length in slow[:slow_count].tolist():
+        data = bytes(view[start : start + length])
+        if column < 0:
+            _read_stamp(columns, group, -1 - column, row, data, now_us)
+        elif group.as_stored:
+            columns.doubtful.append((int(group.places[column]), row))
+        else:
+            _read_cell(columns, group, column, row, data)
+
+
+def _text(columns: Columns, group: ReadGroup, data: bytes) -> str:
+    """The text that the next object is to be; "" where the bytes are none, and then no cell stands for it."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        for place in group.text_places:
+            stands = (columns.words[place] == len(columns.objects)) & np.isin(
+                columns.statuses[place], _CARRYING
+            )
+            for row in np.flatnonzero(stands).tolist():
+                columns.drop(place, row)
+        return ""
+    if len(data) <= _MAX_TEXT_BYTES:
+        if len(_texts) >= _MAX_TEXTS:
+            _texts.clear()
+        _texts[data] = text
+    return text
 
 
 def _read_stamp(columns: Columns, group: ReadGroup, view: int, row: int, data: bytes, now_us: int) -> None:
@@ -184,17 +214,15 @@ def _read_stamp(columns: Columns, group: ReadGroup, view: int, row: int, data: b
 def _read_cell(columns: Columns, group: ReadGroup, column: int, row: int, data: bytes) -> None:
     """Read a value that the kernel left."""
     place = int(group.columns[column, PLACE])
-    value_type = group.types[column]
     try:
-        value = _decode(value_type, data)
+        value = decoder(group.types[column])(data)
     except ValueDecodeError:
-        columns.malformed += 1
-        columns.statuses[place, row] = Status.NOT_FOUND
-        columns.lengths[place, row] = -1
+        columns.drop(place, row)
         return
     if value is None:
         columns.statuses[place, row] = Status.NULL
         columns.lengths[place, row] = 0
+        columns.words[place, row] = 0
     elif isinstance(value, float):
         columns.words[place, row] = np.float64(value).view(np.int64)
     elif isinstance(value, int):
@@ -202,17 +230,6 @@ def _read_cell(columns: Columns, group: ReadGroup, column: int, row: int, data: 
     else:
         columns.words[place, row] = len(columns.objects)
         columns.objects.append(value)
-
-
-def _decode(value_type: ValueType, data: bytes) -> Value:
-    if value_type is ValueType.STRING and data in _texts:
-        return _texts[data]
-    value = decoder(value_type)(data)
-    if value_type is ValueType.STRING and isinstance(value, str) and len(data) <= _MAX_TEXT_BYTES:
-        if len(_texts) >= _MAX_TEXTS:
-            _texts.clear()
-        _texts[data] = value
-    return value
 
 
 def _reader(value_type: ValueType, objects: Sequence[Object]):  # type: ignore[no-untyped-def]

@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import float32, float64, int64, njit, types, uint8, uint32, uint64, void
+from numba import float32, float64, int64, njit, types, uint8, uint32, uint64
+
+from online.memory import byte_at, half_at, put_byte, put_word, word_at
 
 MAX_DEPTH: Final = 8
 """Deepest nesting of a reply; the store's own replies to reads have one level."""
@@ -35,6 +37,12 @@ AS_STORED: Final = 0
 STAMP, VIEW_PLACE, TTL_US = range(3)
 """Columns of a group's table of views: field of the timestamp, row of the output, age past which it is STALE."""
 
+UNREAD: Final = -1
+"""The word of a cell that is left to Python."""
+
+MAX_STAMP_BYTES: Final = 2 + 11 + 6
+"""Of an event time in a response: tag and size, seconds, nanoseconds."""
+
 NO_KEY: Final = -1
 UNREADABLE: Final = -2
 UNANSWERED: Final = -3
@@ -44,6 +52,11 @@ _PRESENT, _NULL, _NOT_FOUND, _STALE, _TIMEOUT = 1, 2, 3, 4, 5
 _BYTES, _STRING, _INT32, _INT64, _DOUBLE, _FLOAT, _BOOL, _UNIX_TIMESTAMP = range(1, 9)
 _US = 1_000_000
 _MOST_SECONDS = 9_223_372_036_854
+_HIGH_BITS: Final = -0x7F7F7F7F7F7F7F80
+"""The highest bit of each of eight bytes, as an int64."""
+_SEEN: Final = 512
+"""Texts that are known again within one call; a power of two."""
+_SEEN_BYTES: Final = 64
 
 _CR, _LF, _MINUS, _ZERO, _NINE = 13, 10, 45, 48, 57
 _ARRAY, _MAP, _SET, _PUSH = 42, 37, 126, 62
@@ -55,190 +68,122 @@ _INF, _NAN = (105, 110, 102), (110, 97, 110)
 _data = types.Array(uint8, 1, "C")
 _vector = int64[::1]
 _table = int64[:, ::1]
+_pair = types.UniTuple(int64, 2)
 _FLAGS: Final = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
-@njit([int64(_data, int64, int64)], **_FLAGS)
-def line_end(data, at, stop):  # type: ignore[no-untyped-def]
+# Helpers: numbers in, numbers out, see `online.memory`
+
+
+@njit([int64(int64, int64)], **_FLAGS)
+def line_end(at, stop):  # type: ignore[no-untyped-def]
     """Return the place of the CR that ends a line, -1 where it has not come yet, -2 where CR or LF stands alone."""
-    for i in range(at, stop):
-        if data[i] == _LF:
+    while at < stop:
+        byte = byte_at(at)
+        if byte == _LF:
             return -2
-        if data[i] == _CR:
-            if i + 1 == stop:
+        if byte == _CR:
+            if at + 1 == stop:
                 return -1
-            return i if data[i + 1] == _LF else -2
+            return at if byte_at(at + 1) == _LF else -2
+        at += 1
     return -1
 
 
-@njit([int64(_data, int64, int64)], **_FLAGS)
-def length_of(data, at, stop):  # type: ignore[no-untyped-def]
+@njit([int64(int64, int64)], **_FLAGS)
+def length_of(at, stop):  # type: ignore[no-untyped-def]
     """Read the length in a header: -1 for null, -2 where it is none."""
-    if stop - at == 2 and data[at] == _MINUS and data[at + 1] == _ZERO + 1:
+    if stop - at == 2 and byte_at(at) == _MINUS and byte_at(at + 1) == _ZERO + 1:
         return -1
     if not 0 < stop - at <= 10:
         return -2
     number = 0
-    for i in range(at, stop):
-        if not _ZERO <= data[i] <= _NINE:
+    while at < stop:
+        digit = byte_at(at) - _ZERO
+        if not 0 <= digit <= 9:
             return -2
-        number = number * 10 + (data[i] - _ZERO)
+        number = number * 10 + digit
+        at += 1
     return number if number <= MAX_BULK_BYTES else -2
 
 
-@njit([int64(_data, int64, int64)], **_FLAGS)
-def digits_end(data, at, stop):  # type: ignore[no-untyped-def]
+@njit([int64(int64, int64)], **_FLAGS)
+def digits_end(at, stop):  # type: ignore[no-untyped-def]
     """Return the place behind the digits that start at `at`."""
-    while at < stop and _ZERO <= data[at] <= _NINE:
+    while at < stop and _ZERO <= byte_at(at) <= _NINE:
         at += 1
     return at
 
 
-@njit([types.boolean(_data, int64, int64)], **_FLAGS)
-def is_integer(data, at, stop):  # type: ignore[no-untyped-def]
+@njit([types.boolean(int64, int64)], **_FLAGS)
+def is_integer(at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line is an int64 in decimal, without needless zeros."""
-    start = at + 1 if at < stop and data[at] == _MINUS else at
-    if start == stop or stop - start > 19 or digits_end(data, start, stop) != stop:
+    start = at + 1 if at < stop and byte_at(at) == _MINUS else at
+    if start == stop or stop - start > 19 or digits_end(start, stop) != stop:
         return False
-    if data[start] == _ZERO:
+    if byte_at(start) == _ZERO:
         return stop - at == 1
     size = uint64(0)
     for i in range(start, stop):
-        size = size * uint64(10) + uint64(data[i] - _ZERO)
+        size = size * uint64(10) + uint64(byte_at(i) - _ZERO)
     return size <= uint64(9_223_372_036_854_775_807) + uint64(start - at)
 
 
-@njit([types.boolean(_data, int64, int64)], **_FLAGS)
-def is_double(data, at, stop):  # type: ignore[no-untyped-def]
+@njit([types.boolean(int64, int64)], **_FLAGS)
+def is_double(at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line is `inf`, `nan` or a decimal number with digits before its point."""
-    start = at + 1 if at < stop and data[at] == _MINUS else at
+    start = at + 1 if at < stop and byte_at(at) == _MINUS else at
     if stop - start == 3:
-        word = (data[start], data[start + 1], data[start + 2])
+        word = (byte_at(start), byte_at(start + 1), byte_at(start + 2))
         if word in (_INF, _NAN):
             return True
-    end = digits_end(data, start, stop)
+    end = digits_end(start, stop)
     if end == start or end - start > 300:
         return False
-    if end < stop and data[end] == _POINT:
-        end = digits_end(data, end + 1, stop)
-    if end < stop and data[end] == _E:
+    if end < stop and byte_at(end) == _POINT:
+        end = digits_end(end + 1, stop)
+    if end < stop and byte_at(end) == _E:
         sign = end + 1
-        if sign < stop and (data[sign] == _MINUS or data[sign] == _PLUS):
+        if sign < stop and byte_at(sign) in (_MINUS, _PLUS):
             sign += 1
-        end = digits_end(data, sign, stop)
+        end = digits_end(sign, stop)
         return 0 < end - sign <= 2 and end == stop
     return end == stop
 
 
-@njit([types.boolean(int64, _data, int64, int64)], **_FLAGS)
-def is_line(kind, data, at, stop):  # type: ignore[no-untyped-def]
+@njit([types.boolean(int64, int64, int64)], **_FLAGS)
+def is_line(kind, at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line may stand behind a type byte that needs nothing more."""
     if kind in (_STRING_LINE, _ERROR):
         return True
     if kind == _INTEGER:
-        return is_integer(data, at, stop)
+        return is_integer(at, stop)
     if kind == _NULL_KIND:
         return at == stop
     if kind == _BOOLEAN:
-        return stop - at == 1 and (data[at] == _TRUE or data[at] == _FALSE)
+        return stop - at == 1 and byte_at(at) in (_TRUE, _FALSE)
     if kind == _DOUBLE_LINE:
-        return is_double(data, at, stop)
+        return is_double(at, stop)
     if kind == _BIG_NUMBER:
-        start = at + 1 if at < stop and data[at] == _MINUS else at
-        return start < stop and digits_end(data, start, stop) == stop
+        start = at + 1 if at < stop and byte_at(at) == _MINUS else at
+        return start < stop and digits_end(start, stop) == stop
     return False
 
 
-@njit([int64(_data, int64, _vector, _table, _table)], **_FLAGS)
-def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
-    """Frame the replies in `data[:stop]` from where the state stands; returns why it stopped.
-
-    Whole replies are rows of `replies` (see `KIND`), pushes among them; their strings, numbers and nulls are rows
-    (start, length) of `leaves`, of length -1 for null.
-    """
-    while True:
-        at = state[POSITION]
-        if at >= stop:
-            return MORE
-        if state[DEPTH] == 0 and state[REPLIES] == replies.shape[0]:
-            return REPLIES_FULL
-        if state[LEAVES] == leaves.shape[0]:
-            return LEAVES_FULL
-        kind = int64(data[at])
-        end = line_end(data, at + 1, stop)
-        if end < 0:
-            return MALFORMED if end == -2 or stop - at > MAX_LINE_BYTES else MORE
-        behind = end + 2
-        count = int64(0)
-        start = at + 1
-        length = int64(-1)
-        is_leaf = True
-        if kind in (_BULK, _VERBATIM, _BULK_ERROR):
-            length = length_of(data, at + 1, end)
-            if length < -1:
-                return MALFORMED
-            if length >= 0:
-                start = behind
-                behind = start + length + 2
-                if behind > stop:
-                    return MORE
-                if data[behind - 2] != _CR or data[behind - 1] != _LF:
-                    return MALFORMED
-        elif kind in (_ARRAY, _SET, _PUSH, _MAP):
-            count = length_of(data, at + 1, end)
-            if count < -1:
-                return MALFORMED
-            is_leaf = count < 0
-            if kind == _MAP:
-                count *= 2
-        elif not is_line(kind, data, start, end):
-            return MALFORMED
-        elif kind != _NULL_KIND:
-            length = end - start
-        if state[DEPTH] == 0:
-            row = state[REPLIES]
-            replies[row, KIND] = kind
-            replies[row, FIRST] = state[LEAVES]
-            replies[row, START] = at
-        if is_leaf:
-            leaves[state[LEAVES], 0] = start
-            leaves[state[LEAVES], 1] = length
-            state[LEAVES] += 1
-        state[POSITION] = behind
-        if not is_leaf and count > 0:
-            if state[DEPTH] == MAX_DEPTH:
-                return MALFORMED
-            state[STACK + state[DEPTH]] = count
-            state[DEPTH] += 1
-            continue
-        while state[DEPTH] > 0:
-            top = STACK + state[DEPTH] - 1
-            state[top] -= 1
-            if state[top] > 0:
-                break
-            state[DEPTH] -= 1
-        if state[DEPTH] == 0:
-            row = state[REPLIES]
-            replies[row, STOP] = state[LEAVES]
-            replies[row, END] = behind
-            state[ERRORS] += replies[row, KIND] in (_ERROR, _BULK_ERROR)
-            state[PUSHES] += replies[row, KIND] == _PUSH
-            state[REPLIES] += 1
-
-
-@njit([int64(_data, int64, int64, _vector)], **_FLAGS)
-def varint(data, at, stop, out):  # type: ignore[no-untyped-def]
-    """Read an unsigned varint into `out[0]`, cut to 64 bits; returns the place behind it, -1 where there is none."""
-    value = uint64(0)
-    shift = uint64(0)
-    for i in range(at, min(stop, at + 10)):
-        byte = uint64(data[i])
-        value |= (byte & uint64(127)) << shift
-        if byte < uint64(128):
-            out[0] = int64(value)
-            return i + 1
-        shift += uint64(7)
-    return -1
+@njit([_pair(int64, int64)], **_FLAGS)
+def varint(at, stop):  # type: ignore[no-untyped-def]
+    """Read an unsigned varint, cut to 64 bits; returns it and the place behind it, -1 where there is none."""
+    value = 0
+    shift = 0
+    end = min(stop, at + 10)
+    while at < end:
+        byte = byte_at(at)
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7
+    return value, -1
 
 
 @njit([int64(int64)], **_FLAGS)
@@ -248,127 +193,293 @@ def signed32(number):  # type: ignore[no-untyped-def]
     return low - (1 << 32) if low >> 31 else low
 
 
-@njit([uint64(_data, int64, int64)], **_FLAGS)
-def fixed(data, at, width):  # type: ignore[no-untyped-def]
-    """Read a little-endian number."""
-    value = uint64(0)
-    for i in range(width):
-        value |= uint64(data[at + i]) << uint64(8 * i)
-    return value
+@njit([int64(int64)], **_FLAGS)
+def widened(bits):  # type: ignore[no-untyped-def]
+    """The bits of a float64 that is the float32 of these bits."""
+    narrow = np.empty(1, uint32)
+    narrow[0] = uint32(bits)
+    wide = np.empty(1, float64)
+    wide[0] = float64(narrow.view(float32)[0])
+    return wide.view(int64)[0]
 
 
-@njit([types.boolean(_data, int64, int64, int64, _vector)], **_FLAGS)
-def number_of(data, at, stop, value_type, out):  # type: ignore[no-untyped-def]
-    """Read a number in the one encoding that protobuf writes into `out[0]` as a word; False for anything else."""
-    tag = data[at]
+@njit([_pair(int64, int64, int64)], **_FLAGS)
+def number_of(at, stop, value_type):  # type: ignore[no-untyped-def]
+    """Read a number in the one encoding that protobuf writes; returns (1, its word), or (0, 0) for anything else."""
+    tag = byte_at(at)
     size = stop - at
     if value_type in (_DOUBLE, _FLOAT):
         if tag == 0x29 and size == 9 and value_type == _DOUBLE:
-            out[0] = int64(fixed(data, at + 1, 8))
-            return True
+            return 1, word_at(at + 1)
         if tag == 0x35 and size == 5:
-            bits = np.empty(1, uint32)
-            bits[0] = uint32(fixed(data, at + 1, 4))
-            wide = np.empty(1, float64)
-            wide[0] = float64(bits.view(float32)[0])
-            out[0] = wide.view(int64)[0]
-            return True
-        return False
+            return 1, widened(half_at(at + 1))
+        return 0, 0
     if value_type == _BOOL:
-        out[0] = data[at + 1] if size == 2 else 2
-        return tag == 0x38 and size == 2 and data[at + 1] < 2
+        return (1, byte_at(at + 1)) if tag == 0x38 and size == 2 and byte_at(at + 1) < 2 else (0, 0)
     narrow = tag == 0x18 and (value_type in (_INT32, _INT64))
     wide_int = tag == 0x20 and value_type == _INT64
     instant = tag == 0x40 and value_type == _UNIX_TIMESTAMP
-    if not (narrow or wide_int or instant) or varint(data, at + 1, stop, out) != stop:
-        return False
+    if not (narrow or wide_int or instant):
+        return 0, 0
+    number, behind = varint(at + 1, stop)
+    if behind != stop:
+        return 0, 0
     if narrow:
-        out[0] = signed32(out[0])
-    elif instant:
-        if not -_MOST_SECONDS < out[0] < _MOST_SECONDS:
-            return False
-        out[0] *= _US
-    return True
+        return 1, signed32(number)
+    if not instant:
+        return 1, number
+    return (1, number * _US) if -_MOST_SECONDS < number < _MOST_SECONDS else (0, 0)
 
 
-@njit([types.boolean(_data, int64, int64, _vector)], **_FLAGS)
-def stamp_of(data, at, stop, out):  # type: ignore[no-untyped-def]
-    """Read a `google.protobuf.Timestamp` into `out[0]` as microseconds; False for what protobuf would not write."""
-    seconds = int64(0)
-    nanos = int64(0)
+@njit([int64(int64, int64)], **_FLAGS)
+def sized_start(at, stop):  # type: ignore[no-untyped-def]
+    """Where the bytes start that a tag and their number stand before, and nothing behind; -1 where that is not so."""
+    size, behind = varint(at + 1, stop)
+    return behind if behind >= 0 and size == stop - behind else -1
+
+
+@njit([types.boolean(int64, int64)], **_FLAGS)
+def is_utf8(at, stop):  # type: ignore[no-untyped-def]
+    """Whether bytes are text: no surrogates, nothing longer than it has to be, as protobuf and Python have it."""
     while at < stop:
-        tag = data[at]
-        if tag not in {8, 16}:
+        if stop - at >= 8 and word_at(at) & _HIGH_BITS == 0:
+            at += 8
+            continue
+        first = byte_at(at)
+        at += 1
+        if first < 0x80:
+            continue
+        if not 0xC2 <= first <= 0xF4:
             return False
-        at = varint(data, at + 1, stop, out)
-        if at < 0:
+        more = 1 if first < 0xE0 else 2 if first < 0xF0 else 3
+        if stop - at < more:
             return False
-        if tag == 0x08:
-            seconds = out[0]
-        else:
-            nanos = signed32(out[0])
-    if not -_MOST_SECONDS < seconds < _MOST_SECONDS:
-        return False
-    out[0] = seconds * _US + nanos // 1_000
+        second = byte_at(at)
+        least = 0xA0 if first == 0xE0 else 0x90 if first == 0xF0 else 0x80
+        most = 0x9F if first == 0xED else 0x8F if first == 0xF4 else 0xBF
+        if not least <= second <= most:
+            return False
+        for i in range(1, more):
+            if byte_at(at + i) & 0xC0 != 0x80:
+                return False
+        at += more
     return True
+
+
+@njit([types.boolean(int64, int64)], **_FLAGS)
+def is_plain(at, stop):  # type: ignore[no-untyped-def]
+    """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer."""
+    tag = byte_at(at)
+    size = stop - at
+    if tag == 0x29:
+        return size == 9
+    if tag == 0x35:
+        return size == 5
+    if tag in (0x0A, 0x12):
+        start = sized_start(at, stop)
+        # Readers differ on a length of more bytes than 32 bits need.
+        return 0 <= start <= at + 6 and (tag == 0x0A or is_utf8(start, stop))
+    if tag in (0x18, 0x20, 0x38, 0x40):
+        _, behind = varint(at + 1, stop)
+        return behind == stop and (size <= 10 or byte_at(stop - 1) == 1)
+    return False
+
+
+@njit([_pair(int64, int64)], **_FLAGS)
+def stamp_of(at, stop):  # type: ignore[no-untyped-def]
+    """Read a `google.protobuf.Timestamp`: (1, microseconds), or (0, 0) for what protobuf would not write."""
+    seconds = 0
+    nanos = 0
+    while at < stop:
+        tag = byte_at(at)
+        number, at = varint(at + 1, stop)
+        if tag not in {8, 16} or at < 0:
+            return 0, 0
+        if tag == 8:
+            seconds = number
+        else:
+            nanos = signed32(number)
+    if not -_MOST_SECONDS < seconds < _MOST_SECONDS:
+        return 0, 0
+    return 1, seconds * _US + nanos // 1_000
+
+
+@njit([int64(int64, int64)], **_FLAGS)
+def hash_at(at, stop):  # type: ignore[no-untyped-def]
+    """FNV-1a of some bytes, not negative."""
+    value = uint64(0xCBF29CE484222325)
+    while at < stop:
+        value = (value ^ uint64(byte_at(at))) * uint64(0x100000001B3)
+        at += 1
+    return int64(value >> uint64(1))
+
+
+@njit([types.boolean(int64, int64, int64)], **_FLAGS)
+def same_bytes(one, other, size):  # type: ignore[no-untyped-def]
+    """Whether two places hold the same bytes."""
+    i = 0
+    while size - i >= 4 and half_at(one + i) == half_at(other + i):
+        i += 4
+    while i < size and byte_at(one + i) == byte_at(other + i):
+        i += 1
+    return i == size
+
+
+# Framing
+
+
+@njit([types.UniTuple(int64, 3)(int64, int64, _table, int64, int64, int64)], **_FLAGS)
+def strings(at, stop, leaves, leaf, missing, base):  # type: ignore[no-untyped-def]
+    """Frame strings for as long as they are plain and whole, and one is left; returns (place, leaf, missing)."""
+    room = leaves.shape[0]
+    # A header of at most six digits is looked at without asking where the bytes end: they reach further.
+    while missing > 1 and leaf < room and at + 12 <= stop and byte_at(at) == _BULK:
+        i = at + 1
+        length = byte_at(i) - _ZERO
+        if not 0 <= length <= 9:
+            break
+        i += 1
+        digit = byte_at(i) - _ZERO
+        while 0 <= digit <= 9 and i < at + 7:
+            length = length * 10 + digit
+            i += 1
+            digit = byte_at(i) - _ZERO
+        start = i + 2
+        end = start + length
+        if end + 2 > stop:
+            break
+        if byte_at(i) != _CR or byte_at(i + 1) != _LF or byte_at(end) != _CR or byte_at(end + 1) != _LF:
+            break
+        leaves[leaf, 0] = start - base
+        leaves[leaf, 1] = length
+        leaf += 1
+        missing -= 1
+        at = end + 2
+    return at, leaf, missing
+
+
+@njit([int64(_data, int64, _vector, _table, _table)], **_FLAGS)
+def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
+    """Frame the replies in `data[:stop]` from where the state stands; returns why it stopped.
+
+    Whole replies are rows of `replies` (see `KIND`), pushes among them; their strings, numbers and nulls are rows
+    (start, length) of `leaves`, of length -1 for null.
+    """
+    base = int64(data.ctypes.data)
+    at, last = base + state[POSITION], base + stop
+    leaf, row, depth = state[LEAVES], state[REPLIES], state[DEPTH]
+    missing = state[STACK + depth - 1] if depth > 0 else 0
+    outcome = MORE
+    while at < last:
+        if depth == 0 and row == replies.shape[0]:
+            outcome = REPLIES_FULL
+            break
+        if leaf == leaves.shape[0]:
+            outcome = LEAVES_FULL
+            break
+        if missing > 1:
+            # Nearly all that comes are strings of an array.
+            before = at
+            at, leaf, missing = strings(at, last, leaves, leaf, missing, base)
+            if at != before:
+                continue
+        kind = byte_at(at)
+        end = line_end(at + 1, last)
+        if end < 0:
+            outcome = MALFORMED if end == -2 or last - at > MAX_LINE_BYTES else MORE
+            break
+        behind = end + 2
+        count = 0
+        start = at + 1
+        length = -1
+        is_leaf = True
+        if kind in (_BULK, _VERBATIM, _BULK_ERROR):
+            length = length_of(at + 1, end)
+            if length < -1:
+                outcome = MALFORMED
+                break
+            if length >= 0:
+                start = behind
+                behind = start + length + 2
+                if behind > last:
+                    break
+                if byte_at(behind - 2) != _CR or byte_at(behind - 1) != _LF:
+                    outcome = MALFORMED
+                    break
+        elif kind in (_ARRAY, _SET, _PUSH, _MAP):
+            count = length_of(at + 1, end)
+            if count < -1:
+                outcome = MALFORMED
+                break
+            is_leaf = count < 0
+            if kind == _MAP:
+                count *= 2
+        elif not is_line(kind, start, end):
+            outcome = MALFORMED
+            break
+        elif kind != _NULL_KIND:
+            length = end - start
+        nests = not is_leaf and count > 0
+        if nests and depth == MAX_DEPTH:
+            outcome = MALFORMED
+            break
+        if depth == 0:
+            replies[row, KIND] = kind
+            replies[row, FIRST] = leaf
+            replies[row, START] = at - base
+        if is_leaf:
+            leaves[leaf, 0] = start - base
+            leaves[leaf, 1] = length
+            leaf += 1
+        at = behind
+        if nests:
+            if depth > 0:
+                state[STACK + depth - 1] = missing
+            missing = count
+            depth += 1
+            continue
+        while depth > 0:
+            missing -= 1
+            if missing > 0:
+                break
+            depth -= 1
+            missing = state[STACK + depth - 1] if depth > 0 else 0
+        if depth == 0:
+            replies[row, STOP] = leaf
+            replies[row, END] = at - base
+            state[ERRORS] += replies[row, KIND] in (_ERROR, _BULK_ERROR)
+            state[PUSHES] += replies[row, KIND] == _PUSH
+            row += 1
+    if depth > 0:
+        state[STACK + depth - 1] = missing
+    state[POSITION], state[LEAVES], state[REPLIES], state[DEPTH] = at - base, leaf, row, depth
+    return outcome
+
+
+# Reading values into columns
 
 
 @njit([int64(_data, int64, int64)], **_FLAGS)
 def field_hash(data, at, stop):  # type: ignore[no-untyped-def]
     """FNV-1a over the bytes of a hash field, not negative."""
-    value = uint64(0xCBF29CE484222325)
-    for i in range(at, stop):
-        value = (value ^ uint64(data[i])) * uint64(0x100000001B3)
-    return int64(value >> uint64(1))
-
-
-@njit([int64(_data, _data, _vector, int64, int64)], **_FLAGS)
-def same_field(data, fields, bounds, slot, start):  # type: ignore[no-untyped-def]
-    """Return 1 where the bytes at `start` are those of a known field; their number has been compared."""
-    for i in range(bounds[slot + 1] - bounds[slot]):
-        if fields[bounds[slot] + i] != data[start + i]:
-            return 0
-    return 1
-
-
-@njit([int64(_data, int64, int64, _data, _vector, _vector)], **_FLAGS)
-def slot_of_field(data, start, length, fields, bounds, table):  # type: ignore[no-untyped-def]
-    """Look a hash field up; -1 where the plan does not ask for it. `table` is open addressing, a power of two."""
-    mask = table.shape[0] - 1
-    place = field_hash(data, start, start + length) & mask
-    while table[place] >= 0:
-        slot = table[place]
-        if bounds[slot + 1] - bounds[slot] == length and same_field(data, fields, bounds, slot, start):
-            return slot
-        place = (place + 1) & mask
-    return -1
-
-
-@njit([void(_data, _table, int64, int64, _data, _vector, _vector, _vector)], **_FLAGS)
-def locate(data, leaves, first, stop, fields, bounds, table, found):  # type: ignore[no-untyped-def]
-    """Find each slot's leaf among the fields and values of a whole hash; -1 where it is absent."""
-    found[:] = -1
-    for leaf in range(first, stop - 1, 2):
-        if leaves[leaf, 1] >= 0:
-            slot = slot_of_field(data, leaves[leaf, 0], leaves[leaf, 1], fields, bounds, table)
-            if slot >= 0:
-                found[slot] = leaf + 1
+    base = int64(data.ctypes.data)
+    return hash_at(base + at, base + stop)
 
 
 @njit(
     [
-        types.UniTuple(int64, 2)(
+        types.UniTuple(int64, 3)(
             _data, _table, _table, _vector, types.boolean, _data, _vector, _vector, _table, _table, int64,
-            _table, uint8[:, ::1], _table, _table, _table, _table,
+            _table, uint8[:, ::1], _table, _table, _table, _table, _table, int64,
         )
     ],
     **_FLAGS,
 )  # fmt: skip
 def decode(  # type: ignore[no-untyped-def]
     data, leaves, replies, rows, whole, fields, bounds, table, columns, views, now_us,
-    words, statuses, event_us, starts, lengths, slow,
+    words, statuses, event_us, starts, lengths, slow, texts, object_count,
 ):  # fmt: skip
-    """Read the cells of one group of a plan; returns (cells left to Python, cells and timestamps malformed).
+    """Read the cells of one group of a plan; returns (cells left to Python, texts, cells and timestamps malformed).
 
     Args:
         data: Bytes of the replies.
@@ -378,7 +489,7 @@ def decode(  # type: ignore[no-untyped-def]
         whole: The replies are whole hashes (HGETALL), not the plan's fields in order (HMGET).
         fields: The plan's hash fields, one behind the other.
         bounds: Where each field starts, and where the last one ends.
-        table: Slots by `field_hash`.
+        table: Slots by `field_hash`: open addressing, a power of two.
         columns: The group's columns, see `SLOT`.
         views: The group's views, see `STAMP`.
         now_us: What ages are measured against.
@@ -387,20 +498,51 @@ def decode(  # type: ignore[no-untyped-def]
         event_us: Output [views, rows].
         starts: Output [columns, rows]: where a cell's bytes start.
         lengths: Output [columns, rows]: how many there are; -1 where nothing is stored.
-        slow: Output: (column, row, start, length) of a cell, or of a timestamp with -1 - view, that Python has to read.
+        slow: Output: (column, row, start, length) of a cell, or of a timestamp with -1 - view, that Python has to read;
+            as stored, of a cell that is not `is_plain`.
+        texts: Output: (start, length) of texts; text i is what the word `object_count` + i stands for.
+        object_count: Objects of the answer so far.
     """
+    base, known = int64(data.ctypes.data), int64(fields.ctypes.data)
     slots = bounds.shape[0] - 1
+    mask = table.shape[0] - 1
     found = np.empty(slots, int64)
-    out = np.zeros(1, int64)
-    slow_count = 0
-    malformed = 0
+    # The slot of each field of the hash before: most hashes have their fields in one order.
+    order = np.full(2 * slots, -1, int64)
+    carried = np.empty(views.shape[0], uint8)
+    seen = np.full(_SEEN if texts.shape[0] else 1, -1, int64)
+    slow_count, text_count, malformed = 0, 0, 0
     for r in range(rows.shape[0]):
         reply = rows[r]
         if reply >= 0:
             kind = replies[reply, KIND]
             first, stop = replies[reply, FIRST], replies[reply, STOP]
             if kind in (_ARRAY, _MAP) and whole and (stop - first) % 2 == 0:
-                locate(data, leaves, first, stop, fields, bounds, table, found)
+                found[:] = -1
+                for pair in range((stop - first) // 2):
+                    leaf = uint64(first + 2 * pair)
+                    start, length = leaves[leaf, 0], leaves[leaf, 1]
+                    if length < 0:
+                        continue
+                    slot = order[pair] if pair < order.shape[0] else -1
+                    guess = uint64(slot)
+                    if (
+                        slot < 0
+                        or bounds[guess + uint64(1)] - bounds[guess] != length
+                        or not same_bytes(base + start, known + bounds[guess], length)
+                    ):
+                        place = hash_at(base + start, base + start + length) & mask
+                        slot = table[place]
+                        while slot >= 0 and not (
+                            bounds[slot + 1] - bounds[slot] == length
+                            and same_bytes(base + start, known + bounds[slot], length)
+                        ):
+                            place = (place + 1) & mask
+                            slot = table[place]
+                        if pair < order.shape[0]:
+                            order[pair] = slot
+                    if slot >= 0:
+                        found[uint64(slot)] = leaf + 1
             elif kind == _ARRAY and not whole and stop - first == slots:
                 for slot in range(slots):
                     found[slot] = first + slot
@@ -409,148 +551,188 @@ def decode(  # type: ignore[no-untyped-def]
         if reply < 0:
             found[:] = -1
             malformed += columns.shape[0] if reply == UNREADABLE else 0
+        absent = _TIMEOUT if reply == UNANSWERED else _NOT_FOUND
         for v in range(views.shape[0]):
             leaf = found[views[v, STAMP]]
-            stamp = int64(0)
+            stamp = 0
             if leaf >= 0 and leaves[leaf, 1] > 0:
-                at = leaves[leaf, 0]
-                if stamp_of(data, at, at + leaves[leaf, 1], out):
-                    stamp = out[0]
-                else:
+                at = base + leaves[leaf, 0]
+                read, stamp = stamp_of(at, at + leaves[leaf, 1])
+                if not read:
                     slow[slow_count, 0] = -1 - v
                     slow[slow_count, 1] = r
-                    slow[slow_count, 2] = at
+                    slow[slow_count, 2] = at - base
                     slow[slow_count, 3] = leaves[leaf, 1]
                     slow_count += 1
             event_us[views[v, VIEW_PLACE], r] = stamp
+            ttl_us = views[v, TTL_US]
+            carried[v] = _STALE if ttl_us > 0 and stamp < now_us - ttl_us else _PRESENT
         for c in range(columns.shape[0]):
-            place = columns[c, PLACE]
-            leaf = found[columns[c, SLOT]]
-            length = leaves[leaf, 1] if leaf >= 0 else int64(-1)
-            at = leaves[leaf, 0] if length >= 0 else int64(0)
+            place = uint64(columns[c, PLACE])
+            leaf = found[uint64(columns[c, SLOT])]
+            start, length = 0, -1
+            if leaf >= 0:
+                start, length = leaves[uint64(leaf), 0], leaves[uint64(leaf), 1]
             words[place, r] = 0
-            starts[place, r] = at
+            starts[place, r] = start
             lengths[place, r] = length
             if length <= 0:
-                absent = _TIMEOUT if reply == UNANSWERED else _NOT_FOUND
                 statuses[place, r] = _NULL if length == 0 else absent
                 continue
-            v = columns[c, VIEW]
-            ttl_us = views[v, TTL_US]
-            expired = ttl_us > 0 and event_us[views[v, VIEW_PLACE], r] < now_us - ttl_us
-            statuses[place, r] = _STALE if expired else _PRESENT
-            if columns[c, TYPE] == AS_STORED:
+            statuses[place, r] = carried[uint64(columns[c, VIEW])]
+            value_type = columns[c, TYPE]
+            at = base + start
+            if value_type == AS_STORED:
+                if not is_plain(at, at + length):
+                    slow[slow_count, 0] = c
+                    slow[slow_count, 1] = r
+                    slow[slow_count, 2] = start
+                    slow[slow_count, 3] = length
+                    slow_count += 1
                 continue
-            if number_of(data, at, at + length, columns[c, TYPE], out):
-                words[place, r] = out[0]
+            if value_type == _STRING and byte_at(at) == 0x12:
+                first_byte = sized_start(at, at + length)
+                if first_byte >= 0:
+                    size = at + length - first_byte
+                    text = -1
+                    slot = 0
+                    if size <= _SEEN_BYTES:
+                        slot = hash_at(first_byte, first_byte + size) & (_SEEN - 1)
+                        text = seen[uint64(slot)]
+                        if text >= 0 and not (
+                            texts[text, 1] == size and same_bytes(first_byte, base + texts[text, 0], size)
+                        ):
+                            text = -1
+                    if text < 0:
+                        text = text_count
+                        texts[text, 0] = first_byte - base
+                        texts[text, 1] = size
+                        text_count += 1
+                        if size <= _SEEN_BYTES:
+                            seen[uint64(slot)] = text
+                    words[place, r] = object_count + text
+                    continue
+            read, word = number_of(at, at + length, value_type)
+            if read:
+                words[place, r] = word
             else:
+                words[place, r] = UNREAD
                 slow[slow_count, 0] = c
                 slow[slow_count, 1] = r
-                slow[slow_count, 2] = at
+                slow[slow_count, 2] = start
                 slow[slow_count, 3] = length
                 slow_count += 1
-    return slow_count, malformed
+    return slow_count, text_count, malformed
 
 
-@njit([int64(uint8[::1], int64, uint64)], **_FLAGS)
-def put_varint(out, at, value):  # type: ignore[no-untyped-def]
+# Feast's responses
+
+
+@njit([int64(int64, uint64)], **_FLAGS)
+def put_varint(at, value):  # type: ignore[no-untyped-def]
     """Write an unsigned varint; returns the place behind it."""
     while value > uint64(127):
-        out[at] = uint8((value & uint64(127)) | uint64(128))
+        put_byte(at, int64(value & uint64(127)) | 128)
         value >>= uint64(7)
         at += 1
-    out[at] = uint8(value)
+    put_byte(at, int64(value))
     return at + 1
 
 
-@njit([int64(uint64)], **_FLAGS)
-def varint_size(value):  # type: ignore[no-untyped-def]
-    """Bytes that `put_varint` writes."""
+@njit([int64(int64)], **_FLAGS)
+def length_size(length):  # type: ignore[no-untyped-def]
+    """Bytes of a length as a varint."""
     size = 1
-    while value > uint64(127):
-        value >>= uint64(7)
+    while length > 127:
+        length >>= 7
         size += 1
     return size
 
 
-@njit([int64(int64)], **_FLAGS)
-def stamp_size(event_us):  # type: ignore[no-untyped-def]
-    """Bytes of a `Timestamp`."""
+@njit([int64(int64, int64)], **_FLAGS)
+def put_stamp(at, event_us):  # type: ignore[no-untyped-def]
+    """Write an `event_timestamps = 3` of a `FeatureVector`; returns the place behind it."""
     seconds = event_us // _US
     nanos = (event_us - seconds * _US) * 1_000
-    size = 1 + varint_size(uint64(seconds)) if seconds else 0
-    return size + 1 + varint_size(uint64(nanos)) if nanos else size
-
-
-@njit([int64(uint8[::1], int64, int64)], **_FLAGS)
-def put_stamp(out, at, event_us):  # type: ignore[no-untyped-def]
-    """Write a `Timestamp`; returns the place behind it."""
-    seconds = event_us // _US
-    nanos = (event_us - seconds * _US) * 1_000
+    start = at + 2
+    at = start
     if seconds:
-        out[at] = 0x08
-        at = put_varint(out, at + 1, uint64(seconds))
+        put_byte(at, 0x08)
+        at = put_varint(at + 1, uint64(seconds))
     if nanos:
-        out[at] = 0x10
-        at = put_varint(out, at + 1, uint64(nanos))
+        put_byte(at, 0x10)
+        at = put_varint(at + 1, uint64(nanos))
+    put_byte(start - 2, 0x1A)
+    put_byte(start - 1, at - start)
     return at
 
 
-@njit([int64(uint8[:, ::1], _table, _table, uint8[::1], int64, int64)], **_FLAGS)
-def vector_size(statuses, event_us, lengths, carries, c, v):  # type: ignore[no-untyped-def]
-    """Bytes of one column's `FeatureVector`, its tag and length left out."""
-    count = statuses.shape[1]
-    size = 1 + varint_size(uint64(count)) + count if count else 0
-    for r in range(count):
-        length = lengths[c, r] if carries[statuses[c, r]] and lengths[c, r] > 0 else 0
-        size += 1 + varint_size(uint64(length)) + length
-        stamp = stamp_size(event_us[v, r])
-        size += 1 + varint_size(uint64(stamp)) + stamp
-    return size
+@njit([int64(int64, int64, int64)], **_FLAGS)
+def put_bytes(at, source, size):  # type: ignore[no-untyped-def]
+    """Copy some bytes; returns the place behind them."""
+    while size >= 8:
+        put_word(at, word_at(source))
+        at += 8
+        source += 8
+        size -= 8
+    while size > 0:
+        put_byte(at, byte_at(source))
+        at += 1
+        source += 1
+        size -= 1
+    return at
 
 
 @njit(
     [
         types.Array(uint8, 1, "C")(
-            _data, uint8[:, ::1], _table, _table, _table, _vector, uint8[::1], uint8[::1]
+            _data, uint8[:, ::1], _table, _table, _table, _vector, uint8[::1], uint8[::1], uint8[::1]
         )
     ],
     **_FLAGS,
 )
-def splice(data, statuses, event_us, starts, lengths, view_of, codes, carries):  # type: ignore[no-untyped-def]
+def splice(data, statuses, event_us, starts, lengths, view_of, codes, carries, spare):  # type: ignore[no-untyped-def]
     """Write every column as a `FeatureVector results = 2` of Feast's `GetOnlineFeaturesResponse`.
 
     Values are copied as they are stored. Each vector has `values = 1`, `statuses = 2` (packed) and
-    `event_timestamps = 3`.
+    `event_timestamps = 3`. `spare` has `MAX_STAMP_BYTES` for each row of each view.
     """
     columns, count = statuses.shape
+    views = event_us.shape[0]
+    base, stamps_at = int64(data.ctypes.data), int64(spare.ctypes.data)
+    # All columns of a view have the same times.
+    bounds = np.zeros(views + 1, int64)
+    for v in range(views):
+        at = stamps_at + bounds[v]
+        for r in range(count):
+            at = put_stamp(at, event_us[v, r])
+        bounds[v + 1] = at - stamps_at
     total = 0
     sizes = np.empty(columns, int64)
     for c in range(columns):
-        sizes[c] = vector_size(statuses, event_us, lengths, carries, c, view_of[c])
-        total += 1 + varint_size(uint64(sizes[c])) + sizes[c]
-    out = np.empty(total, uint8)
-    at = 0
-    for c in range(columns):
-        out[at] = 0x12
-        at = put_varint(out, at + 1, uint64(sizes[c]))
+        v = view_of[c]
+        size = 1 + length_size(count) + count if count else 0
         for r in range(count):
             length = lengths[c, r] if carries[statuses[c, r]] and lengths[c, r] > 0 else 0
-            out[at] = 0x0A
-            at = put_varint(out, at + 1, uint64(length))
-            start = starts[c, r]
-            for i in range(length):
-                out[at + i] = data[start + i]
-            at += length
-        if count:
-            out[at] = 0x12
-            at = put_varint(out, at + 1, uint64(count))
-            for r in range(count):
-                out[at + r] = codes[statuses[c, r]]
-            at += count
+            size += 1 + length_size(length) + length
+        sizes[c] = size + bounds[v + 1] - bounds[v]
+        total += 1 + length_size(sizes[c]) + sizes[c]
+    out = np.empty(total, uint8)
+    at = int64(out.ctypes.data)
+    for c in range(columns):
+        put_byte(at, 0x12)
+        at = put_varint(at + 1, uint64(sizes[c]))
         for r in range(count):
-            stamp = event_us[view_of[c], r]
-            out[at] = 0x1A
-            at = put_varint(out, at + 1, uint64(stamp_size(stamp)))
-            at = put_stamp(out, at, stamp)
+            length = lengths[c, r] if carries[statuses[c, r]] and lengths[c, r] > 0 else 0
+            put_byte(at, 0x0A)
+            at = put_varint(at + 1, uint64(length))
+            at = put_bytes(at, base + starts[c, r], length)
+        if count:
+            put_byte(at, 0x12)
+            at = put_varint(at + 1, uint64(count))
+            for r in range(count):
+                put_byte(at + r, int64(codes[statuses[c, r]]))
+            at += count
+        first = bounds[view_of[c]]
+        at = put_bytes(at, stamps_at + first, bounds[view_of[c] + 1] - first)
     return out

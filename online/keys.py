@@ -49,7 +49,7 @@ class EntityKeys:
         KeyEncodingError: A join key appears twice or has a type that Feast cannot encode.
     """
 
-    __slots__ = ("_columns", "_prefix", "_suffix", "join_keys", "project")
+    __slots__ = ("_columns", "_packers", "_prefix", "_suffix", "join_keys", "project")
 
     def __init__(self, project: str, join_keys: Sequence[JoinKey]) -> None:
         self.project = project
@@ -62,6 +62,7 @@ class EntityKeys:
         self._prefix = _prefix(columns)
         self._suffix = project.encode()
         self._columns = tuple((key.name, _payload_encoder(key)) for key in self.join_keys)
+        self._packers = tuple(_packer(key) for key in self.join_keys)
         if not self.join_keys:
             self._suffix = _HEADER.pack(ValueType.STRING, 0) + self._suffix
 
@@ -82,6 +83,42 @@ class EntityKeys:
                 raise MissingJoinKeyError(f"join key {name!r} is missing; give it a value")
             key += encode(value)
         return key + self._suffix
+
+    @property
+    def prefix(self) -> bytes:
+        """What every key begins with."""
+        return self._prefix
+
+    @property
+    def suffix(self) -> bytes:
+        """What every key ends with."""
+        return self._suffix
+
+    def payloads(self, columns: Sequence[Sequence[Value]], count: int) -> list[bytes | None]:
+        """As `encode`, of many rows: what stands between `prefix` and `suffix`, None where a join key is missing.
+
+        Args:
+            columns: The values of each of `join_keys`.
+            count: How many rows there are.
+
+        Raises:
+            KeyEncodingError: A value does not fit the join key's type.
+        """
+        if not columns:
+            return [b""] * count
+        packed = [pack(values) for pack, values in zip(self._packers, columns, strict=True)]
+        plain = [column for column in packed if column is not None]
+        if len(plain) < len(packed):
+            return [self._payload(values) for values in zip(*columns, strict=True)]
+        return list(plain[0]) if len(plain) == 1 else [b"".join(row) for row in zip(*plain, strict=True)]
+
+    def _payload(self, values: Sequence[Value]) -> bytes | None:
+        parts = []
+        for (_, encode), value in zip(self._columns, values, strict=True):
+            if value is None:
+                return None
+            parts.append(encode(value))
+        return b"".join(parts)
 
     def decode(self, key: bytes) -> dict[str, Value]:
         """Read the join keys' values back from a key that `encode` made; timestamps are whole seconds in microseconds.
@@ -315,6 +352,51 @@ def _sized(key: JoinKey, payload: bytes) -> bytes:
             f"join key {key.name!r} has {len(payload)} bytes; at most {MAX_KEY_VALUE_BYTES} are taken"
         )
     return _HEADER.pack(key.value_type, len(payload)) + payload
+
+
+# Columns of plain values, packed in one go; None where a value is of another kind, and is left to the encoders above.
+
+_Packer = Callable[[Sequence[Value]], "list[bytes] | None"]
+
+
+def _packer(key: JoinKey) -> _Packer:
+    match key.value_type:
+        case ValueType.INT32:
+            return _integer_packer(key, "<i", 4)
+        case ValueType.INT64:
+            return _integer_packer(key, "<q", 8)
+        case ValueType.STRING:
+            return _pack_texts
+        case _:
+            return lambda _: None
+
+
+def _integer_packer(key: JoinKey, layout: str, width: int) -> _Packer:
+    head = _HEADER.pack(key.value_type, width)
+    pack = struct.Struct(layout).pack
+
+    def pack_all(values: Sequence[Value]) -> list[bytes] | None:
+        if set(map(type, values)) != {int}:
+            return None
+        try:
+            return [head + pack(value) for value in values]
+        except struct.error:
+            return None
+
+    return pack_all
+
+
+def _pack_texts(values: Sequence[Value]) -> list[bytes] | None:
+    if set(map(type, values)) != {str}:
+        return None
+    try:
+        texts = [value.encode() for value in values]  # type: ignore[union-attr]
+    except UnicodeEncodeError:
+        return None
+    if max(map(len, texts)) > MAX_KEY_VALUE_BYTES:
+        return None
+    pack, kind = _HEADER.pack, int(ValueType.STRING)
+    return [pack(kind, len(text)) + text for text in texts]
 
 
 _ENCODERS: dict[ValueType, Callable[[JoinKey], _PayloadEncoder]] = {

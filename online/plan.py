@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.schema import Catalog, FeatureRef, JoinKey, Value, ValueType, View
-from online.errors import MissingJoinKeyError, PlanError
+from decision.schema import Catalog, FeatureRef, JoinKey, ValueType, View
+from online.errors import PlanError
 from online.kernels import AS_STORED, field_hash
 from online.keys import US_PER_SECOND, EntityKeys, feature_field, timestamp_field
+from online.rows import Rows, key_columns
 
 NEAR_TAG: Final = "waypost.cache"
 """Tag of a view whose entities may be kept in memory: `waypost.cache = near`."""
 _NEAR: Final = "near"
 
+_MOST_STARTS: Final = 256
 _MOST_COMPACT_FIELDS: Final = 512
 """Hashes of more fields are hash tables in the server, where a field costs the same wherever it stands."""
 
@@ -49,11 +51,33 @@ class FieldTable:
         return cls(fields=joined, bounds=bounds, table=table)
 
 
+class CommandStarts(dict[int, bytes]):
+    """How a command that reads an entity starts, by the size of what is the entity's own in its key.
+
+    Args:
+        head: The packed command up to its key.
+        keys: The keys.
+    """
+
+    def __init__(self, head: bytes, keys: EntityKeys) -> None:
+        super().__init__()
+        self._head = head
+        self._prefix = keys.prefix
+        self._around = len(keys.prefix) + len(keys.suffix)
+
+    def __missing__(self, size: int) -> bytes:
+        start = b"%b$%d\r\n%b" % (self._head, self._around + size, self._prefix)
+        if size <= _MOST_STARTS:
+            self[size] = start
+        return start
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadGroup:
     """All features of a plan that hang on the same join keys: one command reads them from one hash.
 
     Attributes:
+        key_names: The join keys.
         fields: Hash fields, values and timestamps.
         whole: Read by HGETALL rather than HMGET; see `reads_whole`.
         near: All views of the group may be kept in memory.
@@ -61,11 +85,17 @@ class ReadGroup:
         columns: int64[columns, 4], see `online.kernels.SLOT`.
         views: int64[views, 3], see `online.kernels.STAMP`.
         lookup: The fields, for the kernels.
-        head: The packed command up to the key.
-        tail: The packed command behind the key.
+        starts: The packed command up to a row's own part of the key, by the size of that.
+        end: The packed command behind it.
+        places: int64[columns]: row of the output of each column.
+        text_places: Those of columns that hold texts.
+        texts_per_row: How many columns these are.
+        as_stored: Values are not read.
+        slow_per_row: Most values and timestamps of a row that the kernel may leave to Python.
     """
 
     keys: EntityKeys
+    key_names: tuple[str, ...]
     fields: tuple[bytes, ...]
     whole: bool
     near: bool
@@ -73,23 +103,26 @@ class ReadGroup:
     columns: NDArray[np.int64]
     views: NDArray[np.int64]
     lookup: FieldTable
-    head: bytes
-    tail: bytes
+    starts: CommandStarts
+    end: bytes
+    places: NDArray[np.int64]
+    text_places: tuple[int, ...]
+    texts_per_row: int
+    as_stored: bool
+    slow_per_row: int
 
-    def key(self, row: Mapping[str, Value]) -> bytes | None:
-        """The key of a row's entity; None where the row lacks a join key.
+    def commands(self, rows: Rows) -> list[bytes | None]:
+        """Pack the commands that read the rows' entities; None where a row lacks a join key.
 
         Raises:
             KeyEncodingError: A join key's value does not fit its type.
         """
-        try:
-            return self.keys.encode(row)
-        except MissingJoinKeyError:
-            return None
-
-    def command(self, key: bytes) -> bytes:
-        """Pack the command that reads an entity."""
-        return b"%b$%d\r\n%b\r\n%b" % (self.head, len(key), key, self.tail)
+        columns = key_columns(rows, self.key_names)
+        starts, end = self.starts, self.end
+        return [
+            None if payload is None else starts[len(payload)] + payload + end
+            for payload in self.keys.payloads(columns, len(rows))
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,7 +151,8 @@ class ReadPlan:
             catalog: The definitions.
             refs: The features; one may come twice.
             as_stored: Leave values as they are stored: statuses, event times and bytes are read, words and objects
-                are not, and bytes that are no value of the type go unnoticed.
+                are not, and bytes that are no value of the type go unnoticed; `Columns.doubtful` says which may be
+                no value at all.
 
         Raises:
             PlanError: A view or feature is unknown, a view is on demand, or two features share a hash field.
@@ -204,8 +238,12 @@ def _group(
     ]
     fields = tuple(slots.owner_by_field)
     whole = reads_whole(len(fields), _stored_fields(catalog, entity))
+    keys = EntityKeys(catalog.project, entity)
+    head = b"*2\r\n$7\r\nHGETALL\r\n" if whole else b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
+    text_places = tuple(position for _, position, value_type, _ in columns if value_type == ValueType.STRING)
     return ReadGroup(
-        keys=EntityKeys(catalog.project, entity),
+        keys=keys,
+        key_names=tuple(key.name for key in keys.join_keys),
         fields=fields,
         whole=whole,
         near=all(view.tag(NEAR_TAG) == _NEAR for view in views),
@@ -213,8 +251,13 @@ def _group(
         columns=np.array(columns, np.int64),
         views=np.array(stamps, np.int64),
         lookup=FieldTable.of(fields),
-        head=b"*2\r\n$7\r\nHGETALL\r\n" if whole else b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields)),
-        tail=b"" if whole else _packed(fields),
+        starts=CommandStarts(head, keys),
+        end=keys.suffix + b"\r\n" + (b"" if whole else _packed(fields)),
+        places=np.array([position for _, position, _, _ in columns], np.int64),
+        text_places=text_places,
+        texts_per_row=len(text_places),
+        as_stored=as_stored,
+        slow_per_row=len(stamps) + len(columns),
     )
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from decision.schema import Value
 from online.asking import MAX_ENTITIES, Asker, Batch
 from online.columns import Columns, read_columns
 from online.near import NearCache
 from online.plan import ReadPlan
+from online.rows import KeyColumns, Rows
 from online.topology import Topology
 
-__all__ = ["MAX_ENTITIES", "Columns", "OnlineReader", "ReadPlan"]
+__all__ = ["MAX_ENTITIES", "Columns", "KeyColumns", "OnlineReader", "ReadPlan"]
 
 MAX_WAIT_S: Final = 5.0
-
-Row = Mapping[str, Value]
 
 
 class OnlineReader:
@@ -37,12 +35,13 @@ class OnlineReader:
         return self._asker.round_trips
 
     async def fetch(
-        self, requests: Sequence[tuple[ReadPlan, Sequence[Row]]], now_us: int, timeout_s: float | None = None
+        self, requests: Sequence[tuple[ReadPlan, Rows]], now_us: int, timeout_s: float | None = None
     ) -> list[Columns]:
         """Read all requests in one round trip; an entity asked for twice is read once.
 
         Args:
-            requests: Plans and their rows; a row holds join key values by name, other columns are ignored.
+            requests: Plans and their rows, or `KeyColumns` of them; a row holds join key values by name, other
+                columns are ignored.
             now_us: The time that ages are measured against.
             timeout_s: Time for all of it, at most (and by default) `MAX_WAIT_S`. Cells that the store gave no answer
                 for by then, or could not, are TIMEOUT; nothing is raised.

@@ -104,6 +104,11 @@ class Topology:
         """The newest map, without asking anybody; None before the first."""
         return self._known
 
+    @property
+    def settled(self) -> SlotMap | None:
+        """The newest map where nobody has to be asked, else None."""
+        return None if self._suspect else self._known
+
     def slots(self) -> SlotMap:
         """Return the newest map; asks the store where there is none or the last is in doubt.
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from decision.schema import Scalar, Status, ValueType
 from online.errors import KeyEncodingError, ReadTooLargeError, ValueEncodeError
-from online.read import Columns, OnlineReader
+from online.read import Columns, KeyColumns, OnlineReader
 from online.values import encoder
 from server.bounds import check_count, check_names, check_size
 from server.budget import CURRENT
@@ -146,12 +146,7 @@ class OnlineFeatures:
             renamed = dict(read.columns)
             names = {key.name for group in read.plan.groups for key in group.keys.join_keys}
             columns = {name: keys[renamed.get(name, name)] for name in names}
-            rows = (
-                [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-                if columns
-                else [{}] * row_count
-            )
-            requests.append((read.plan, rows))
+            requests.append((read.plan, KeyColumns(columns, row_count)))
         try:
             answers = await self._reader.fetch(requests, self._clock.now_us(), CURRENT.get().for_store_s())
         except KeyEncodingError as error:
@@ -164,13 +159,8 @@ class OnlineFeatures:
 
     def _vectors(self, columns: Columns) -> bytes:
         """Serialize what was read; a stored value that is no message must not make all of the response unreadable."""
-        data = columns.feature_vectors(self._codes, self._carries)
-        try:
-            GetOnlineFeaturesResponse.FromString(data)
-        except DecodeError:
-            _drop_malformed(columns)
-            data = columns.feature_vectors(self._codes, self._carries)
-        return data
+        _drop_malformed(columns)
+        return columns.feature_vectors(self._codes, self._carries)
 
     def _computed_vector(self, values: list[bytes]) -> bytes:
         statuses = b"".join(
@@ -255,11 +245,24 @@ def _stored(columns: Columns, column: int) -> list[bytes]:
 
 def _drop_malformed(columns: Columns) -> None:
     """Leave out stored values that are no messages."""
-    for column in range(len(columns.plan.refs)):
-        for row, data in enumerate(_stored(columns, column)):
-            try:
-                Value.FromString(data)
-            except DecodeError:
-                columns.statuses[column, row] = Status.NOT_FOUND
-                columns.lengths[column, row] = -1
-                columns.malformed += 1
+    if not columns.doubtful:
+        return
+    data, starts = columns.stored
+    cells = []
+    for column, row in columns.doubtful:
+        start = starts[column, row]
+        cells.append(data[start : start + columns.lengths[column, row]].tobytes())
+    if _are_messages(cells):
+        return
+    for (column, row), cell in zip(columns.doubtful, cells, strict=True):
+        if not _are_messages([cell]):
+            columns.drop(column, row)
+
+
+def _are_messages(cells: Sequence[bytes]) -> bool:
+    """Whether values can be read as they are to be sent: how deep one may be nested counts from the whole response."""
+    try:
+        GetOnlineFeaturesResponse.FromString(vectors.vector(cells, b""))
+    except DecodeError:
+        return False
+    return True

@@ -9,17 +9,19 @@ from typing import Any
 import hiredis
 import numpy as np
 import pytest
+from feast.protos.feast.types.Value_pb2 import Value as Message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
 from online.columns import Columns, GroupReplies, read_columns
 from online.errors import ValueDecodeError
-from online.kernels import FIRST, KIND, NO_KEY, STOP, UNANSWERED
+from online.kernels import FIRST, KIND, MAX_STAMP_BYTES, NO_KEY, STOP, UNANSWERED, splice
 from online.link import Link, Listener
 from online.plan import ReadPlan, reads_whole
 from online.replies import Replies, merge
 from online.values import decode_timestamp, decode_value, encode_timestamp
+from online.wire import encode_varint
 from tests.property.test_online_values import TYPES, feast_value, same, values
 from tests.support.resp import Socket, Waiter, framed, hgetall_reply, hmget_reply
 
@@ -147,6 +149,141 @@ def test_kernels_read_cells_as_values_does(refs: list[FeatureRef], data: st.Data
         replies = framed(b"".join(hmget_reply([row.get(field) for field in group.fields]) for row in rows))
     found = GroupReplies(group, replies, np.arange(len(rows)))
     check(read_columns(plan, len(rows), [found], NOW_US, None), plan, rows)
+
+
+STORED = ReadPlan.compile(CATALOG, FEW, as_stored=True)
+scalar_types = st.sampled_from([t for t in TYPES if not t.name.endswith("_LIST")])
+
+
+def doubtful(cells: Sequence[bytes]) -> set[int]:
+    """Which rows are doubtful, the cells being those of one column."""
+    (group,) = STORED.groups
+    slot = int(group.columns[0, 0])
+    reply = [[cell if place == slot else None for place in range(len(group.fields))] for cell in cells]
+    replies = framed(b"".join(map(hmget_reply, reply)))
+    found = GroupReplies(group, replies, np.arange(len(cells)))
+    return {row for _, row in read_columns(STORED, len(cells), [found], NOW_US, None).doubtful}
+
+
+@settings(max_examples=300)
+@example([b"\x12\x84\x80\x80\x80\x80\x00gold", b"\x0a\x84\x80\x80\x80\x80\x80\x80\x80\x80\x01gold"])
+@example([b"\x18" + b"\x80" * 9 + b"\x02", b"\x18" + b"\x80" * 10 + b"\x01"])
+@given(st.lists(canonical | damaged() | st.binary(max_size=12), min_size=1, max_size=8))
+def test_what_is_not_doubtful_is_a_message(cells: list[bytes]) -> None:
+    """Protobuf reads every stored value that the kernel lets pass, whatever the bytes."""
+    found = doubtful(cells)
+    for row, cell in enumerate(cells):
+        if row not in found:
+            Message.FromString(cell)
+
+
+@given(scalar_types.flatmap(lambda t: values(t).map(lambda v: bytes(feast_value(t, v).SerializeToString()))))
+def test_scalars_that_protobuf_wrote_are_not_doubtful(cell: bytes) -> None:
+    """A scalar of any type is let pass, texts of any language among them."""
+    assert doubtful([cell]) == set()
+
+
+@given(st.binary(max_size=9) | st.text(max_size=9).map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_texts_are_let_pass_where_python_reads_them(text: bytes) -> None:
+    """The kernel's idea of UTF-8 is Python's."""
+    try:
+        text.decode()
+        readable = True
+    except UnicodeDecodeError:
+        readable = False
+    assert (doubtful([b"\x12" + _sized(text)]) == set()) is readable
+
+
+TEXTS = [
+    None,
+    b"",
+    *(b"\x12%c%b" % (len(text), text) for text in (b"", b"a", b"gold", b"silver", b"x" * 64, b"y" * 65)),
+    b"\x12\x02\xc3\x28",  # no UTF-8
+    b"\x12\x84\x00gold",  # a size in two bytes where one would do
+    b"\x12\x05gold",  # cut short
+    b"\x20\x07",  # a number
+    b"\x12\x01b\x12\x04gold",  # twice
+    b"\x98\x01\x00",  # null
+]
+
+
+@given(st.lists(st.tuples(st.sampled_from(TEXTS), st.sampled_from(TEXTS)), min_size=1, max_size=12))
+def test_texts_that_come_again_are_read_as_the_first_was(
+    stored: list[tuple[bytes | None, bytes | None]],
+) -> None:
+    """Texts of few values, some of them none, in two columns: cell by cell as `online.values` reads them."""
+    plan = ReadPlan.compile(
+        CATALOG, [FeatureRef(view=view, feature=f"{view}_STRING") for view in ("fresh", "lasting")]
+    )
+    (group,) = plan.groups
+    assert not group.whole
+    fields = [group.fields[slot] for slot in group.columns[:, 0]]
+    rows = [
+        {field: cell for field, cell in zip(fields, cells, strict=True) if cell is not None}
+        for cells in stored
+    ]
+    replies = framed(b"".join(hmget_reply([row.get(field) for field in group.fields]) for row in rows))
+    columns = read_columns(
+        plan, len(rows), [GroupReplies(group, replies, np.arange(len(rows)))], NOW_US, None
+    )
+    check(columns, plan, rows)
+    unreadable = sum(cell is not None and _is_unreadable(cell) for cells in stored for cell in cells)
+    assert columns.malformed == unreadable
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0, 1, 127, 128, 20_000]), st.integers(1, 5)), max_size=5),
+    st.lists(
+        st.integers(-(10**17), 10**17) | st.sampled_from([0, 1, -1, 10**6, 10**6 + 1]), min_size=5, max_size=5
+    ),
+)
+def test_responses_are_those_that_protobuf_writes(cells: list[tuple[int, int]], times: list[int]) -> None:
+    """Values as they lie, statuses by their codes and times to the nanosecond, of whatever sizes."""
+    data = np.arange(20_100, dtype=np.int64).astype(np.uint8)
+    count = len(cells)
+    statuses = np.array([[status for _, status in cells], [1] * count], np.uint8)
+    lengths = np.array([[size for size, _ in cells], [-1] * count], np.int64).reshape(2, count)
+    starts = np.array([[3 * row for row in range(count)], [0] * count], np.int64).reshape(2, count)
+    event_us = np.array([times[:count]], np.int64)
+    codes = np.array([9, 8, 7, 6, 5, 4], np.uint8)
+    carries = np.array([0, 1, 0, 0, 1, 0], np.uint8)
+    spare = np.empty(count * MAX_STAMP_BYTES, np.uint8)
+    written = splice(
+        data, statuses, event_us, starts, lengths, np.zeros(2, np.int64), codes, carries, spare
+    ).tobytes()
+    vectors = [
+        _vector(
+            [
+                data[start : start + size].tobytes() if carries[status] and size > 0 else b""
+                for start, size, status in zip(
+                    starts[c].tolist(), lengths[c].tolist(), statuses[c].tolist(), strict=True
+                )
+            ],
+            bytes(codes[statuses[c]]),
+            times,
+        )
+        for c in range(2)
+    ]
+    assert written == b"".join(b"\x12" + _sized(vector) for vector in vectors)
+
+
+def _vector(values: list[bytes], statuses: bytes, times: list[int]) -> bytes:
+    parts = [b"\x0a" + _sized(value) for value in values]
+    parts += [b"\x12" + _sized(statuses)] if statuses else []
+    parts += [b"\x1a" + _sized(encode_timestamp(time)) for time in times[: len(values)]]
+    return b"".join(parts)
+
+
+def _sized(data: bytes) -> bytes:
+    return encode_varint(len(data)) + data
+
+
+def _is_unreadable(cell: bytes) -> bool:
+    try:
+        decode_value(ValueType.STRING, cell)
+    except ValueDecodeError:
+        return True
+    return False
 
 
 def _stored_as(value_type: ValueType) -> Any:

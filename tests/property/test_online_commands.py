@@ -1,0 +1,97 @@
+"""Packed commands against the keys they are made of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Value, ValueType, View
+from online.errors import KeyEncodingError, MissingJoinKeyError
+from online.keys import EntityKeys
+from online.plan import ReadGroup, ReadPlan
+from online.rows import KeyColumns, Row
+
+KEY_TYPES = (ValueType.INT64, ValueType.INT32, ValueType.STRING, ValueType.BYTES, ValueType.UNIX_TIMESTAMP)
+FEATURES = tuple(Feature(name=f"f{number}", value_type=ValueType.INT64) for number in range(12))
+FITTING: dict[ValueType, st.SearchStrategy[Value]] = {
+    ValueType.INT64: st.integers(-(2**63), 2**63 - 1),
+    ValueType.INT32: st.integers(-(2**31), 2**31 - 1),
+    ValueType.STRING: st.text(max_size=300),
+    ValueType.BYTES: st.binary(max_size=20),
+    ValueType.UNIX_TIMESTAMP: st.integers(-(2**60), 2**60),
+}
+ODD: st.SearchStrategy[Value] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.floats(),
+    st.sampled_from(["7", "-12", "007", "", "\ud800", "x" * 70_000]),
+    st.integers(-(2**70), 2**70),
+    st.binary(max_size=3),
+)
+
+
+@st.composite
+def asked(draw: st.DrawFn) -> tuple[tuple[JoinKey, ...], bool, list[Row]]:
+    """Join keys, whether all features are read, and rows that may not fit them."""
+    types = draw(st.lists(st.sampled_from(KEY_TYPES), max_size=3))
+    keys = tuple(JoinKey(name=f"k{number}", value_type=kind) for number, kind in enumerate(types))
+    fits, repeats = draw(st.booleans()), draw(st.booleans())
+    row: st.SearchStrategy[dict[str, Value]] = st.fixed_dictionaries(
+        {key.name: FITTING[key.value_type] if fits else FITTING[key.value_type] | ODD for key in keys}
+    )
+    rows: list[Row] = [*draw(st.lists(row, max_size=6))]
+    if rows and repeats:
+        rows.append(rows[0])
+    return keys, draw(st.booleans()), rows
+
+
+def group_of(keys: tuple[JoinKey, ...], whole: bool) -> ReadGroup:
+    """The one group of a plan over one view, or over one feature of it."""
+    view = View(name="v", join_keys=keys, features=FEATURES)
+    refs = [FeatureRef(view="v", feature=f.name) for f in (FEATURES if whole else FEATURES[:1])]
+    (group,) = ReadPlan.compile(Catalog(project="demo", views=(view,)), refs).groups
+    return group
+
+
+def packed(words: list[bytes]) -> bytes:
+    """A command as RESP has it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
+
+
+def expected(keys: tuple[JoinKey, ...], group: ReadGroup, rows: list[Row]) -> list[bytes | None]:
+    """The commands, row by row."""
+    commands: list[bytes | None] = []
+    for row in rows:
+        try:
+            key = EntityKeys("demo", keys).encode(row)
+        except MissingJoinKeyError:
+            commands.append(None)
+        else:
+            commands.append(packed([b"HGETALL", key] if group.whole else [b"HMGET", key, *group.fields]))
+    return commands
+
+
+@given(asked())
+def test_commands_name_the_keys_of_their_rows(drawn: tuple[tuple[JoinKey, ...], bool, list[Row]]) -> None:
+    """Rows, and columns of them, give the commands of their keys, none where one is missing, or the same refusal."""
+    keys, whole, rows = drawn
+    group = group_of(keys, whole)
+    assert group.whole == whole
+    columns = KeyColumns({key.name: [row[key.name] for row in rows] for key in keys}, len(rows))
+    try:
+        wanted = expected(keys, group, rows)
+    except KeyEncodingError:
+        for given_rows in (rows, columns):
+            with pytest.raises(KeyEncodingError):
+                group.commands(given_rows)
+        return
+    assert group.commands(rows) == wanted
+    assert group.commands(columns) == wanted
+
+
+def test_commands_of_rows_without_a_column_are_none() -> None:
+    """A column that nobody gave is missing in every row."""
+    group = group_of((JoinKey(name="k", value_type=ValueType.INT64),), whole=True)
+    assert group.commands(KeyColumns({}, 2)) == [None, None]
+    assert group.commands([{}, {"other": 1}]) == [None, None]
