@@ -26,7 +26,7 @@ _ONE_ROW: Final = np.zeros((0, 1), np.uint8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """A cap whose counter has reached its limit."""
+    """A cap whose counter has reached its limit; one that is NULL has counted 0."""
 
     cap: CapPlan
     count: float
@@ -122,7 +122,7 @@ class Assessment:
             included=bool(flags & kernels.INCLUDED),
             fits=bool(flags & kernels.FITS),
             reached=tuple(
-                Reached(cap=cap, count=values[cap.counter])  # type: ignore[arg-type]
+                Reached(cap=cap, count=values.get(cap.counter) or 0)  # type: ignore[arg-type]
                 for cap, reached in zip(plan.caps, self.reached[:, row].tolist(), strict=True)
                 if reached
             ),

@@ -39,7 +39,7 @@ __all__ = [
     "decide",
 ]
 
-ENGINE_VERSION: Final = "4"
+ENGINE_VERSION: Final = "5"
 """Changes whenever the same inputs may give another decision or record; records name it."""
 
 

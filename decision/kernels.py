@@ -249,7 +249,8 @@ def settle(  # type: ignore[no-untyped-def]
                 )
             else:
                 counted = number_at(customer_words, customer_floats, customer_statuses, column, 0, is_float)
-            if counted >= caps[cap, 3]:
+            # a NULL has counted nothing, which is as much as a cap of 0 allows
+            if (0.0 if math.isnan(counted) else counted) >= caps[cap, 3]:
                 reached[cap, row] = True
                 flags[row] |= CAPPED
         if not flags[row] & (EXCLUDED | CAPPED) and flags[row] & (FITS | INCLUDED):
@@ -651,7 +652,7 @@ def explore(scores, keys, kind, top_k, parameter, seed, a, b, factors, order, ch
     if count:
         chance[0] = 1.0
     k = min(top_k, count)
-    if k < 2 or kind == GREEDY:
+    if kind == GREEDY or k < (1 if kind == THOMPSON else 2):
         return
     if kind == EPSILON:
         chance[:k] = parameter / k

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.lang.syntax import Compare, Expr, Literal, Ref
+from decision.lang.syntax import Compare, Expr, IsNull, Literal, Or, Ref
 from decision.plan import Act, CapPlan, PlacementPlan, RulePlan
 from decision.policy import Exclude, Include, Pin, Show
 from decision.schema import Catalog, DType
@@ -86,4 +86,5 @@ def _reached(cap: CapPlan, catalog: Catalog) -> Expr:
     dtype, limit = catalog.feature(cap.cap.counter).dtype, cap.cap.limit
     counter = Ref(name=cap.counter, dtype=dtype or DType.INT64)
     value = float(limit) if dtype is DType.FLOAT64 else limit
-    return Compare(op=">=", left=counter, right=Literal(value=value, dtype=counter.dtype))
+    reached = Compare(op=">=", left=counter, right=Literal(value=value, dtype=counter.dtype))
+    return reached if limit > 0 else Or(operands=(IsNull(operand=counter), reached))

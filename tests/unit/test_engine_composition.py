@@ -260,6 +260,14 @@ def test_cap_without_counter_has_counted_nothing() -> None:
     assert shown(ask(world([A], caps=[cap("c", "profile.shown", 1)]))) == ["a"]
 
 
+@pytest.mark.parametrize("counter", ["profile.shown", "affinity.shown", "profile.spend"])
+def test_cap_of_none_shows_nothing(counter: str) -> None:
+    """Nothing counted is as much as a cap of 0 allows, also where no counter is stored."""
+    bundle = world([A], caps=[cap("c", counter, 0)])
+    assert shown(ask(bundle)) == []
+    assert shown(ask(bundle, frame({"profile.shown": -1}))) == (["a"] if counter == "profile.shown" else [])
+
+
 def test_max_per_tag_leaves_out_the_worse() -> None:
     """At most k offers of a tag are shown, the best ones."""
     offers = [

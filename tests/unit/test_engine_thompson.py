@@ -157,6 +157,15 @@ def test_theta_takes_the_place_of_the_prediction() -> None:
     assert "from Beta(1, 1)" in told["b"]
 
 
+def test_theta_is_drawn_for_a_single_offer() -> None:
+    """What an offer scores does not hang on whether another is there to compete with."""
+    decision = ask(world([offer("a", value=2.0)], explore=COUNTS), seed=3)
+    (alone,) = decision.offers
+    assert alone.score == 2.0 * kernels.draw_beta(3, draw_key("a"), 1.0, 1.0)
+    assert alone.propensity == 1.0
+    assert ReasonKind.EXPLORATION in {reason.kind for reason in alone.reasons}
+
+
 def test_the_best_are_explored_by_their_means() -> None:
     """Without a model the means of the distributions choose the top k, and those below keep their order."""
     how = Explore(

@@ -135,6 +135,16 @@ def test_caps_and_rules_count() -> None:
     assert changes(nearest) == {"context.basket": 100.0, "affinity.shown": 2}
 
 
+def test_a_cap_of_none_is_not_got_round_by_null() -> None:
+    """A counter that is NULL has counted nothing, and reaches a cap of 0."""
+    text = (
+        'offer a (category = "a"):\n'
+        "cap never on home: at most 0 in 7 days per offer counted by affinity.shown\n"
+    )
+    nearest = ask(text, frame(candidates={"a": {"affinity.shown": 4}}))
+    assert changes(nearest) == {"affinity.shown": -1}
+
+
 def test_four_changes_are_too_many() -> None:
     """What would take more than three is none found, and exactly so."""
     nearest = ask(when('page = "p" AND basket > 1 AND profile.age > 1 AND code = "c"'))
