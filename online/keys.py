@@ -11,12 +11,16 @@ from itertools import pairwise
 from reprlib import repr as short
 
 import mmh3
+import numpy as np
+import numpy.typing as npt
 
 from decision.schema import JoinKey, Value, ValueType
 from online.errors import KeyEncodingError, MissingJoinKeyError
+from online.key_kernels import split_keys
 from online.slots import TAG_BYTES, slot_of, slot_tags
 
 __all__ = [
+    "STATE_MARK",
     "EntityKeys",
     "StoredKey",
     "encode_value",
@@ -29,10 +33,12 @@ __all__ = [
     "timestamp_field",
 ]
 
+IntArray = npt.NDArray[np.int64]
+
 US_PER_SECOND = 1_000_000
 MAX_KEY_VALUE_BYTES = 65_536
 MAX_JOIN_KEYS = 255
-_STATE_MARK = b"}wp:"
+STATE_MARK = b"}wp:"
 _GLOB = re.compile(rb"[*?\[\]\\]")
 _ENTITYLESS = JoinKey(name="__dummy_id", value_type=ValueType.STRING)
 _HEADER = struct.Struct("<II")
@@ -120,6 +126,25 @@ class EntityKeys:
             parts.append(encode(value))
         return b"".join(parts)
 
+    def encode_many(self, columns: Mapping[str, tuple[Sequence[Value], Sequence[int]]]) -> list[bytes]:
+        """As `encode`, of many rows.
+
+        Args:
+            columns: By join key, none of them missing: distinct values, and for each row the number of its own.
+
+        Raises:
+            KeyEncodingError: A value does not fit the join key's type.
+        """
+        parts = []
+        for name, encode in self._columns:
+            values, places = columns[name]
+            encoded = [encode(value) for value in values]
+            parts.append([encoded[place] for place in places])
+        prefix, suffix = self._prefix, self._suffix
+        if len(parts) == 1:
+            return [prefix + value + suffix for value in parts[0]]
+        return [b"".join((prefix, *row, suffix)) for row in zip(*parts, strict=True)]
+
     def decode(self, key: bytes) -> dict[str, Value]:
         """Read the join keys' values back from a key that `encode` made; timestamps are whole seconds in microseconds.
 
@@ -136,21 +161,28 @@ class EntityKeys:
             raise KeyEncodingError(f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})")
         return dict(zip(stored.names, stored.values, strict=True)) if self.join_keys else {}
 
-    def decode_columns(self, keys: Sequence[bytes]) -> dict[str, list[Value]]:
-        """As `decode`, of many keys: the values by join key."""
-        columns: tuple[list[Value], ...] = tuple([] for _ in self.join_keys)
-        types = [key.value_type for key in self.join_keys]
-        prefix, suffix = self._prefix, self._suffix
-        for key in keys:
-            offset = len(prefix)
-            for value_type, column in zip(types, columns, strict=True):
-                (_, payload), offset = _sized_part(key, offset)
-                column.append(_payload_value(value_type, payload))
-            if not key.startswith(prefix) or key[offset:] != suffix:
-                raise KeyEncodingError(
-                    f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})"
-                )
-        return {key.name: column for key, column in zip(self.join_keys, columns, strict=True)}
+    def split(self, data: bytes, at: IntArray) -> tuple[IntArray, IntArray]:
+        """Find the join keys' values in keys that lie one after another.
+
+        Args:
+            data: The keys.
+            at: Where each begins; one more at the end.
+
+        Returns:
+            Where each value begins and ends in `data`, shape (keys, join keys): text in UTF-8, bytes, or a
+            little-endian integer; timestamps are seconds.
+
+        Raises:
+            KeyEncodingError: A key is of another entity or project.
+        """
+        kinds = np.array([key.value_type for key in self.join_keys], dtype=np.int64)
+        first, stop = np.empty((2, len(at) - 1, len(kinds)), dtype=np.int64)
+        arrays = [np.frombuffer(part, dtype=np.uint8) for part in (data, self._prefix, self._suffix)]
+        bad = split_keys(arrays[0], at, arrays[1], arrays[2], kinds, first, stop)
+        if bad >= 0:
+            key = data[at[bad] : at[bad + 1]]
+            raise KeyEncodingError(f"{short(key)} is no key of ({', '.join(k.name for k in self.join_keys)})")
+        return first, stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +260,14 @@ def timestamp_field(view: str) -> bytes:
 @lru_cache(65_536)
 def state_key(entity_key: bytes) -> bytes:
     """Return the key of Waypost's state of an entity, in the same Cluster slot as the entity key."""
-    return b"{" + slot_tags()[slot_of(entity_key)] + _STATE_MARK + entity_key
+    return b"{" + slot_tags()[slot_of(entity_key)] + STATE_MARK + entity_key
 
 
 def entity_key_of(key: bytes) -> bytes:
     """Return the entity that a key is of, whether it is the entity's own or that of its state."""
     opening = len(b"{") + TAG_BYTES
-    is_state = key.startswith(b"{") and key.startswith(_STATE_MARK, opening)
-    return key[opening + len(_STATE_MARK) :] if is_state else key
+    is_state = key.startswith(b"{") and key.startswith(STATE_MARK, opening)
+    return key[opening + len(STATE_MARK) :] if is_state else key
 
 
 def key_pattern(project: str, names: Sequence[str], value: bytes = b"") -> bytes:

@@ -5,7 +5,6 @@ The bytes are those of `online.values`, one value after another.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,8 @@ from decision.schema import Value, ValueType, View
 from online.errors import ValueEncodeError
 from online.keys import US_PER_SECOND, feature_field, timestamp_field
 from online.values import encoder
-from online.word_kernels import DOUBLE, FLOAT, MAX_NUMBER_BYTES, NUMBER, SHORT, TEXT, put_rows
+from online.word_kernels import DOUBLE, FLOAT, MAX_NUMBER_BYTES, NUMBER, SHORT, TEXT, digest_rows, put_rows
+from online.words import Runs
 
 AnyArray = npt.NDArray[Any]
 
@@ -45,7 +45,7 @@ def is_number(value_type: ValueType) -> bool:
 
 
 class ViewWords:
-    """Writes rows of one view as the words that `online.write` takes: those of the timestamp, then the features'."""
+    """Writes rows of one view as the words that `online.write` takes: the timestamp's, then the features'."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -63,9 +63,9 @@ class ViewWords:
             ],
             dtype=np.int64,
         )
-        self.count = 5 + 2 * len(view.features)
+        self.count = 2 + 2 * len(view.features)
 
-    def rows(self, columns: ValueColumns, time_us: npt.NDArray[np.int64]) -> list[bytes]:
+    def rows(self, columns: ValueColumns, time_us: npt.NDArray[np.int64]) -> Runs:
         """The words of each row; `count` of them.
 
         Args:
@@ -103,8 +103,7 @@ class ViewWords:
             self._names, self._name_at, self._tags, forms, payload, null, blob, np.array(text_at), time_us, out,
             row_at,
         )  # fmt: skip
-        data = out[:length].tobytes()
-        return [data[first:stop] for first, stop in itertools.pairwise(row_at.tolist())]
+        return Runs(out[:length].copy(), row_at[:-1], row_at[1:], np.full(count, self.count, dtype=np.int64))
 
 
 def _payload(value_type: ValueType, values: AnyArray, null: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -121,3 +120,10 @@ def _payload(value_type: ValueType, values: AnyArray, null: npt.NDArray[np.bool_
         if wide.any():
             raise ValueEncodeError(f"{int(numbers[wide.argmax()])} does not fit int32")
     return numbers
+
+
+def digests(words: Runs) -> npt.NDArray[np.int64]:
+    """A positive number that stands for each row's words; rows that differ have different ones, but for 2⁻⁶³."""
+    out = np.empty(len(words.first), dtype=np.int64)
+    digest_rows(words.data, words.first, words.stop, out)
+    return out

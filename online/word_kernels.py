@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
+from online.write_kernels import put_word
+
 NUMBER, SHORT, DOUBLE, FLOAT, TEXT = 0, 1, 2, 3, 4
 """How a column is written: a varint, a varint of 32 bits, eight bytes, four bytes, bytes made elsewhere."""
 MAX_NUMBER_BYTES = 12
@@ -26,43 +28,6 @@ def _varint(out, at, value):  # type: ignore[no-untyped-def]
         at += 1
     out[at] = np.uint8(value)
     return at + 1
-
-
-@njit([types.int64(_bytes, types.int64, types.int64)], cache=True, nogil=True, boundscheck=False)
-def _decimal(out, at, value):  # type: ignore[no-untyped-def]
-    if value < 0:
-        out[at] = 45
-        at += 1
-        value = -value
-    digits, power = 1, 10
-    while value >= power:
-        digits += 1
-        power *= 10
-    for place in range(digits - 1, -1, -1):
-        out[at + place] = 48 + value % 10
-        value //= 10
-    return at + digits
-
-
-@njit(
-    [
-        types.int64(_bytes, types.int64, _bytes, types.int64),
-        types.int64(_bytes, types.int64, _read, types.int64),
-    ],
-    cache=True,
-    nogil=True,
-    boundscheck=False,
-)
-def _word(out, at, data, size):  # type: ignore[no-untyped-def]
-    out[at] = 36
-    at = _decimal(out, at + 1, size)
-    out[at], out[at + 1] = 13, 10
-    at += 2
-    for k in range(size):
-        out[at + k] = data[k]
-    at += size
-    out[at], out[at + 1] = 13, 10
-    return at + 2
 
 
 @njit(
@@ -88,8 +53,7 @@ def _word(out, at, data, size):  # type: ignore[no-untyped-def]
 def put_rows(names, name_at, tags, forms, payload, null, texts, text_at, time_us, out, row_at):  # type: ignore[no-untyped-def]
     """Write each row as words; returns the length.
 
-    They are the timestamp's name, its seconds, nanoseconds and value, the number of words that follow, and every
-    column's name and value.
+    They are the timestamp's name and value, and every column's name and value.
 
     Args:
         names: Names as words, one after another, the timestamp's being the first.
@@ -114,8 +78,6 @@ def put_rows(names, name_at, tags, forms, payload, null, texts, text_at, time_us
             at += 1
         seconds = time_us[i] // 1_000_000
         nanos = (time_us[i] - seconds * 1_000_000) * 1_000
-        at = _word(out, at, data, _decimal(data, 0, seconds))
-        at = _word(out, at, data, _decimal(data, 0, nanos))
         size = 0
         if seconds != 0:
             data[0] = 0x08
@@ -123,20 +85,18 @@ def put_rows(names, name_at, tags, forms, payload, null, texts, text_at, time_us
         if nanos != 0:
             data[size] = 0x10
             size = _varint(data, size + 1, np.uint64(nanos))
-        at = _word(out, at, data, size)
-        at = _word(out, at, data, _decimal(data, 0, 2 * columns))
+        at = put_word(out, at, data, 0, size)
         for c in range(columns):
             for k in range(name_at[c + 1], name_at[c + 2]):
                 out[at] = names[k]
                 at += 1
             if null[c, i] != 0:
-                at = _word(out, at, data, 0)
+                at = put_word(out, at, data, 0, 0)
                 continue
             form = forms[c]
             if form == TEXT:
                 first = text_at[payload[c, 0], i]
-                size = text_at[payload[c, 0], i + 1] - first
-                at = _word(out, at, texts[first : first + size], size)
+                at = put_word(out, at, texts, first, text_at[payload[c, 0], i + 1])
                 continue
             size = _varint(data, 0, np.uint64(tags[c]))
             bits = np.uint64(payload[c, i])
@@ -147,6 +107,27 @@ def put_rows(names, name_at, tags, forms, payload, null, texts, text_at, time_us
                 for k in range(width):
                     data[size + k] = np.uint8((bits >> np.uint64(8 * k)) & np.uint64(0xFF))
                 size += width
-            at = _word(out, at, data, size)
+            at = put_word(out, at, data, 0, size)
     row_at[time_us.shape[0]] = at
     return at
+
+
+@njit([types.uint64(types.uint64)], cache=True, nogil=True, boundscheck=False)
+def _mixed(x):  # type: ignore[no-untyped-def]
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit([types.void(_read, _vector, _vector, _vector)], cache=True, nogil=True, boundscheck=False)
+def digest_rows(data, row_first, row_stop, out):  # type: ignore[no-untyped-def]
+    """A positive number that stands for each row's bytes; two rows have the same with a probability of 2⁻⁶³."""
+    for i in range(out.shape[0]):
+        first, stop = row_first[i], row_stop[i]
+        h = np.uint64(stop - first)
+        for start in range(first, stop, 8):
+            x = np.uint64(0)
+            for k in range(start, min(start + 8, stop)):
+                x = (x << np.uint64(8)) | np.uint64(data[k])
+            h = _mixed((h ^ x) * np.uint64(0x9E3779B97F4A7C15))
+        out[i] = max(np.int64(h >> np.uint64(1)), 1)

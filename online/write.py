@@ -7,31 +7,47 @@ is never lost. Times are compared to the nanosecond.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError, WriteTooLargeError
 from online.exchange import exchange
-from online.keys import US_PER_SECOND, state_key, timestamp_field
+from online.keys import state_key, timestamp_field
 from online.pipes import Packed
 from online.route import Command
+from online.routed import RoutedClient
 from online.script import Script
 from online.values import encode_timestamp
+from online.words import IntArray, Runs, joined, packed_heads, packed_keys, word
+
+BoolArray = npt.NDArray[np.bool_]
+ByteMatrix = npt.NDArray[np.uint8]
 
 REVISION_FIELD = b"rev"
 MAX_FIELDS = 3_500
 """Most fields of each view, and of the state, in one write: Lua unpacks at most some 8,000 arguments."""
+ENTITIES_PER_CALL = 16
+"""Entities of one call of the script, where one server has them all: a call costs as much as half an entity."""
 
-_REFUSED = b""
-_WRITTEN = b"1"
+_KEPT = 1
+"""Stands for the size of a view that is not written but counted on."""
+_LASTING, _AS_IT_IS = 0, 2**32 - 1
+"""Times to live of a state that shall have none, and of one whose time to live is right already."""
+_ACCEPTED, _WRITTEN = b"+", ord("1")
+_HEAD = struct.Struct("<IHH")
+_SIZE = struct.Struct("<H")
 
-_WRITE = Script("""
+_VIEWS = """
+local call = redis.call
 local function varint(data, at)
   local value, complement, unit, count = 0, 0, 1, 0
   while true do
@@ -45,45 +61,81 @@ local function varint(data, at)
     if byte < 128 then return count == 10 and -1 - complement or value, at end
   end
 end
-local function is_later(stored, seconds, nanos)
+local function instant(stamp)
   local parts, at = {[8] = 0, [16] = 0}, 1
-  while at and parts[stored:byte(at)] do
-    local tag = stored:byte(at)
-    parts[tag], at = varint(stored, at + 1)
+  while at and parts[stamp:byte(at)] do
+    local tag = stamp:byte(at)
+    parts[tag], at = varint(stamp, at + 1)
   end
-  if not (parts[8] and parts[16] and at > #stored) then return false end
-  return parts[8] > seconds or (parts[8] == seconds and parts[16] > nanos)
+  if parts[8] and parts[16] and at > #stamp then return parts[8], parts[16] end
 end
-local values, state, revision = KEYS[1], KEYS[2], ARGV[1]
-local kept, views, state_words = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-if state and (redis.call('HGET', state, 'rev') or '0') ~= revision then return '' end
-local at = 7
-for _ = 1, kept do
-  if redis.call('HEXISTS', values, ARGV[at]) == 0 then return '' end
-  at = at + 1
-end
-local written, any = {}, false
-for view = 1, views do
-  local stamp, last = ARGV[at + 3], at + 4 + tonumber(ARGV[at + 4])
-  local stored = redis.call('HGET', values, ARGV[at])
-  if stored and stored ~= stamp and is_later(stored, tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])) then
-    written[view] = '0'
-  else
-    redis.call('HSET', values, ARGV[at], stamp, unpack(ARGV, at + 5, last))
-    written[view], any = '1', true
+-- Seconds of five bytes (1978 to 3058), and nothing or nanoseconds behind them: the last byte counts most.
+local function seconds_of(stamp)
+  local tag, a, b, c, d, e, rest = stamp:byte(1, 7)
+  if tag == 8 and e and a > 127 and b > 127 and c > 127 and d > 127 and e < 128
+    and (not rest or (rest == 16 and stamp:find('^[\\128-\\255]*[%z\\1-\\127]$', 8))) then
+    return e * 268435456 + (d - 128) * 2097152 + (c - 128) * 16384 + (b - 128) * 128 + (a - 128)
   end
-  at = last + 1
 end
-if any and ARGV[2] ~= '0' then redis.call('EXPIRE', values, ARGV[2]) end
-if state then
-  redis.call('HSET', state, 'rev', revision + 1, unpack(ARGV, at, at + state_words - 1))
-  at = at + state_words
-  if #ARGV >= at then redis.call('HDEL', state, unpack(ARGV, at)) end
-  if ARGV[3] ~= '0' then redis.call('EXPIRE', state, ARGV[3]) else redis.call('PERSIST', state) end
-  return '+' .. table.concat(written)
+local function is_later(stored, stamp)
+  local stored_s, stamp_s = seconds_of(stored), seconds_of(stamp)
+  if stored_s and stamp_s and stored_s ~= stamp_s then return stored_s > stamp_s end
+  local seconds, nanos = instant(stored)
+  if not seconds then return false end
+  local new_s, new_ns = instant(stamp)
+  return seconds > new_s or (seconds == new_s and nanos > new_ns)
 end
-return table.concat(written)
-""")
+-- The words of a view are its timestamp's field and value, and its features' fields and values.
+local function put(values, at, size)
+  local stamp, stored = ARGV[at + 1], call('HGET', values, ARGV[at])
+  if stored and stored ~= stamp and is_later(stored, stamp) then return false end
+  call('HSET', values, unpack(ARGV, at, at + size - 1))
+  return true
+end
+local ttl, at = ARGV[1], 2
+"""
+
+_ROWS = Script(
+    _VIEWS
+    + """
+if not put(KEYS[1], at, #ARGV - 1) then return 0 end
+if ttl ~= '0' then call('EXPIRE', KEYS[1], ttl) end
+return 1
+"""
+)
+
+_ENTITIES = Script(
+    _VIEWS
+    + """
+local marks = {}
+for n = 1, #KEYS, 2 do
+  local values, state, head = KEYS[n], KEYS[n + 1], ARGV[at]
+  local memory, words, dropped = struct.unpack('<I4I2I2', head)
+  local holds, sizes, place = (call('HGET', state, 'rev') or '0') == ARGV[at + 1], {}, at + 3
+  for from = 9, #head, 2 do
+    local size = struct.unpack('<I2', head, from)
+    if size == 1 and holds and call('HEXISTS', values, ARGV[place]) == 0 then holds = false end
+    sizes[#sizes + 1], place = size, place + size
+  end
+  marks[#marks + 1] = holds and '+' or '-'
+  local view, any = at + 3, false
+  for v = 1, #sizes do
+    local written = holds and sizes[v] > 1 and put(values, view, sizes[v])
+    marks[#marks + 1] = written and '1' or '0'
+    view, any = view + sizes[v], any or written
+  end
+  if holds then
+    if any and ttl ~= '0' then call('EXPIRE', values, ttl) end
+    call('HSET', state, 'rev', ARGV[at + 2], unpack(ARGV, place, place + words - 1))
+    if dropped > 0 then call('HDEL', state, unpack(ARGV, place + words, place + words + dropped - 1)) end
+    if memory == 0 then call('PERSIST', state)
+    elseif memory < 4294967295 then call('EXPIRE', state, memory) end
+  end
+  at = place + words + dropped
+end
+return table.concat(marks)
+"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,28 +186,43 @@ class EntityWrite:
     memory_s: int | None = None
 
 
-class PackedWrite(NamedTuple):
-    """The change of one entity, as `EntityWrite`, of words that are packed already.
+class EntityWrites(NamedTuple):
+    """The changes of many entities with the same views, as `EntityWrite`, of words that are packed already.
 
     Attributes:
-        key: Entity key.
-        revision: As there.
-        views: Names of the views that are written.
-        values: For each of them the words of `online.view_words`.
-        kept: As there, as fields of the views' timestamps.
-        state: Names and chunks of Waypost's state in turn.
-        dropped: As there.
+        keys: Entity keys, each once.
+        revisions: As there, shape (entities,).
+        view_sizes: Words of each view, shape (entities, views): those of `online.view_words` where it is written, 1
+            where it is kept, 0 where the entity has none.
+        state_sizes: Words of the state: names and chunks in turn.
+        dropped_sizes: Words of the state's fields that are dropped.
+        words: Of each entity, part after part: views in order (of a kept one the field of its timestamp), state, and
+            dropped fields.
+        lasting: Whether the time to live of the state is right already where `memory_s` gives it none.
         memory_s: As there.
     """
 
-    key: bytes
-    revision: int
-    views: tuple[str, ...]
-    values: Packed
-    kept: Packed
-    state: Packed
-    dropped: Packed
+    keys: Sequence[bytes]
+    revisions: IntArray
+    view_sizes: IntArray
+    state_sizes: IntArray
+    dropped_sizes: IntArray
+    words: Sequence[Runs]
+    lasting: BoolArray
     memory_s: int | None
+
+
+class Outcomes(NamedTuple):
+    """What became of entity writes.
+
+    Attributes:
+        accepted: Shape (entities,). Of what was refused nothing is stored.
+        written: Shape (entities, views); a view of an accepted write that was not written has a later event time in the
+            store.
+    """
+
+    accepted: BoolArray
+    written: BoolArray
 
 
 class EntityWriter:
@@ -187,16 +254,24 @@ class EntityWriter:
             StoreReplyError: The server refused a write for another reason (memory full, wrong type of a key).
             StoreUnavailableError: The store did not answer.
         """
-        replies = _WRITE.run(self._client, [self._call(write) for write in writes])
-        return [
-            _outcome([view.view for view in write.views], reply)
-            for write, reply in zip(writes, replies, strict=True)
-        ]
-
-    def apply_packed(self, writes: Sequence[PackedWrite]) -> list[frozenset[str] | None]:
-        """As `apply`, of writes that are packed already."""
-        replies = _WRITE.run(self._client, [self._packed_call(write) for write in writes], apart=True)
+        replies = _ENTITIES.run(self._client, [self._call(write) for write in writes])
         return [_outcome(write.views, reply) for write, reply in zip(writes, replies, strict=True)]
+
+    def apply_many(self, parts: Sequence[EntityWrites]) -> list[Outcomes]:
+        """As `apply`, of many entities at once, in any order.
+
+        Raises:
+            WriteTooLargeError: As there, and so the others.
+        """
+        each = 1 if isinstance(self._client, RoutedClient) else ENTITIES_PER_CALL
+        calls = [call for part in parts for call in self._calls(part, each)]
+        replies = _ENTITIES.run(self._client, calls, apart=True)
+        outcomes, place = [], 0
+        for part in parts:
+            stop = place - (-len(part.keys) // each)
+            outcomes.append(_outcomes(part, replies[place:stop]))
+            place = stop
+        return outcomes
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the state of each entity, revision included; empty where there is none.
@@ -215,35 +290,57 @@ class EntityWriter:
             raise ValueError(
                 f"the state field {REVISION_FIELD!r} is kept by the writer; leave it out of the write"
             )
+        views = [tuple(_view_words(write.key, view)) for view in write.views]
+        sizes = [_KEPT] * len(write.kept) + [len(words) for words in views]
+        memory_s = self._state_ttl_s(write.memory_s)
+        head = _HEAD.pack(memory_s, 2 * len(state), len(dropped)) + b"".join(map(_SIZE.pack, sizes))
         return (
             2,
             write.key,
             state_key(write.key),
-            write.revision,
             self._key_ttl_s,
-            self._state_ttl_s(write.memory_s),
-            len(write.kept),
-            len(write.views),
-            2 * len(state),
+            head,
+            write.revision,
+            write.revision + 1,
             *(timestamp_field(view) for view in write.kept),
-            *chain.from_iterable(_view_words(write.key, view) for view in write.views),
+            *chain.from_iterable(views),
             *chain.from_iterable(state.items()),
             *dropped,
         )
 
-    def _packed_call(self, write: PackedWrite) -> Command:
-        key, revision, views, values, kept, state, dropped, memory_s = write
-        _check_size(key, max(values.size // 2, state.size // 2, dropped.size))
-        numbers = (revision, self._key_ttl_s, self._state_ttl_s(memory_s), kept.size, len(views), state.size)
-        rest = Packed(
-            6 + kept.size + values.size + state.size + dropped.size,
-            b"".join([_words_of(numbers), kept.data, values.data, state.data, dropped.data]),
-        )
-        return 2, key, state_key(key), rest
+    def _calls(self, part: EntityWrites, each: int) -> Iterator[Command]:
+        count = len(part.keys)
+        if not count:
+            return
+        _check_sizes(part)
+        keys, places = packed_keys(part.keys)
+        heads = packed_heads(self._heads(part), part.revisions)
+        words = joined([heads, *part.words], count)
+        sizes = words.sizes.tolist()
+        texts = keys.tobytes(), words.data.tobytes()
+        key_first, key_stop = places[:, 1].tolist(), places[:, 2].tolist()
+        first, stop = words.first.tolist(), words.stop.tolist()
+        ttl = word(b"%d" % self._key_ttl_s)
+        for start in range(0, count, each):
+            end = min(start + each, count)
+            size = 2 * (end - start) - 1 + 1 + sum(sizes[start:end])
+            data = (
+                texts[0][key_first[start] : key_stop[end - 1]] + ttl + texts[1][first[start] : stop[end - 1]]
+            )
+            yield 2 * (end - start), part.keys[start], Packed(size, data)
+
+    def _heads(self, part: EntityWrites) -> ByteMatrix:
+        count, views = part.view_sizes.shape
+        memory_s = self._state_ttl_s(part.memory_s)
+        heads = np.empty(count, dtype=_heads_type(views))
+        heads["memory"] = memory_s or np.where(part.lasting, _AS_IT_IS, _LASTING)
+        heads["sizes"][:, 0], heads["sizes"][:, 1] = part.state_sizes, part.dropped_sizes
+        heads["sizes"][:, 2:] = part.view_sizes
+        return heads.view(np.uint8).reshape(count, -1)
 
     def _state_ttl_s(self, memory_s: int | None) -> int:
         mortal = self._key_ttl_s and memory_s is not None
-        return self._key_ttl_s + self._grace_s + (memory_s or 0) if mortal else 0
+        return self._key_ttl_s + self._grace_s + (memory_s or 0) if mortal else _LASTING
 
 
 class RowWriter:
@@ -269,8 +366,8 @@ class RowWriter:
             StoreReplyError: The server refused a row for another reason.
             StoreUnavailableError: The store did not answer.
         """
-        replies = _WRITE.run(self._client, [_row_call(row, self._key_ttl_s) for row in rows])
-        return [reply == _WRITTEN for reply in replies]
+        replies = _ROWS.run(self._client, [_row_call(row, self._key_ttl_s) for row in rows])
+        return [reply == 1 for reply in replies]
 
 
 class AsyncRowWriter:
@@ -282,8 +379,8 @@ class AsyncRowWriter:
 
     async def apply(self, rows: Sequence[RowWrite]) -> list[bool]:
         """As `RowWriter.apply`. Whether the rows of a caller that is cancelled were written is unknown."""
-        replies = await _WRITE.run_async(self._client, [_row_call(row, self._key_ttl_s) for row in rows])
-        return [reply == _WRITTEN for reply in replies]
+        replies = await _ROWS.run_async(self._client, [_row_call(row, self._key_ttl_s) for row in rows])
+        return [reply == 1 for reply in replies]
 
 
 def revision_of(state: Mapping[bytes, bytes]) -> int:
@@ -291,33 +388,49 @@ def revision_of(state: Mapping[bytes, bytes]) -> int:
     return int(state.get(REVISION_FIELD, b"0"))
 
 
-@lru_cache(65_536)
-def _words_of(numbers: tuple[int, ...]) -> bytes:
-    texts = [b"%d" % number for number in numbers]
-    return b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts])
+@lru_cache(1024)
+def _heads_type(views: int) -> np.dtype[Any]:
+    return np.dtype([("memory", "<u4"), ("sizes", "<u2", 2 + views)])
 
 
-def _outcome(views: Sequence[str], reply: object) -> frozenset[str] | None:
-    if reply == _REFUSED:
+def _outcome(views: Sequence[ViewWrite], reply: object) -> frozenset[str] | None:
+    marks = _marks(reply)
+    if marks[:1] != _ACCEPTED:
         return None
+    own = marks[len(marks) - len(views) :]
+    return frozenset(view.view for view, mark in zip(views, own, strict=True) if mark == _WRITTEN)
+
+
+def _outcomes(part: EntityWrites, replies: Sequence[object]) -> Outcomes:
+    marks = np.frombuffer(b"".join(map(_marks, replies)), dtype=np.uint8)
+    table = marks.reshape(len(part.keys), 1 + part.view_sizes.shape[1])
+    return Outcomes(table[:, 0] == _ACCEPTED[0], table[:, 1:] == _WRITTEN)
+
+
+def _marks(reply: object) -> bytes:
     if not isinstance(reply, bytes):
         raise StoreReplyError(f"the store answered a write with {type(reply).__name__}, not with its outcome")
-    marks = reply[1:]
-    return frozenset(view for view, mark in zip(views, marks, strict=True) if mark == _WRITTEN[0])
+    return reply
+
+
+def _check_sizes(part: EntityWrites) -> None:
+    most = 2 * MAX_FIELDS
+    largest = np.maximum(part.state_sizes, 2 * part.dropped_sizes)
+    if part.view_sizes.size:
+        largest = np.maximum(largest, part.view_sizes.max(axis=1) - 2)
+    if (largest > most).any():
+        place = int(largest.argmax())
+        _check_size(part.keys[place], int(largest[place]) // 2)
 
 
 def _row_call(row: RowWrite, key_ttl_s: int) -> Command:
-    return (1, row.key, b"", key_ttl_s, 0, 0, 1, 0, *_view_words(row.key, row))
+    return (1, row.key, key_ttl_s, *_view_words(row.key, row))
 
 
-def _view_words(key: bytes, view: ViewWrite) -> Iterator[bytes | int]:
+def _view_words(key: bytes, view: ViewWrite) -> Iterator[bytes]:
     _check_size(key, len(view.values))
-    seconds, rest_us = divmod(view.event_us, US_PER_SECOND)
     yield timestamp_field(view.view)
-    yield seconds
-    yield rest_us * 1_000 + view.event_rest_ns
     yield encode_timestamp(view.event_us, view.event_rest_ns)
-    yield 2 * len(view.values)
     yield from chain.from_iterable(view.values.items())
 
 

@@ -98,7 +98,7 @@ class MaterializerBounds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_records: Annotated[int, Field(ge=1, le=100_000)] = 16_000
+    batch_records: Annotated[int, Field(ge=1, le=100_000)] = 32_000
     """Most records of a partition that are applied at once; only those that are there are waited for."""
     checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=600)] = 5.0
     """How often offline rows are written and the checkpoint moves while events flow."""

@@ -13,10 +13,9 @@ from server.errors import Problem
 from server.repo import Repo
 from streaming.advance import ViewValues
 from streaming.errors import StreamingError, TransformError
-from streaming.events import EventRecord, EventSchema, PropertySchema
+from streaming.events import EventRecord, Events, EventSchema, PropertySchema
 from streaming.frame import events_frame
-from streaming.plan import StreamPlan, ViewPlan
-from streaming.windows.batch import Batch
+from streaming.plan import SourceEvents, StreamPlan, ViewPlan
 from streaming.windows.errors import PlanError
 from streaming.windows.plan import WindowPlan
 from streaming.windows.state import TileState
@@ -88,10 +87,12 @@ def _feed_problems(plan: ViewPlan, events: list[EventRecord], schema: EventSchem
 
 
 def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> None:
-    rows = plan.rows(events_frame(events, schema.property_types))
-    if plan.windows is None or not len(rows.frame):
+    rows = plan.rows(
+        plan.transformed(SourceEvents.of(events_frame(Events.of(events), schema.property_types)))
+    )
+    if plan.windows is None or not len(rows.codes):
         return
     states = [TileState.empty(plan.windows)] * len(rows.keys)
-    batch = Batch.from_frame(rows.frame, rows.codes, plan.windows)
+    batch = rows.batch(rows.codes, plan.windows)
     applied = apply(plan.windows, states, batch, int(np.max(batch.event_us)))
-    ViewValues.of(plan, applied.columns, applied.value_us)
+    ViewValues.of(plan, np.arange(len(states)), applied.columns, applied.value_us)

@@ -17,17 +17,19 @@ import pandas as pd
 
 from decision.lang.timing import next_flip_us
 from decision.schema import Value
-from online.view_words import ValueColumns, is_number
-from streaming.entity import EntityState, LatestRow
+from online.view_words import ValueColumns, digests, is_number
+from online.words import Runs
+from streaming.entity import NEVER_US, EntityState, LatestRow
 from streaming.plan import EntityKind, SegmentPlan, ViewPlan, ViewRows
 from streaming.windows.batch import Batch
 from streaming.windows.changes import Changes, changes
+from streaming.windows.plan import WindowPlan
 from streaming.windows.read import Column
 from streaming.windows.state import TileState
 from streaming.windows.stream import apply
 
 IntArray = npt.NDArray[np.int64]
-NEVER_US = int(np.iinfo(np.int64).max)
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,28 +45,38 @@ class SegmentChange:
 
 @dataclass(frozen=True)
 class ViewValues:
-    """Values of one view for many entities.
+    """Values of one view for some entities of a group.
 
     Attributes:
         plan: The view.
+        entities: Number of each row's entity in its group, ascending.
         columns: Values by feature: of numbers as columns, of anything else one by one.
         value_us: Timestamp of each row's values in microseconds.
         words: Each row as the words that write it into Feast's hash.
     """
 
     plan: ViewPlan
+    entities: IntArray
     columns: Mapping[str, Column | list[Value]]
     value_us: IntArray
-    words: list[bytes]
+    words: Runs
 
     @staticmethod
-    def of(plan: ViewPlan, columns: Mapping[str, Column | list[Value]], value_us: IntArray) -> ViewValues:
+    def of(
+        plan: ViewPlan, entities: IntArray, columns: Mapping[str, Column | list[Value]], value_us: IntArray
+    ) -> ViewValues:
         """Encode the rows.
 
         Raises:
             ValueEncodeError: A value does not fit its feature's type.
         """
-        return ViewValues(plan, columns, value_us, plan.words.rows(_for_words(plan, columns), value_us))
+        words = plan.words.rows(_for_words(plan, columns), value_us)
+        return ViewValues(plan, entities, columns, value_us, words)
+
+    @cached_property
+    def digests(self) -> IntArray:
+        """A number that stands for each row's words."""
+        return digests(self.words)
 
     @cached_property
     def lists(self) -> dict[str, list[Value]]:
@@ -73,10 +85,6 @@ class ViewValues:
             name: column.to_list() if isinstance(column, Column) else column
             for name, column in self.columns.items()
         }
-
-    def row(self, number: int) -> dict[str, Value]:
-        """The values of one row by feature."""
-        return {name: values[number] for name, values in self.lists.items()}
 
 
 def _for_words(plan: ViewPlan, columns: Mapping[str, Column | list[Value]]) -> ValueColumns:
@@ -93,56 +101,50 @@ def _for_words(plan: ViewPlan, columns: Mapping[str, Column | list[Value]]) -> V
 
 
 @dataclass(slots=True)
-class Update:
-    """What became of one entity.
+class Group:
+    """Entities of one kind that were brought to one logical time.
 
     Attributes:
-        at_us: Logical time to which it was brought.
-        fed: Whether a row of the batch was news to it.
-        shown: By view: its values, and the entity's row there. All views that have any.
-        tiles: What of its window state must be written, by view.
+        keys: Theirs.
+        states: Theirs, as they are now.
+        at_us: The logical time.
+        before_us: The logical time at which each stood before.
+        fed: Which of them a row of the batch was news to.
+        shown: Values of each of the kind's views, in the order of `EntityKind.shown`; None where nobody has any.
+        tiles: What of window states must be written: of which entities, and the words.
         changes: Segments entered and left.
-        due_us: When the entity must be looked at again though nothing arrives; `NEVER_US` for never.
+        due_us: When each must be looked at again though nothing arrives; `NEVER_US` for never.
     """
 
-    key: bytes
-    state: EntityState
+    kind: EntityKind
+    keys: list[bytes]
+    states: list[EntityState]
     at_us: int
-    fed: bool = False
-    shown: dict[str, tuple[ViewValues, int]] = field(default_factory=dict)
-    tiles: list[Changes] = field(default_factory=list)
+    before_us: IntArray
+    fed: BoolArray
+    due_us: IntArray
+    shown: list[ViewValues | None] = field(default_factory=list)
+    tiles: list[tuple[IntArray, Changes]] = field(default_factory=list)
     changes: list[SegmentChange] = field(default_factory=list)
-    due_us: int = NEVER_US
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a batch comes from, which tells what of it is news to an entity.
-
-    Attributes:
-        partition: Of the log.
-        positions: Position of each source row of the feeds.
-    """
-
-    partition: int
-    positions: IntArray
 
 
 def advance(
     kind: EntityKind,
-    states: Mapping[bytes, EntityState],
+    keys: Sequence[bytes],
+    states: Sequence[EntityState],
     feeds: Mapping[str, ViewRows],
-    source: Source | None,
+    positions: IntArray | None,
     borrowed: Mapping[bytes, Mapping[str, Value]],
     now_us: int,
-) -> list[Update]:
+) -> list[Group]:
     """Bring entities of one kind to logical time `now_us`.
 
     Args:
         kind: Their kind.
-        states: State by entity key; changed in place.
+        keys: Entity keys.
+        states: Theirs; changed in place.
         feeds: Rows by view; rows of other entities and rows already applied are passed over.
-        source: Tells which rows are news to an entity; None where all are.
+        positions: Of each source row of the feeds, which tells what is news to an entity; None where all are.
         borrowed: Values, by canonical name, of other views' features that segments read.
         now_us: Logical time; no event of the feeds lies behind it.
 
@@ -150,120 +152,132 @@ def advance(
     that a replay never shows an older value.
 
     Returns:
-        One update per entity, in the order of `states`.
+        The entities, grouped by the time to which they were brought.
     """
-    updates = [Update(key, state, max(now_us, state.time_us)) for key, state in states.items()]
-    times = {update.at_us for update in updates}
-    for at_us in sorted(times):
-        group = updates if len(times) == 1 else [update for update in updates if update.at_us == at_us]
-        _advance_group(kind, group, feeds, source, borrowed, at_us)
-    return updates
+    members: dict[int, tuple[list[bytes], list[EntityState]]] = {}
+    for key, state in zip(keys, states, strict=True):
+        own_keys, own_states = members.setdefault(max(now_us, state.time_us), ([], []))
+        own_keys.append(key)
+        own_states.append(state)
+    groups = []
+    for at_us in sorted(members):
+        own_keys, own_states = members[at_us]
+        size = len(own_keys)
+        group = Group(
+            kind=kind,
+            keys=own_keys,
+            states=own_states,
+            at_us=at_us,
+            before_us=np.array([state.time_us for state in own_states], dtype=np.int64),
+            fed=np.zeros(size, dtype=np.bool_),
+            due_us=np.full(size, NEVER_US),
+        )
+        _advance_group(group, feeds, positions, borrowed)
+        groups.append(group)
+    return groups
 
 
 def _advance_group(
-    kind: EntityKind,
-    updates: Sequence[Update],
+    group: Group,
     feeds: Mapping[str, ViewRows],
-    source: Source | None,
+    positions: IntArray | None,
     borrowed: Mapping[bytes, Mapping[str, Value]],
-    now_us: int,
 ) -> None:
-    numbers = {update.key: number for number, update in enumerate(updates)}
+    kind, states = group.kind, group.states
+    numbers = {key: number for number, key in enumerate(group.keys)}
     applied = None
-    if source is not None:
-        applied = np.array([update.state.positions.get(source.partition, 0) for update in updates])
+    if positions is not None:
+        applied = np.array([state.position for state in states], dtype=np.int64)
+    window = 0
     for plan in kind.views:
         feed = feeds.get(plan.view.name)
-        own = _own_rows(feed, numbers, source, applied)
-        for number in np.unique(own[1]).tolist():
-            updates[number].fed = True
+        rows, entities = _own_rows(feed, numbers, positions, applied)
+        group.fed[entities] = True
         if plan.windows is not None:
-            _advance_windows(plan, updates, feed, own, now_us)
+            shown = _advance_windows(group, plan, plan.windows, window, (feed, rows, entities))
+            window += 1
         else:
-            _advance_latest(plan, updates, feed, own)
-    for update in updates:
-        update.state.time_us = now_us
+            shown = _advance_latest(group, plan, (feed, rows, entities))
+        group.shown.append(shown)
+    for state in states:
+        state.time_us = group.at_us
     if kind.segments_view is not None:
-        _advance_segments(kind, updates, borrowed, now_us)
+        group.shown.append(_advance_segments(group, kind.segments_view, borrowed))
 
 
 def _own_rows(
-    feed: ViewRows | None, numbers: Mapping[bytes, int], source: Source | None, applied: IntArray | None
+    feed: ViewRows | None, numbers: Mapping[bytes, int], positions: IntArray | None, applied: IntArray | None
 ) -> tuple[IntArray, IntArray]:
     """Rows of the feed that are news to one of the entities, in order, and the number of that entity."""
     if feed is None or not len(feed.codes):
         nothing = np.empty(0, dtype=np.int64)
         return nothing, nothing
-    wanted = np.array([numbers.get(key, -1) for key in feed.keys], dtype=np.int64)
+    number = numbers.get
+    wanted = np.array([number(key, -1) for key in feed.keys], dtype=np.int64)
     entity = wanted[feed.codes]
     own = entity >= 0
-    if source is not None and applied is not None:
-        own &= source.positions[feed.source] > applied[entity]
+    if positions is not None and applied is not None:
+        own &= positions[feed.source] > applied[entity]
     rows = np.flatnonzero(own)
     return rows, entity[rows]
 
 
+Feed = tuple[ViewRows | None, IntArray, IntArray]
+"""Rows of a view, which of them are news, and the number of each one's entity."""
+
+
 def _advance_windows(
-    plan: ViewPlan,
-    updates: Sequence[Update],
-    feed: ViewRows | None,
-    own: tuple[IntArray, IntArray],
-    now_us: int,
-) -> None:
-    name, windows = plan.view.name, plan.windows
-    assert windows is not None
-    rows, entity = own
-    touched = np.array([name in update.state.tiles for update in updates], dtype=np.bool_)
-    touched[entity] = True
-    numbers = np.flatnonzero(touched)
-    if not len(numbers):
-        return
-    active = [updates[number] for number in numbers.tolist()]
-    batch = _batch(plan, feed, rows, np.searchsorted(numbers, entity))
+    group: Group, plan: ViewPlan, windows: WindowPlan, number: int, news: Feed
+) -> ViewValues | None:
+    feed, rows, fed = news
+    touched = np.array([bool(state.tiles) and state.tiles[number] is not None for state in group.states])
+    touched[fed] = True
+    entities = np.flatnonzero(touched)
+    if not len(entities):
+        return None
+    states = group.states
+    active = states if len(entities) == len(states) else [states[place] for place in entities.tolist()]
+    entity = np.searchsorted(entities, fed)
+    batch = Batch.empty(windows)
+    if feed is not None and len(rows):
+        batch = feed.batch(entity, windows, None if len(rows) == len(feed.codes) else rows)
     nothing = TileState.empty(windows)
-    before = [update.state.tiles.get(name, nothing) for update in active]
-    applied = apply(windows, before, batch, now_us)
-    fresh = np.array([update.state.revision == 0 for update in active], dtype=np.int64)
-    found = changes(windows, before, applied, fresh)
-    shown = ViewValues.of(plan, applied.columns, applied.value_us)
-    due = applied.next_expiry_us.tolist()
-    for number, (update, state, change) in enumerate(zip(active, applied.states, found, strict=True)):
-        update.state.tiles[name] = state
-        update.tiles.append(change)
-        update.shown[name] = (shown, number)
-        update.due_us = min(update.due_us, due[number])
+    before = [(state.tiles[number] or nothing) if state.tiles else nothing for state in active]
+    applied = apply(windows, before, batch, group.at_us)
+    fresh = np.array([state.revision == 0 for state in active], dtype=np.int64)
+    group.tiles.append((entities, changes(windows, before, applied, fresh)))
+    group.due_us[entities] = np.minimum(group.due_us[entities], applied.next_expiry_us)
+    count = len(group.kind.windows)
+    for state, tiles in zip(active, applied.states, strict=True):
+        state.put_tiles(number, count, tiles)
+    return ViewValues.of(plan, entities, applied.columns, applied.value_us)
 
 
-def _batch(plan: ViewPlan, feed: ViewRows | None, rows: IntArray, entity: IntArray) -> Batch:
-    assert plan.windows is not None
-    if feed is None or not len(rows):
-        return Batch.empty(plan.windows)
-    frame = feed.frame if len(rows) == len(feed.frame) else feed.frame.iloc[rows]
-    return Batch.from_frame(frame, entity, plan.windows)
-
-
-def _advance_latest(
-    plan: ViewPlan, updates: Sequence[Update], feed: ViewRows | None, own: tuple[IntArray, IntArray]
-) -> None:
-    name = plan.view.name
-    for row_number, number in zip(own[0].tolist(), own[1].tolist(), strict=True):
+def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | None:
+    name, (feed, rows, fed) = plan.view.name, news
+    for row_number, number in zip(rows.tolist(), fed.tolist(), strict=True):
         assert feed is not None
-        state = updates[number].state
-        row = _latest_row(plan, feed.frame.iloc[row_number])
+        state = group.states[number]
+        row = _latest_row(plan, feed, row_number)
         newest = state.latest.get(name)
         if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
-            state.latest[name] = row
-    active = [update for update in updates if name in update.state.latest]
-    latest = [update.state.latest[name] for update in active]
-    columns = {feature.name: [row.values[feature.name] for row in latest] for feature in plan.view.features}
-    shown = ViewValues.of(plan, columns, np.array([row.event_us for row in latest], dtype=np.int64))
-    for number, update in enumerate(active):
-        update.shown[name] = (shown, number)
+            state.latest = {**state.latest, name: row}
+    entities = [number for number, state in enumerate(group.states) if name in state.latest]
+    if not entities:
+        return None
+    latest = [group.states[number].latest[name] for number in entities]
+    columns: dict[str, Column | list[Value]] = {
+        feature.name: [row.values[feature.name] for row in latest] for feature in plan.view.features
+    }
+    times = np.array([row.event_us for row in latest], dtype=np.int64)
+    return ViewValues.of(plan, np.array(entities, dtype=np.int64), columns, times)
 
 
-def _latest_row(plan: ViewPlan, row: pd.Series) -> LatestRow:
+def _latest_row(plan: ViewPlan, feed: ViewRows, number: int) -> LatestRow:
+    place = number if feed.rows is None else int(feed.rows[number])
+    row = feed.made.frame.iloc[place]
     values = {feature.name: plain(row[feature.name]) for feature in plan.view.features}
-    return LatestRow(event_us=timestamp_us(row["event_time"]), event_id=row["event_id"], values=values)
+    return LatestRow(int(feed.made.event_us[place]), feed.made.event_ids[place], values)
 
 
 def timestamp_us(moment: pd.Timestamp) -> int:
@@ -285,40 +299,43 @@ def plain(value: Any) -> Value:
 
 
 def _advance_segments(
-    kind: EntityKind, updates: Sequence[Update], borrowed: Mapping[bytes, Mapping[str, Value]], now_us: int
-) -> None:
-    assert kind.segments_view is not None
-    view = kind.segments_view.view
-    members = [_advance_members(kind, update, borrowed.get(update.key, {}), now_us) for update in updates]
-    columns: dict[str, Column | list[Value]] = {
-        feature.name: [row[feature.name] for row in members] for feature in view.features
+    group: Group, plan: ViewPlan, borrowed: Mapping[bytes, Mapping[str, Value]]
+) -> ViewValues:
+    rows: list[dict[str, Value]] = [dict(borrowed.get(key, {})) for key in group.keys]
+    for shown in group.shown:
+        if shown is None:
+            continue
+        name = shown.plan.view.name
+        columns = [(f"{name}.{feature}", values) for feature, values in shown.lists.items()]
+        for place, number in enumerate(shown.entities.tolist()):
+            rows[number].update({feature: values[place] for feature, values in columns})
+    members = [_advance_members(group, plan, number, row) for number, row in enumerate(rows)]
+    columns_by_name: dict[str, Column | list[Value]] = {
+        feature.name: [row[feature.name] for row in members] for feature in plan.view.features
     }
-    times = np.array([update.state.segments_us for update in updates], dtype=np.int64)
-    shown = ViewValues.of(kind.segments_view, columns, times)
-    for number, update in enumerate(updates):
-        update.shown[view.name] = (shown, number)
+    times = np.array([state.segments_us for state in group.states], dtype=np.int64)
+    return ViewValues.of(plan, np.arange(len(members), dtype=np.int64), columns_by_name, times)
 
 
-def _advance_members(
-    kind: EntityKind, update: Update, borrowed: Mapping[str, Value], now_us: int
-) -> dict[str, Value]:
-    assert kind.segments_view is not None
-    view = kind.segments_view.view
-    row: dict[str, Value] = dict(borrowed)
-    for name, (shown, number) in update.shown.items():
-        row.update({f"{name}.{feature}": values[number] for feature, values in shown.lists.items()})
-    members: dict[str, Value] = {feature.name: False for feature in view.features}
+def _advance_members(group: Group, plan: ViewPlan, number: int, row: dict[str, Value]) -> dict[str, Value]:
+    """Membership of one entity by segment; `row` has its features, and takes membership too."""
+    kind, state, now_us = group.kind, group.states[number], group.at_us
+    members: dict[str, Value] = {feature.name: False for feature in plan.view.features}
+    changed = False
+    due_us = int(group.due_us[number])
     for segment in kind.segments:
         wanted = segment.evaluate(row, now_us) is True
-        held, due_us = dwelling(segment, update.state, wanted, now_us)
-        members[segment.name] = row[f"{view.name}.{segment.name}"] = held
-        if held != (segment.name in update.state.segments):
-            update.changes.append(SegmentChange(update.key, segment.name, held, now_us, kind.name))
+        held, dwell_us = dwelling(segment, state, wanted, now_us)
+        members[segment.name] = row[f"{plan.view.name}.{segment.name}"] = held
+        if held != (segment.name in state.segments):
+            changed = True
+            group.changes.append(SegmentChange(group.keys[number], segment.name, held, now_us, kind.name))
         flip_us = next_flip_us(segment.condition, row, now_us) if segment.follows_time else None
-        update.due_us = min(update.due_us, due_us, NEVER_US if flip_us is None else flip_us)
-    _note_members(kind, update, members, now_us)
-    if update.changes or update.state.segments_us is None:
-        update.state.segments_us = now_us
+        due_us = min(due_us, dwell_us, NEVER_US if flip_us is None else flip_us)
+    group.due_us[number] = due_us
+    _note_members(kind, state, members, now_us)
+    if changed or state.segments_us is None:
+        state.segments_us = now_us
     return members
 
 
@@ -336,11 +353,11 @@ def dwelling(segment: SegmentPlan, state: EntityState, wanted: bool, now_us: int
     return (wanted, NEVER_US) if now_us >= until_us else (is_member, until_us)
 
 
-def _note_members(kind: EntityKind, update: Update, members: Mapping[str, Value], now_us: int) -> None:
-    state, before = update.state, update.state.segments
+def _note_members(kind: EntityKind, state: EntityState, members: Mapping[str, Value], now_us: int) -> None:
+    before = state.segments
     state.segments = {name: before.get(name, now_us) for name, held in members.items() if held}
     dwells = {segment.name: segment.dwell_us for segment in kind.segments if segment.dwell_us}
-    left = state.left | {name: now_us for name in before if name not in state.segments}
+    left = {**state.left, **{name: now_us for name in before if name not in state.segments}}
     state.left = {
         name: left_us
         for name, left_us in left.items()

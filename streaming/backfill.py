@@ -17,29 +17,29 @@ import pyarrow as pa
 import redis
 
 from online.write import EntityWriter
-from streaming.advance import NEVER_US, Update, advance
+from streaming.admit import Customers, note_ids
+from streaming.advance import Group, advance
 from streaming.borrow import borrow
-from streaming.entity import EntityState, recent_bucket_us
+from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError
 from streaming.events import EventSchema
 from streaming.keys import PartitionKeys
 from streaming.log import partition_of
-from streaming.plan import EntityKind, StreamPlan, ViewPlan, ViewRows
-from streaming.recent import id_hash
+from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan, ViewRows
+from streaming.recent import id_hashes
 from streaming.redis_log import settle_partitions
 from streaming.sink import (
+    KeyColumns,
     arrow_type,
     column_array,
     parts_folder,
     timestamp_array,
-    value_array,
     view_schema,
     write_part,
 )
 from streaming.timers import member_text
-from streaming.windows.batch import Batch
 from streaming.windows.sweep import Sweep, sweep_chunks
-from streaming.writes import apply_writes, prepare_write
+from streaming.writes import apply_writes, prepare_writes
 
 ENTITIES_PER_WRITE = 2000
 ROWS_PER_PART = 1_000_000
@@ -103,19 +103,20 @@ def backfill(
     writing = _Stopwatch()
     settle_partitions(client, plan.project, partition_count)
     _check(client, plan, events, until_us, partition_count)
-    events = events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)
+    source = SourceEvents.of(events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True))
     states: dict[str, dict[bytes, EntityState]] = {kind.name: {} for kind in plan.kinds}
     offline_rows: dict[str, int] = {}
+    feeds = plan.rows(source)
     for kind in plan.kinds:
         for view_plan in kind.views:
-            rows = view_plan.rows(events)
+            rows = feeds.pop(view_plan.view.name)
             if view_plan.windows is None:
                 _latest_states(kind, view_plan, rows, states[kind.name], until_us)
                 continue
             offline_rows[view_plan.view.name] = _backfill_view(
-                view_plan, rows, states[kind.name], until_us, progress, writing
+                (kind, view_plan), rows, states[kind.name], until_us, progress, writing
             )
-    _recent_ids(plan, schema, events, states[plan.customer.name], until_us)
+    _recent_ids(plan, schema, source, states[plan.customer.name], until_us)
     for kind in plan.kinds:
         _load_online(
             client, writer, kind, plan, states[kind.name], until_us, partition_count, (progress, writing)
@@ -155,18 +156,21 @@ def _micros(times: pd.Series) -> np.ndarray:
 
 
 def _backfill_view(
-    plan: ViewPlan,
+    planned: tuple[EntityKind, ViewPlan],
     rows: ViewRows,
     states: dict[bytes, EntityState],
     until_us: int,
     progress: Progress,
     writing: _Stopwatch,
 ) -> int:
+    kind, plan = planned
     assert plan.windows is not None
     view = plan.view
-    batch = Batch.from_frame(rows.frame, rows.codes, plan.windows)
+    place, count = list(kind.windows).index(view.name), len(kind.windows)
+    batch = rows.batch(rows.codes, plan.windows)
     folder = parts_folder(view) if view.offline_path else None
-    key_columns = _key_columns(plan, rows.keys)
+    keys = KeyColumns(plan.keys, rows.keys)
+    key_columns = [keys.column(key) for key in view.join_keys]
     written = 0
     for number, chunk in enumerate(
         sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)
@@ -178,18 +182,16 @@ def _backfill_view(
             written += table.num_rows
         for offset, tiles in enumerate(chunk.final.states):
             key = rows.keys[chunk.first_entity + offset]
-            states.setdefault(key, EntityState(time_us=until_us)).tiles[view.name] = tiles
+            _state(states, key, until_us).put_tiles(place, count, tiles)
         progress(view.name, chunk.first_entity + len(chunk.final.states), len(rows.keys))
     return written
 
 
-def _key_columns(plan: ViewPlan, keys: Sequence[bytes]) -> list[pa.Array]:
-    """Join key values of all entities, one column per join key of the view."""
-    rows = [plan.keys.decode(key) for key in keys]
-    return [
-        value_array([row[key.name] for row in rows], arrow_type(key.value_type))
-        for key in plan.view.join_keys
-    ]
+def _state(states: dict[bytes, EntityState], key: bytes, until_us: int) -> EntityState:
+    state = states.get(key)
+    if state is None:
+        state = states[key] = EntityState(until_us)
+    return state
 
 
 def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep) -> pa.Table:
@@ -207,29 +209,30 @@ def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep
 def _latest_states(
     kind: EntityKind, plan: ViewPlan, rows: ViewRows, states: dict[bytes, EntityState], until_us: int
 ) -> None:
-    for key in rows.keys:
-        states.setdefault(key, EntityState(time_us=until_us))
-    own = {key: states[key] for key in rows.keys}
-    advance(kind, own, {plan.view.name: rows}, None, {}, until_us)
+    own = [_state(states, key, until_us) for key in rows.keys]
+    advance(kind, rows.keys, own, {plan.view.name: rows}, None, {}, until_us)
 
 
 def _recent_ids(
     plan: StreamPlan,
     schema: EventSchema,
-    events: pd.DataFrame,
+    events: SourceEvents,
     customers: dict[bytes, EntityState],
     until_us: int,
 ) -> None:
     """Ids that may still be published again in time: position 0 marks them as older than the log."""
-    bucket_us = recent_bucket_us(schema.lateness_us)
-    tail = events.loc[_micros(events["event_time"]) >= until_us - schema.lateness_us]
-    name = plan.customer.key_names[0]
-    for customer_id, event_id, event_us in zip(
-        tail["customer_id"], tail["event_id"], _micros(tail["event_time"]).tolist(), strict=True
-    ):
-        key = plan.customer.keys.encode({name: customer_id})
-        state = customers.setdefault(key, EntityState(time_us=until_us))
-        state.recent.note(event_us // bucket_us, id_hash(event_id), 0)
+    tail = np.flatnonzero(events.event_us >= until_us - schema.lateness_us)
+    codes, customer_ids = pd.factorize(events.customer_ids[tail])
+    names = {plan.customer.key_names[0]: (customer_ids.tolist(), range(len(customer_ids)))}
+    owners = [_state(customers, key, until_us) for key in plan.customer.keys.encode_many(names)]
+    note_ids(
+        Customers(codes.astype(np.int64), owners),
+        np.arange(len(tail)),
+        events.event_us[tail],
+        id_hashes(events.event_ids[tail].tolist()),
+        np.zeros(len(tail), dtype=np.int64),
+        schema.lateness_us,
+    )
 
 
 def _load_online(
@@ -245,34 +248,38 @@ def _load_online(
     progress, writing = told
     keys = list(states)
     for start in range(0, len(keys), ENTITIES_PER_WRITE):
-        chunk = {key: states[key] for key in keys[start : start + ENTITIES_PER_WRITE]}
-        updates = advance(kind, chunk, {}, None, borrow(client, kind, list(chunk)), until_us)
-        prepared = [prepare_write(kind, update) for update in updates]
+        chunk = keys[start : start + ENTITIES_PER_WRITE]
+        own = [states.pop(key) for key in chunk]
+        groups = advance(kind, chunk, own, {}, None, borrow(client, kind, chunk), until_us)
+        prepared = [prepare_writes(group, np.arange(len(group.keys)), None) for group in groups]
         with writing:
-            _announce(client, kind, plan, updates, partition_count)
-            _, refused = apply_writes(writer, prepared)
+            _announce(client, kind, plan, groups, partition_count)
+            written = apply_writes(writer, prepared)
+        refused = sum(int((~outcome.accepted).sum()) for outcome in written)
         if refused:
-            raise StreamingError(
-                f"the store already holds state of {len(refused)} entities of kind {kind.name}"
-            )
+            raise StreamingError(f"the store already holds state of {refused} entities of kind {kind.name}")
         progress(f"online {kind.name}", start + len(chunk), len(keys))
 
 
 def _announce(
-    client: redis.Redis, kind: EntityKind, plan: StreamPlan, updates: Sequence[Update], partition_count: int
+    client: redis.Redis, kind: EntityKind, plan: StreamPlan, groups: Sequence[Group], partition_count: int
 ) -> None:
     """Enter timers with the partition that will own the entity's next event, or any for shared entities."""
-    pipeline = client.pipeline(transaction=False)
-    for update in updates:
-        if update.due_us == NEVER_US:
+    due: dict[int, dict[bytes, int]] = {}
+    for key, due_us in [
+        pair for group in groups for pair in zip(group.keys, group.due_us.tolist(), strict=True)
+    ]:
+        if due_us == NEVER_US:
             continue
         if kind is plan.customer:
-            customer_id = str(kind.keys.decode(update.key)[kind.key_names[0]])
+            customer_id = str(kind.keys.decode(key)[kind.key_names[0]])
             partition = partition_of(customer_id, partition_count)
         else:
-            partition = mmh3.hash(update.key, signed=False) % partition_count
-        member = member_text((kind.name, update.key))
-        pipeline.zadd(PartitionKeys(plan.project, partition).timers, {member: update.due_us})
+            partition = mmh3.hash(key, signed=False) % partition_count
+        due.setdefault(partition, {})[member_text((kind.name, key))] = due_us
+    pipeline = client.pipeline(transaction=False)
+    for partition, members in due.items():
+        pipeline.zadd(PartitionKeys(plan.project, partition).timers, members)
     pipeline.execute()
 
 

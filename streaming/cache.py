@@ -6,26 +6,36 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from online.write import EntityWriter
-from streaming.entity import EntityState, decode_state
+from streaming.entity import EntityState, decode_states
 from streaming.plan import EntityKind
 
 
 class StateCache:
-    """States of the entities seen lately. A state taken out of the store is as new as its revision says."""
+    """States of the entities seen lately. A state taken out of the store is as new as its revision says.
 
-    def __init__(self, writer: EntityWriter, max_entities: int) -> None:
+    Args:
+        writer: For loading.
+        partition: The one that the states are read for.
+        max_entities: Bound.
+    """
+
+    def __init__(self, writer: EntityWriter, partition: int, max_entities: int) -> None:
         self._writer = writer
+        self._partition = partition
         self._max_entities = max_entities
         self._states: OrderedDict[bytes, EntityState] = OrderedDict()
 
-    def load(self, kind: EntityKind, keys: Sequence[bytes]) -> dict[bytes, EntityState]:
-        """States of entities of one kind; what is not in memory is read in one round trip."""
-        missing = [key for key in keys if key not in self._states]
-        for key, fields in zip(missing, self._writer.load(missing) if missing else [], strict=True):
-            self._states[key] = decode_state(fields, kind.windows)
+    def load(self, kind: EntityKind, keys: Sequence[bytes]) -> list[EntityState]:
+        """States of entities of one kind, in order; what is not in memory is read in one round trip."""
+        states = self._states
+        missing = [key for key in keys if key not in states]
+        if missing:
+            fresh = decode_states(self._writer.load(missing), kind.windows, self._partition)
+            states.update(zip(missing, fresh, strict=True))
+        touch = states.move_to_end
         for key in keys:
-            self._states.move_to_end(key)
-        return {key: self._states[key] for key in keys}
+            touch(key)
+        return [states[key] for key in keys]
 
     def drop(self, keys: Iterable[bytes]) -> None:
         """Forget states that the store has newer ones of."""

@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from decision.schema import Value
+from online.words import Runs, runs_of
+from online.write import REVISION_FIELD
 from streaming.recent import PREFIX as RECENT_PREFIX
 from streaming.recent import RecentIds
 from streaming.windows.plan import WindowPlan
-from streaming.windows.state import TileState, decode
+from streaming.windows.state import Stored, TileState, decode_many
 
-REVISION = b"rev"
+IntArray = npt.NDArray[np.int64]
+
 POSITIONS = b"p"
 SEGMENTS = b"s"
 LATEST_PREFIX = b"l:"
 WINDOWS_PREFIX = b"w:"
 RECENT_BUCKETS = 8
 """The lateness bound is covered by this many buckets of recent event ids."""
+NEVER_US = int(np.iinfo(np.int64).max)
 _TIME = struct.Struct("<q")
 _SOURCE = struct.Struct("<Iqq")
+_SOURCE_TYPE = np.dtype([("time", "<i8"), ("partition", "<u4"), ("position", "<i8"), ("mark", "<i8")])
+_TIME_TYPE = np.dtype([("time", "<i8")])
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +50,76 @@ class LatestRow:
     values: Mapping[str, Value]
 
 
-@dataclass(slots=True)
 class EntityState:
-    """State of one entity.
+    """State of one entity; there are many in memory, so what is not there takes no room.
 
     Attributes:
         revision: Of the stored state; 0 where nothing is stored.
-        positions: Position applied so far, by source partition.
-        marks: Number of the intent of the last write, by source partition (`streaming/journal.py`).
+        position: Position of the reading partition that is applied.
+        mark: Number of the intent of the last write by the reading partition (`streaming/journal.py`).
+        others: The same of other partitions, as it is stored.
         time_us: Logical time to which the state was last brought.
         recent_ids: Event ids seen lately; None where there are none, as with all but customers.
-        tiles: Window state by view.
+        tiles: Window state by view, in the order of `EntityKind.windows`; None where there is none, empty for none.
         latest: Newest row by view without windows.
         segments: Segments the entity is in → logical time of entry in microseconds.
         left: Segments with a minimum dwell that the entity has left within it → logical time of the exit.
         segments_us: Logical time at which membership last changed, or was first evaluated; None before that.
-        stored: The small fields as they stand in the store: all but tiles and recent ids.
+        small: The fields of membership and latest rows as they stand in the store.
         is_noted: Whether the batch at work has noted its event ids on it; not so where it was read again since.
         unwanted: Stored fields of views that are no longer defined; they go with the next write.
-        written: What was last written by view, as words, to skip writes that change nothing.
+        written: Digest of what was last written, by view, in the order of `EntityKind.shown`; 0 where that is unknown.
+        announced_us: The earliest entry in the index of timers, as far as known; `NEVER_US` for none.
+        is_lasting: Whether its time to live is known to be right where it has none.
     """
 
-    revision: int = 0
-    positions: dict[int, int] = field(default_factory=dict)
-    marks: dict[int, int] = field(default_factory=dict)
-    time_us: int = 0
-    recent_ids: RecentIds | None = None
-    tiles: dict[str, TileState] = field(default_factory=dict)
-    latest: dict[str, LatestRow] = field(default_factory=dict)
-    segments: dict[str, int] = field(default_factory=dict)
-    left: dict[str, int] = field(default_factory=dict)
-    segments_us: int | None = None
-    stored: dict[bytes, bytes] = field(default_factory=dict)
-    is_noted: bool = False
-    unwanted: tuple[bytes, ...] = ()
-    written: dict[str, bytes] = field(default_factory=dict)
+    __slots__ = (
+        "announced_us",
+        "is_lasting",
+        "is_noted",
+        "latest",
+        "left",
+        "mark",
+        "others",
+        "position",
+        "recent_ids",
+        "revision",
+        "segments",
+        "segments_us",
+        "small",
+        "tiles",
+        "time_us",
+        "unwanted",
+        "written",
+    )
+
+    def __init__(self, time_us: int = 0) -> None:
+        self.revision = 0
+        self.position = 0
+        self.mark = 0
+        self.others = b""
+        self.time_us = time_us
+        self.recent_ids: RecentIds | None = None
+        self.tiles: tuple[TileState | None, ...] = ()
+        self.latest: Mapping[str, LatestRow] = _NOTHING
+        self.segments: Mapping[str, int] = _NOTHING
+        self.left: Mapping[str, int] = _NOTHING
+        self.segments_us: int | None = None
+        self.small: Mapping[bytes, bytes] = _NOTHING
+        self.is_noted = False
+        self.unwanted: tuple[bytes, ...] = ()
+        self.written: tuple[int, ...] = ()
+        self.announced_us = NEVER_US
+        self.is_lasting = False
+
+    def put_tiles(self, number: int, count: int, tiles: TileState) -> None:
+        """Set the window state of one view of so many."""
+        if count == 1:
+            self.tiles = (tiles,)
+            return
+        held = list(self.tiles or (None,) * count)
+        held[number] = tiles
+        self.tiles = tuple(held)
 
     @property
     def recent(self) -> RecentIds:
@@ -81,39 +129,91 @@ class EntityState:
         return self.recent_ids
 
 
-def decode_state(fields: Mapping[bytes, bytes], plans: Mapping[str, WindowPlan]) -> EntityState:
-    """Read a state hash."""
-    state = EntityState(revision=int(fields.get(REVISION, b"0")))
+def decode_states(
+    stored: Sequence[Mapping[bytes, bytes]], plans: Mapping[str, WindowPlan], partition: int
+) -> list[EntityState]:
+    """Read state hashes.
+
+    Args:
+        stored: By field; empty where nothing is stored.
+        plans: Window plans by view.
+        partition: The reading one.
+    """
+    windows: dict[str, tuple[list[EntityState], list[Stored]]] = {view: ([], []) for view in plans}
+    states = [_decode(fields, windows, partition) for fields in stored]
+    for number, (view, (owners, chunks)) in enumerate(windows.items()):
+        for state, tiles in zip(owners, decode_many(plans[view], chunks), strict=True):
+            state.put_tiles(number, len(windows), tiles)
+    return states
+
+
+def _decode(
+    fields: Mapping[bytes, bytes],
+    windows: Mapping[str, tuple[list[EntityState], list[Stored]]],
+    partition: int,
+) -> EntityState:
+    state = EntityState()
+    small: dict[bytes, bytes] = {}
     recent: dict[bytes, bytes] = {}
-    chunks: dict[str, dict[bytes, bytes]] = {}
     for name, data in fields.items():
-        if name.startswith(RECENT_PREFIX):
+        if name.startswith(WINDOWS_PREFIX):
+            view, bits, number = _chunk_place(name)
+            if view not in windows:
+                state.unwanted += (name,)
+                continue
+            owners, chunks = windows[view]
+            if not owners or owners[-1] is not state:
+                owners.append(state)
+                chunks.append(Stored())
+            if bits < 0:
+                chunks[-1].head = data
+            else:
+                chunks[-1].add(bits, number, data)
+        elif name == REVISION_FIELD:
+            state.revision = int(data)
+        elif name == POSITIONS:
+            _decode_positions(state, data, partition)
+        elif name.startswith(RECENT_PREFIX):
             recent[name] = data
-        elif name.startswith(WINDOWS_PREFIX):
-            chunks.setdefault(name.split(b":", 2)[1].decode(), {})[name] = data
-        elif name != REVISION:
-            state.stored[name] = data
-    _decode_small(state)
+        else:
+            small[name] = data
+    if small:
+        _decode_small(state, small)
     if recent:
         state.recent.load(recent)
-    for view, parts in chunks.items():
-        if view in plans:
-            state.tiles[view] = decode(plans[view], parts)
-        else:
-            state.unwanted += tuple(parts)
     return state
 
 
-def _decode_small(state: EntityState) -> None:
-    for name, data in state.stored.items():
-        if name == POSITIONS:
-            (state.time_us,) = _TIME.unpack_from(data)
-            for partition, position, mark in _SOURCE.iter_unpack(data[_TIME.size :]):
-                state.positions[partition], state.marks[partition] = position, mark
-        elif name == SEGMENTS:
+@lru_cache(65_536)
+def _chunk_place(name: bytes) -> tuple[str, int, int]:
+    """View of a chunk of windows, bits and number of its range; -1 for bits of the head."""
+    view, _, place = name[len(WINDOWS_PREFIX) :].decode().rpartition(":")
+    if place == "h":
+        return view, -1, 0
+    view, _, bits = view.rpartition(":")
+    return view, int(bits), int(place)
+
+
+def _decode_positions(state: EntityState, data: bytes, partition: int) -> None:
+    (state.time_us,) = _TIME.unpack_from(data)
+    for place in range(_TIME.size, len(data), _SOURCE.size):
+        source, position, mark = _SOURCE.unpack_from(data, place)
+        if source == partition:
+            state.position, state.mark = position, mark
+        else:
+            state.others += data[place : place + _SOURCE.size]
+
+
+def _decode_small(state: EntityState, small: Mapping[bytes, bytes]) -> None:
+    state.small = small
+    latest: dict[str, LatestRow] = {}
+    for name, data in small.items():
+        if name == SEGMENTS:
             state.segments_us, state.segments, state.left = json.loads(data)
         elif name.startswith(LATEST_PREFIX):
-            state.latest[name[len(LATEST_PREFIX) :].decode()] = LatestRow(*json.loads(data))
+            latest[name[len(LATEST_PREFIX) :].decode()] = LatestRow(*json.loads(data))
+    if latest:
+        state.latest = latest
 
 
 def decode_mark(field: bytes | None, partition: int) -> int:
@@ -124,15 +224,36 @@ def decode_mark(field: bytes | None, partition: int) -> int:
     return int(marks.get(partition, 0))
 
 
+def positions_field(state: EntityState, partition: int | None) -> bytes:
+    """What the field `POSITIONS` holds; without a partition no source but the others is in it."""
+    own = b"" if partition is None else _SOURCE.pack(partition, state.position, state.mark)
+    return _TIME.pack(state.time_us) + own + state.others
+
+
+def positions_runs(states: Sequence[EntityState], partition: int | None) -> Runs:
+    """The field `POSITIONS` of many states, its name before it, as words."""
+    if any(state.others for state in states):
+        return runs_of([(POSITIONS, positions_field(state, partition)) for state in states])
+    sources = np.empty(len(states), dtype=_TIME_TYPE if partition is None else _SOURCE_TYPE)
+    sources["time"] = [state.time_us for state in states]
+    if partition is not None:
+        sources["partition"] = partition
+        sources["position"] = [state.position for state in states]
+        sources["mark"] = [state.mark for state in states]
+    size = sources.itemsize
+    name = b"$%d\r\n%b\r\n$%d\r\n" % (len(POSITIONS), POSITIONS, size)
+    head = len(name)
+    rows = np.empty((len(states), head + size + 2), dtype=np.uint8)
+    rows[:, :head] = np.frombuffer(name, dtype=np.uint8)
+    rows[:, head : head + size] = sources.view(np.uint8).reshape(-1, size)
+    rows[:, head + size :] = (13, 10)
+    first = np.arange(len(states), dtype=np.int64) * rows.shape[1]
+    return Runs(rows.reshape(-1), first, first + rows.shape[1], np.full(len(states), 2, dtype=np.int64))
+
+
 def small_fields(state: EntityState) -> dict[bytes, bytes]:
-    """All fields of a state hash but the revision, tiles and recent ids."""
+    """The fields of membership and latest rows."""
     fields: dict[bytes, bytes] = {}
-    if state.positions or state.time_us:
-        sources = [
-            _SOURCE.pack(partition, position, state.marks.get(partition, 0))
-            for partition, position in state.positions.items()
-        ]
-        fields[POSITIONS] = _TIME.pack(state.time_us) + b"".join(sources)
     if state.segments_us is not None:
         fields[SEGMENTS] = _json((state.segments_us, state.segments, state.left))
     for view, row in state.latest.items():

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 from google.protobuf.struct_pb2 import Value as StructValue
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -122,10 +124,61 @@ class EventRecord:
         """Read what `to_bytes` wrote."""
         return EventRecord(*json.loads(data))
 
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events as columns; the same row of each is of one event, as in `EventRecord`.
+
+    Attributes:
+        event_us: int64.
+    """
+
+    event_ids: Sequence[str]
+    event_types: Sequence[str]
+    customer_ids: Sequence[str]
+    event_us: npt.NDArray[np.int64]
+    properties: Sequence[Mapping[str, Value]]
+
+    def __len__(self) -> int:
+        return len(self.event_ids)
+
     @staticmethod
-    def from_many(texts: Sequence[bytes]) -> list[EventRecord]:
-        """As `from_bytes`, of many at once."""
-        return [EventRecord(*fields) for fields in json.loads(b"[%b]" % b",".join(texts))]
+    def of(records: Sequence[EventRecord]) -> Events:
+        """Put events side by side."""
+        return Events._of(
+            [(r.event_id, r.event_type, r.customer_id, r.event_us, r.properties) for r in records]
+        )
+
+    @staticmethod
+    def from_bytes(texts: Sequence[bytes]) -> Events:
+        """Read what `EventRecord.to_bytes` wrote."""
+        return Events._of(json.loads(b"[%b]" % b",".join(texts)))
+
+    @staticmethod
+    def _of(rows: Sequence[Any]) -> Events:
+        ids, types, customers, times, properties = zip(*rows, strict=True) if rows else ((),) * 5
+        return Events(ids, types, customers, np.array(times, dtype=np.int64), properties)
+
+    def record(self, row: int) -> EventRecord:
+        """One of them."""
+        return EventRecord(
+            self.event_ids[row],
+            self.event_types[row],
+            self.customer_ids[row],
+            int(self.event_us[row]),
+            self.properties[row],
+        )
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Events:
+        """Some of them."""
+        if len(rows) == len(self):
+            return self
+        places = rows.tolist()
+        columns = (self.event_ids, self.event_types, self.customer_ids)
+        ids, types, customers = ([column[place] for place in places] for column in columns)
+        return Events(
+            ids, types, customers, self.event_us[rows], [self.properties[place] for place in places]
+        )
 
 
 class EventSchema(BaseModel):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from streaming.events import EventRecord, PropertyType
+from streaming.events import Events, PropertyType
 
 TIME_DTYPE = "datetime64[us, UTC]"
 _DTYPES: dict[PropertyType, str] = {
@@ -19,7 +19,7 @@ _DTYPES: dict[PropertyType, str] = {
 }
 
 
-def events_frame(events: Sequence[EventRecord], property_types: dict[str, PropertyType]) -> pd.DataFrame:
+def events_frame(events: Events, property_types: dict[str, PropertyType]) -> pd.DataFrame:
     """One row per event, in order.
 
     Columns: `event_id`, `event_type`, `customer_id` (object), `event_time` (datetime64[us, UTC]) and one per declared
@@ -27,13 +27,13 @@ def events_frame(events: Sequence[EventRecord], property_types: dict[str, Proper
     timestamp as datetime64[us, UTC] (NaT).
     """
     columns: dict[str, object] = {
-        "event_id": np.array([event.event_id for event in events], dtype=object),
-        "event_type": np.array([event.event_type for event in events], dtype=object),
-        "customer_id": np.array([event.customer_id for event in events], dtype=object),
-        "event_time": _times([event.event_us for event in events]),
+        "event_id": np.array(events.event_ids, dtype=object),
+        "event_type": np.array(events.event_types, dtype=object),
+        "customer_id": np.array(events.customer_ids, dtype=object),
+        "event_time": _times(events.event_us),
     }
     for name, kind in property_types.items():
-        values = [event.properties.get(name) for event in events]
+        values = [properties.get(name) for properties in events.properties]
         if kind == "timestamp":
             columns[name] = _times(values)
         elif kind == "double":
@@ -44,10 +44,11 @@ def events_frame(events: Sequence[EventRecord], property_types: dict[str, Proper
             columns[name] = np.array(values, dtype=object)
         else:
             columns[name] = pd.array(values, dtype=_DTYPES[kind])
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns, copy=False)
 
 
-def _times(micros: Sequence[object]) -> pd.DatetimeIndex:
-    missing = np.iinfo(np.int64).min
-    values = np.array([missing if value is None else value for value in micros], dtype=np.int64)
-    return pd.DatetimeIndex(values.view("datetime64[us]")).tz_localize("UTC")
+def _times(micros: Sequence[object] | np.ndarray) -> pd.DatetimeIndex:
+    if not isinstance(micros, np.ndarray):
+        missing = np.iinfo(np.int64).min
+        micros = np.array([missing if value is None else value for value in micros], dtype=np.int64)
+    return pd.DatetimeIndex(micros.view("datetime64[us]")).tz_localize("UTC")

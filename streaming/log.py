@@ -7,11 +7,16 @@ partition, and a record is durable once `append` has returned.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, overload
 
 import mmh3
+import numpy as np
+import numpy.typing as npt
 
-from streaming.events import EventRecord
+from streaming.events import EventRecord, Events
+
+IntArray = npt.NDArray[np.int64]
 
 
 def partition_of(customer_id: str, partition_count: int) -> int:
@@ -35,6 +40,63 @@ class LogRecord(NamedTuple):
     event: EventRecord | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Records(Sequence[LogRecord]):
+    """Records as columns, in order; as a sequence they are `LogRecord`s.
+
+    Attributes:
+        positions: int64, as the two that follow, one a record.
+        time_us: As in `LogRecord`.
+        arrived_us: As there.
+        events: Those of the records that have one.
+        event_rows: For each event the number of its record.
+    """
+
+    positions: IntArray
+    time_us: IntArray
+    arrived_us: IntArray
+    events: Events
+    event_rows: IntArray
+
+    @staticmethod
+    def none() -> Records:
+        """Nothing was there."""
+        nothing = np.empty(0, dtype=np.int64)
+        return Records(nothing, nothing, nothing, Events.of(()), nothing)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, place: int) -> LogRecord: ...
+    @overload
+    def __getitem__(self, place: slice) -> Records: ...
+    def __getitem__(self, place: int | slice) -> LogRecord | Records:
+        if isinstance(place, slice):
+            return self._part(*place.indices(len(self)))
+        row = range(len(self))[place]
+        event = int(np.searchsorted(self.event_rows, row))
+        return LogRecord(
+            position=int(self.positions[row]),
+            time_us=int(self.time_us[row]),
+            arrived_us=int(self.arrived_us[row]),
+            event=self.events.record(event)
+            if event < len(self.event_rows) and self.event_rows[event] == row
+            else None,
+        )
+
+    def _part(self, start: int, stop: int, step: int) -> Records:
+        assert step == 1, "records are read in order"
+        first, last = np.searchsorted(self.event_rows, [start, stop])
+        return Records(
+            self.positions[start:stop],
+            self.time_us[start:stop],
+            self.arrived_us[start:stop],
+            self.events.take(np.arange(first, last)),
+            self.event_rows[first:last] - start,
+        )
+
+
 class EventLog(Protocol):
     """Appending, for the server."""
 
@@ -52,7 +114,7 @@ class EventLog(Protocol):
 class PartitionReader(Protocol):
     """Reading one partition in order, for its one owner."""
 
-    def read(self, after: int, count: int, wait_ms: int) -> list[LogRecord]:
+    def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind position `after`, waiting up to `wait_ms` for the first."""
 
     def tick(self, now_us: int) -> None:

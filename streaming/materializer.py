@@ -11,33 +11,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import redis
 import structlog
 
 from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
-from streaming.admit import Admitted, admit, forget_recent, note_recent
-from streaming.advance import NEVER_US, Source, Update, advance
+from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
+from streaming.advance import Group, advance
 from streaming.borrow import borrow
 from streaming.cache import StateCache
-from streaming.entity import EntityState
+from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
-from streaming.log import LogRecord, PartitionReader
+from streaming.log import PartitionReader, Records
 from streaming.owner import DeadLetter, PartitionOwner, Progress
-from streaming.plan import EntityKind, StreamPlan, ViewRows
+from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recent import MAX_RECENT_IDS
 from streaming.recovery import settle_intents
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.errors import SumOverflow, ValueRefused
-from streaming.writes import PreparedWrite, apply_writes, prepare_write
+from streaming.writes import PreparedWrites, Written, apply_writes, prepare_writes
+
+IntArray = npt.NDArray[np.int64]
 
 log = structlog.get_logger()
 
@@ -60,7 +64,7 @@ class MaterializerLimits:
         max_cached_entities: Bound of the state cache.
     """
 
-    batch_records: int = 16_000
+    batch_records: int = 32_000
     timers_per_batch: int = 128
     wait_ms: int = 20
     checkpoint_interval_s: float = 5.0
@@ -73,16 +77,31 @@ class _Batch:
     """What is applied at once.
 
     Attributes:
-        admitted: Records that count.
-        feeds: The rows they became, by view.
+        records: As they were read.
+        admitted: Which of their events count.
+        customers: Entity keys of the events' customers.
+        codes: For each event the number of its customer.
+        feeds: The rows that the events became which count, by view.
         due: Entities that are due.
         settled: Of those, the ones for which there is nothing to write, and when they are due next.
     """
 
+    records: Records
     admitted: Admitted
+    customers: list[bytes]
+    codes: IntArray
     feeds: Mapping[str, ViewRows]
     due: set[Member]
     settled: dict[Member, int] = field(default_factory=dict)
+
+    @property
+    def positions(self) -> IntArray:
+        """Position of each event that counts."""
+        return self.records.positions[self.records.event_rows][self.admitted.rows]
+
+    def counted(self) -> list[bytes]:
+        """Customers of whom an event counts."""
+        return [self.customers[code] for code in np.unique(self.codes[self.admitted.rows]).tolist()]
 
 
 class Materializer:
@@ -125,7 +144,7 @@ class Materializer:
         self._system_now_us = system_now_us
         self._limits = limits
         self._timers = Timers(client, owner.keys.timers)
-        self._cache = StateCache(writer, limits.max_cached_entities)
+        self._cache = StateCache(writer, self._partition, limits.max_cached_entities)
         self._position = 0
         self._record_count = 0
         self._now_us = 0
@@ -187,7 +206,7 @@ class Materializer:
         self._tick_if_due()
         records = self._reader.read(self._position, self._limits.batch_records, self._wait_ms())
         due = set(self._timers.due(self._now_us, max(len(records), self._limits.timers_per_batch)))
-        if records or due:
+        if len(records) or due:
             self._apply(records, due)
         self._checkpoint_if_due()
         return len(records)
@@ -239,7 +258,7 @@ class Materializer:
         if full or waited_s >= self._limits.checkpoint_interval_s:
             self.checkpoint()
 
-    def _apply(self, records: Sequence[LogRecord], due: set[Member]) -> None:
+    def _apply(self, records: Records, due: set[Member]) -> None:
         """Apply a batch; if something in it cannot be computed or stored, one by one, and put that aside alone."""
         before = self._position, self._now_us
         try:
@@ -249,90 +268,93 @@ class Materializer:
             # is judged by the time before each record, so the clock goes back to where the batch began.
             self._position, self._now_us = before
             self._cache.clear()
-            for record in records:
-                self._apply_alone(record)
+            for place in range(len(records)):
+                self._apply_alone(records[place : place + 1])
             for member in due:
                 self._advance_alone(member)
         self._record_count += len(records)
         self._show_applied()
 
-    def _apply_alone(self, record: LogRecord) -> None:
+    def _apply_alone(self, record: Records) -> None:
         try:
-            self._apply_batch([record], set())
+            self._apply_batch(record, set())
         except POISON as error:
             self._cache.clear()
-            self._position = record.position
+            self._position = int(record.positions[0])
             self.stats.dead += 1
-            self._bury([_letter(record, "NOT_APPLICABLE", "", str(error))])
+            self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
 
     def _advance_alone(self, member: Member) -> None:
         try:
-            self._apply_batch([], {member})
+            self._apply_batch(Records.none(), {member})
         except POISON as error:
             self._cache.clear()
             self.stats.dead += 1
             log.exception("entity.not_advanced", kind=member[0], key=member[1].hex(), detail=str(error))
             self._owner.conclude({}, [member])
 
-    def _apply_batch(self, records: Sequence[LogRecord], due: set[Member]) -> None:
+    def _apply_batch(self, records: Records, due: set[Member]) -> None:
         """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
-        admitted = self._admit(records)
-        feeds = self._transform(admitted.records) if admitted.records else {}
-        if records:
-            self._position = records[-1].position
+        customers, codes = self._customers(records)
+        admitted = self._admit(records, customers, codes)
+        feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
+        if len(records):
+            self._position = int(records.positions[-1])
         self._now_us = admitted.now_us
-        batch = _Batch(admitted, feeds, due)
-        self._write_all(batch)
-        self._count(admitted)
+        self._write_all(_Batch(records, admitted, customers, codes, feeds, due))
+        self._count(records, admitted)
         self._cache.shrink()
 
     def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
         """Entities of a kind that are due or that the batch changes."""
-        due = dict.fromkeys(key for name, key in batch.due if name == kind.name)
-        return list(due | self._fed(kind, batch))
+        due = [key for name, key in batch.due if name == kind.name]
+        return list(dict.fromkeys([*due, *self._fed(kind, batch)]))
 
-    def _fed(self, kind: EntityKind, batch: _Batch) -> dict[bytes, None]:
-        """Entities of a kind that events of the batch belong to."""
-        keys: dict[bytes, None] = {}
+    def _fed(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
+        """Entities of a kind that events of the batch belong to; some may be there twice."""
+        keys: list[bytes] = []
         for plan in kind.views:
             if plan.view.name in batch.feeds:
-                keys.update(dict.fromkeys(batch.feeds[plan.view.name].keys))
-        if kind is self._plan.customer:
-            keys.update(dict.fromkeys(self._customer_keys(batch.admitted.records).values()))
-        return keys
+                keys += batch.feeds[plan.view.name].keys
+        return [*keys, *batch.counted()] if kind is self._plan.customer else keys
 
     def _forget_gone(
-        self, kind: EntityKind, states: Mapping[bytes, EntityState], batch: _Batch
-    ) -> dict[bytes, EntityState]:
-        """Leave out entities that are due and that the store knows no more: erased, or expired with their key."""
-        if all(state.revision for state in states.values()):
-            return dict(states)
-        fed = self._fed(kind, batch)
-        gone = [key for key, state in states.items() if not state.revision and key not in fed]
+        self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch
+    ) -> tuple[Sequence[bytes], list[EntityState]]:
+        """Load states, but of entities that are due and that the store knows no more: erased, or expired."""
+        states = self._cache.load(kind, keys)
+        if all(state.revision for state in states):
+            return keys, states
+        fed = set(self._fed(kind, batch))
+        gone = [key for key, state in zip(keys, states, strict=True) if not state.revision and key not in fed]
+        if not gone:
+            return keys, states
         self._cache.drop(gone)
         batch.settled.update({(kind.name, key): NEVER_US for key in gone})
-        return {key: state for key, state in states.items() if state.revision or key in fed}
+        known = [
+            (key, state) for key, state in zip(keys, states, strict=True) if state.revision or key in fed
+        ]
+        return [key for key, _ in known], [state for _, state in known]
 
-    def _count(self, admitted: Admitted) -> None:
-        self.stats.events += len(admitted.records)
+    def _count(self, records: Records, admitted: Admitted) -> None:
+        arrived_us, event_us = records.arrived_us[records.event_rows], records.events.event_us
+        self.stats.events += len(admitted.rows)
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
         self.stats.freshen(
-            [record.arrived_us for record in admitted.records],
-            [record.event.event_us for record in admitted.records if record.event is not None],
-            time.time_ns() // 1000,
-            self._now_us,
+            arrived_us[admitted.rows], event_us[admitted.rows], time.time_ns() // 1000, self._now_us
         )
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
         late = f"arrived more than {self._schema.lateness_s} s after its event time"
         ahead = f"lies more than {self._schema.max_future_s} s ahead of the materializer's clock"
         crowded = f"its customer brought {MAX_RECENT_IDS} events within {self._schema.lateness_s} s already"
+        letter = partial(_letter, records)
         self._bury(
             [
-                *(_letter(record, "CROWDED", "customer_id", crowded) for record in admitted.crowded),
-                *(_letter(record, "LATE", "event_time", late) for record in admitted.late),
-                *(_letter(record, "AHEAD", "event_time", ahead) for record in admitted.ahead),
+                *(letter(event, "CROWDED", "customer_id", crowded) for event in admitted.crowded.tolist()),
+                *(letter(event, "LATE", "event_time", late) for event in admitted.late.tolist()),
+                *(letter(event, "AHEAD", "event_time", ahead) for event in admitted.ahead.tolist()),
             ]
         )
 
@@ -345,97 +367,109 @@ class Materializer:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
         self._owner.show(self._progress(min(self._now_us, self._timers.next_due_us() - 1)))
 
-    def _admit(self, records: Sequence[LogRecord]) -> Admitted:
-        keys = self._customer_keys(records)
-        states = self._cache.load(self._plan.customer, list(dict.fromkeys(keys.values())))
-        customers = {customer_id: states[key] for customer_id, key in keys.items()}
+    def _customers(self, records: Records) -> tuple[list[bytes], IntArray]:
+        """Entity keys of the customers of a batch's events, and for each event the number of its own."""
+        codes, customer_ids = pd.factorize(np.array(records.events.customer_ids, dtype=object))
+        kind = self._plan.customer
+        places = range(len(customer_ids))
+        keys = kind.keys.encode_many({kind.key_names[0]: (customer_ids.tolist(), places)})
+        return keys, codes.astype(np.int64, copy=False)
+
+    def _admit(self, records: Records, customers: list[bytes], codes: IntArray) -> Admitted:
+        states = self._cache.load(self._plan.customer, customers)
         lateness_us = self._schema.lateness_us
         admitted = admit(
             records,
-            customers,
+            Customers(codes, states),
             now_us=self._now_us,
             lateness_us=lateness_us,
             ceiling_us=self._ceiling_us(),
         )
-        for state in states.values():
+        for state in states:
             state.is_noted = True
-            forget_recent(state, self._checkpoint.time_us, lateness_us)
+        forget_recent(states, self._checkpoint.time_us, lateness_us)
         return admitted
 
-    def _customer_keys(self, records: Sequence[LogRecord]) -> dict[str, bytes]:
-        customer_ids = dict.fromkeys(
-            record.event.customer_id for record in records if record.event is not None
+    def _transform(self, records: Records, rows: IntArray) -> dict[str, ViewRows]:
+        events = records.events.take(rows)
+        return self._plan.rows(
+            SourceEvents(
+                events_frame(events, self._schema.property_types),
+                np.array(events.event_ids, dtype=object),
+                np.array(events.customer_ids, dtype=object),
+                events.event_us,
+            )
         )
-        kind = self._plan.customer
-        return {
-            customer_id: kind.keys.encode({kind.key_names[0]: customer_id}) for customer_id in customer_ids
-        }
 
-    def _transform(self, records: Sequence[LogRecord]) -> dict[str, ViewRows]:
-        events = [record.event for record in records if record.event is not None]
-        frame: pd.DataFrame = events_frame(events, self._schema.property_types)
-        return {plan.view.name: plan.rows(frame) for kind in self._plan.kinds for plan in kind.views}
-
-    def _prepare(self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch) -> list[PreparedWrite]:
+    def _prepare(self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch) -> list[PreparedWrites]:
         """Bring entities to the batch's end and encode their writes, under the number that comes next."""
         if not keys:
             return []
-        records = batch.admitted.records
-        positions = np.array([record.position for record in records], dtype=np.int64)
-        states = self._forget_gone(kind, self._cache.load(kind, keys), batch)
-        applied = [state.positions.get(self._partition, 0) for state in states.values()]
-        times = [state.time_us for state in states.values()]
-        news = self._note_ids(records, states) if kind is self._plan.customer else set[bytes]()
-        source = Source(self._partition, positions)
-        borrowed = borrow(self._client, kind, list(states))
-        updates = advance(kind, states, batch.feeds, source, borrowed, self._now_us)
-        writes = []
-        for update, position, time_us in zip(updates, applied, times, strict=True):
-            quiet = not update.fed and update.key not in news
-            if quiet and time_us >= self._now_us and not update.changes:
-                self._leave_alone(kind, update, batch)
-                continue
-            update.state.positions[self._partition] = max(position, self._position)
-            update.state.marks[self._partition] = self._number + 1
-            writes.append(prepare_write(kind, update))
-        return writes
+        keys, states = self._forget_gone(kind, keys, batch)
+        if not keys:
+            return []
+        news = self._note_ids(keys, states, batch) if kind is self._plan.customer else set[bytes]()
+        borrowed = borrow(self._client, kind, keys)
+        groups = advance(kind, keys, states, batch.feeds, batch.positions, borrowed, self._now_us)
+        return [writes for group in groups if (writes := self._prepare_group(group, news, batch)) is not None]
 
-    def _leave_alone(self, kind: EntityKind, update: Update, batch: _Batch) -> None:
-        """Nothing is news to an entity: a replay came to it again."""
-        member = kind.name, update.key
-        if member in batch.due:
-            batch.settled[member] = update.due_us
+    def _prepare_group(self, group: Group, news: set[bytes], batch: _Batch) -> PreparedWrites | None:
+        wanted = group.fed | (group.before_us < self._now_us)
+        changed = news | {change.key for change in group.changes}
+        if changed:
+            wanted |= np.array([key in changed for key in group.keys], dtype=np.bool_)
+        if not wanted.all():
+            self._leave_alone(group, np.flatnonzero(~wanted), batch)
+        entities = np.flatnonzero(wanted)
+        if not len(entities):
+            return None
+        for number in entities.tolist():
+            state = group.states[number]
+            state.position = max(state.position, self._position)
+            state.mark = self._number + 1
+        return prepare_writes(group, entities, self._partition)
 
-    def _note_ids(self, records: Sequence[LogRecord], states: Mapping[bytes, EntityState]) -> set[bytes]:
+    def _leave_alone(self, group: Group, entities: IntArray, batch: _Batch) -> None:
+        """Nothing is news to entities: a replay came to them again."""
+        for number in entities.tolist():
+            member = group.kind.name, group.keys[number]
+            if member in batch.due:
+                batch.settled[member] = group.states[number].announced_us = int(group.due_us[number])
+
+    def _note_ids(self, keys: Sequence[bytes], states: Sequence[EntityState], batch: _Batch) -> set[bytes]:
         """Note event ids on states that were read again after a refused write, and so do not know them yet.
 
         Returns:
             Customers to whom one of the records is news.
         """
-        news: set[bytes] = set()
-        wanted = {}
-        for customer_id, key in self._customer_keys(records).items():
-            state = states.get(key)
-            if state is not None:
-                wanted[customer_id] = key, state, state.positions.get(self._partition, 0)
-        if not wanted:
-            return news
-        for record in records:
-            assert record.event is not None
-            if (found := wanted.get(record.event.customer_id)) is not None:
-                key, state, position = found
-                if record.position > position:
-                    news.add(key)
-                if not state.is_noted:
-                    note_recent(state, record.event, record.position, self._schema.lateness_us)
-        return news
+        rows = batch.admitted.rows
+        if not len(rows):
+            return set()
+        numbers = {key: number for number, key in enumerate(keys)}
+        number_of = np.array([numbers.get(key, -1) for key in batch.customers], dtype=np.int64)
+        owners = number_of[batch.codes[rows]]
+        own = owners >= 0
+        applied = np.array([state.position for state in states], dtype=np.int64)
+        is_news = own & (batch.positions > applied[owners])
+        if not all(state.is_noted for state in states):
+            records = batch.records
+            noted = np.array([state.is_noted for state in states], dtype=np.bool_)
+            note_ids(
+                Customers(number_of[batch.codes], states),
+                rows[own & ~noted[owners]],
+                records.events.event_us,
+                batch.admitted.hashes,
+                records.positions[records.event_rows],
+                self._schema.lateness_us,
+            )
+        return {keys[number] for number in np.unique(owners[is_news]).tolist()}
 
     def _write_all(self, batch: _Batch) -> None:
         """Write entities; those that somebody else changed meanwhile are read and computed again."""
         writes = [
-            write
+            part
             for kind in self._plan.kinds
-            for write in self._prepare(kind, self._touched(kind, batch), batch)
+            for part in self._prepare(kind, self._touched(kind, batch), batch)
         ]
         void: dict[int, frozenset[Part]] = {}
         for _ in range(MAX_WRITE_ATTEMPTS):
@@ -444,55 +478,75 @@ class Materializer:
             refused, hidden = self._write(writes, void, batch)
             void = {self._number: hidden} if hidden else {}
             writes = [
-                write
+                part
                 for kind in self._plan.kinds
-                for write in self._prepare(
-                    kind, [entry.update.key for entry in refused if entry.kind is kind], batch
-                )
+                for part in self._prepare(kind, refused.get(kind.name, []), batch)
             ]
         else:
-            raise StreamingError(f"{len(writes)} entities were refused {MAX_WRITE_ATTEMPTS} times")
+            count = sum(len(part) for part in writes)
+            raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
         self._settle(batch.settled)
 
     def _write(
-        self, writes: Sequence[PreparedWrite], void: Mapping[int, frozenset[Part]], batch: _Batch
-    ) -> tuple[list[PreparedWrite], frozenset[Part]]:
+        self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]], batch: _Batch
+    ) -> tuple[dict[str, list[bytes]], frozenset[Part]]:
         """Write under one intent and do what follows from it.
 
         Returns:
-            What was refused, and what of the intent did not happen: the refused, and rows of views of which another
-            writer had brought a later one.
+            What was refused, by kind, and what of the intent did not happen: the refused, and rows of views of which
+            another writer had brought a later one.
         """
         intent = self._intent(writes, void)
-        wanted = {(entry.kind.name, entry.update.key): entry.update.due_us for entry in writes}
-        announced = self._timers.earlier(wanted)
+        announced = self._announced(writes)
         self._owner.intend(intent, announced)
         self._timers.remember(announced)
         self._number = intent.number
-        accepted, refused = apply_writes(self._writer, writes)
-        self._cache.drop([entry.update.key for entry in refused])
-        seen = {(entry.update.key, view) for entry in accepted for view in entry.views}
-        meant = {(entry.update.key, view) for entry in writes for view in entry.views}
-        gone = {(entry.update.key, WHOLE) for entry in refused}
-        keys = {key for key, _ in gone}
-        hidden = frozenset(gone | {part for part in meant - seen if part[0] not in keys})
-        self.stats.writes += len(writes)
-        self.stats.refused_writes += len(refused)
-        self.stats.state_bytes_written += sum(len(entry.write.state.data) for entry in accepted)
+        written = apply_writes(self._writer, writes)
+        refused: dict[str, list[bytes]] = {}
+        hidden: set[Part] = set()
+        for part, outcome in zip(writes, written, strict=True):
+            gone = [part.keys[number] for number in np.flatnonzero(~outcome.accepted).tolist()]
+            if gone:
+                refused.setdefault(part.kind.name, []).extend(gone)
+                self._cache.drop(gone)
+                hidden.update((key, WHOLE) for key in gone)
+            unseen = part.fresh & ~outcome.visible & outcome.accepted
+            hidden.update(
+                (part.keys[number], part.kind.shown[view].view.name)
+                for view, number in np.argwhere(unseen).tolist()
+            )
+            self.stats.writes += len(part)
+            self.stats.refused_writes += len(gone)
+            self.stats.state_bytes_written += int(part.state_bytes[outcome.accepted].sum())
         true = intent.without(hidden)
         self._sink.extend(true.rows)
         self._log_changes(true)
-        members = ((entry.kind.name, entry.update.key) for entry in accepted)
-        self._settle({member: wanted[member] for member in members if member in batch.due})
-        return refused, hidden
+        if batch.due:
+            self._settle(_due(writes, written, batch.due))
+        return refused, frozenset(hidden)
 
-    def _intent(self, writes: Sequence[PreparedWrite], void: Mapping[int, frozenset[Part]]) -> Intent:
+    def _announced(self, writes: Sequence[PreparedWrites]) -> dict[Member, int]:
+        """Entries that the index of timers must have before the writes: those it has no earlier one of."""
+        announced: dict[Member, int] = {}
+        for part in writes:
+            held_us = np.array([state.announced_us for state in part.states], dtype=np.int64)
+            for number in np.flatnonzero(part.due_us < held_us).tolist():
+                due_us = int(part.due_us[number])
+                announced[part.kind.name, part.keys[number]] = due_us
+                part.states[number].announced_us = due_us
+        return announced
+
+    def _intent(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> Intent:
         self._created_us = max(time.time_ns() // 1000, self._created_us + 1)
         rows = self._sink.batch(self._created_us)
-        for entry in writes:
-            for shown, number in entry.views.values():
-                rows.add(shown, number, entry.update.key, entry.update.at_us)
-        changes = tuple(change for entry in writes for change in entry.update.changes)
+        for part in writes:
+            for view, values in enumerate(part.values):
+                if values is None:
+                    continue
+                numbers = np.flatnonzero(part.fresh[view])
+                owners = [part.keys[number] for number in numbers.tolist()]
+                rows.add(values, part.places[view, numbers], owners, part.at_us)
+        changes = tuple(change for part in writes for change in part.changes)
         return Intent(number=self._number + 1, rows=rows.tables(), changes=changes, void=void)
 
     def _settle(self, members: Mapping[Member, int]) -> None:
@@ -514,13 +568,24 @@ class Materializer:
         self._owner.bury(letters)
 
 
-def _letter(record: LogRecord, reason: str, field_name: str, detail: str) -> DeadLetter:
-    assert record.event is not None
+def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[Member]) -> dict[Member, int]:
+    """Of those that were due, the ones that are written, and when they are due next."""
+    settled = {}
+    for part, outcome in zip(writes, written, strict=True):
+        for number in np.flatnonzero(outcome.accepted).tolist():
+            member = part.kind.name, part.keys[number]
+            if member in due:
+                settled[member] = part.states[number].announced_us = int(part.due_us[number])
+    return settled
+
+
+def _letter(records: Records, event: int, reason: str, field_name: str, detail: str) -> DeadLetter:
+    row = records.event_rows[event]
     return DeadLetter(
-        position=record.position,
+        position=int(records.positions[row]),
         reason=reason,
         field=field_name,
         detail=detail,
-        arrived_us=record.arrived_us,
-        event=record.event.to_bytes(),
+        arrived_us=int(records.arrived_us[row]),
+        event=records.events.record(event).to_bytes(),
     )

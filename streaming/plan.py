@@ -9,6 +9,7 @@ import graphlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,27 +24,124 @@ from online.keys import EntityKeys, feature_field
 from online.values import decoder
 from online.view_words import ViewWords
 from streaming.errors import StreamingError, TransformError
+from streaming.windows.batch import Batch, microseconds, raw_column, rows_of
 from streaming.windows.plan import WindowPlan
 
+IntArray = npt.NDArray[np.int64]
 Transform = Callable[[pd.DataFrame], pd.DataFrame]
 Evaluate = Callable[[Mapping[str, Value], int], Value]
 
 
-@dataclass(frozen=True)
-class ViewRows:
-    """What a view's transformation made of a batch of events.
+@dataclass(frozen=True, slots=True)
+class SourceEvents:
+    """A frame of events, as in `streaming.frame`, with the columns beside it that every view needs of it.
 
     Attributes:
-        frame: Transformed rows; `event_id` and `event_time` are those of the source event.
-        source: Row number of the source event, shape (n,).
-        codes: Index into `keys` for each row, int64, shape (n,).
-        keys: Distinct entity keys.
+        frame: Rows numbered from 0.
+        event_ids: Of the rows, as is each that follows.
+        customer_ids: As the events have them.
+        event_us: Event times in microseconds, int64.
     """
 
     frame: pd.DataFrame
-    source: npt.NDArray[np.int64]
-    codes: npt.NDArray[np.int64]
+    event_ids: npt.NDArray[np.object_]
+    customer_ids: npt.NDArray[np.object_]
+    event_us: IntArray
+
+    @staticmethod
+    def of(frame: pd.DataFrame) -> SourceEvents:
+        """Take the columns out."""
+        return SourceEvents(
+            frame,
+            frame["event_id"].to_numpy(dtype=object),
+            frame["customer_id"].to_numpy(dtype=object),
+            microseconds(frame["event_time"]),
+        )
+
+
+class Transformed:
+    """Rows that a transformation made of events; views that share it share what is found out about them.
+
+    Attributes:
+        frame: The rows.
+        source: Row number of each one's event.
+        event_ids: Of the events.
+        event_us: Their times in microseconds.
+    """
+
+    def __init__(self, events: SourceEvents, frame: pd.DataFrame) -> None:
+        """Take rows whose index is that of the events.
+
+        Raises:
+            IndexError: It is not.
+        """
+        rows = frame.index.to_numpy()
+        if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(events.frame)):
+            raise IndexError("the index is not that of the events")
+        self.frame = frame
+        self.source: IntArray = rows.astype(np.int64, copy=False)
+        whole = len(rows) == len(events.frame) and bool((self.source == np.arange(len(rows))).all())
+        taken = slice(None) if whole else self.source
+        self.event_ids = events.event_ids[taken]
+        self.event_us = events.event_us[taken]
+        self._customer_ids = events.customer_ids[taken]
+        self._columns: dict[str, Any] = {}
+        self._codes: dict[str | None, tuple[IntArray, list[Any]]] = {}
+        self.names = frozenset(frame.columns)
+
+    def column(self, name: str) -> Any:
+        """The values of a column."""
+        if name not in self._columns:
+            self._columns[name] = raw_column(self.frame[name])
+        return self._columns[name]
+
+    def codes(self, name: str | None) -> tuple[IntArray, list[Any]]:
+        """Numbers of the values of a column, -1 for NULL, and the values; of the events' customers for None."""
+        if name not in self._codes:
+            values = self._customer_ids if name is None else np.asarray(self.column(name))
+            codes, distinct = pd.factorize(values)
+            self._codes[name] = codes.astype(np.int64, copy=False), distinct.tolist()
+        return self._codes[name]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRows:
+    """Rows of a view, and whose they are.
+
+    Attributes:
+        made: All rows of the view's transformation.
+        rows: Numbers of the view's own among them; None for all.
+        codes: Index into `keys` for each of its rows, int64.
+        keys: Distinct entity keys.
+    """
+
+    made: Transformed
+    rows: IntArray | None
+    codes: IntArray
     keys: list[bytes]
+
+    @property
+    def source(self) -> IntArray:
+        """Row number of each row's event."""
+        return self.made.source if self.rows is None else self.made.source[self.rows]
+
+    def batch(self, entity: IntArray, windows: WindowPlan, own: IntArray | None = None) -> Batch:
+        """Rows as the windows take them in.
+
+        Args:
+            entity: Group index of each one's entity.
+            windows: The view's plan.
+            own: Numbers of rows; None for all.
+        """
+        made = self.made
+        rows = own if self.rows is None or own is None else self.rows[own]
+        rows = self.rows if rows is None else rows
+        columns = {name: made.column(name) for name in windows.columns}
+        event_us, event_ids = made.event_us, made.event_ids
+        if rows is not None:
+            columns = {name: rows_of(column, rows) for name, column in columns.items()}
+            event_us, event_ids = event_us[rows], event_ids[rows]
+        return Batch(entity, event_us, event_ids if windows.ordered else (), columns)
 
 
 @dataclass(frozen=True)
@@ -56,32 +154,44 @@ class ViewPlan:
     keys: EntityKeys
     customer_key: str
 
-    def rows(self, events: pd.DataFrame) -> ViewRows:
-        """Transform a batch of events and key the rows by entity; rows with a NULL join key are left out.
+    def rows(self, made: Transformed) -> ViewRows:
+        """Key rows by entity; those with a NULL join key are left out.
 
         The customer's join key is the event's customer where the transformation does not give it.
 
         Raises:
-            TransformError: If the transformation raises, loses the index, or lacks a column.
+            TransformError: If a column is missing, or a join key does not fit its type.
         """
-        frame = events if self.transform is None else self._transformed(events)
-        names = list(self.view.key_names)
-        if self.customer_key in names and self.customer_key not in frame.columns:
-            frame = frame.assign(**{self.customer_key: events["customer_id"].loc[frame.index]})
-        missing = [name for name in (*names, *self.columns) if name not in frame.columns]
+        names = self.view.key_names
+        own_customer = self.customer_key in names and self.customer_key not in made.names
+        missing = [
+            name
+            for name in (*names, *self.columns)
+            if name not in made.names and not (own_customer and name == self.customer_key)
+        ]
         if missing:
             raise TransformError(
                 f"view {self.view.name}: the transformation returns no column {missing[0]!r}"
             )
-        if len(frame) and names:
-            frame = frame.loc[frame[names].notna().all(axis=1)]
-        source = frame.index.to_numpy(dtype=np.int64)
-        frame = frame.assign(
-            event_id=events["event_id"].to_numpy()[source],
-            event_time=events["event_time"].array[source],
-        )
-        codes, keys = self._keyed(frame)
-        return ViewRows(frame=frame, source=source, codes=codes, keys=keys)
+        if not names:
+            count = len(made.frame)
+            return ViewRows(
+                made, None, np.zeros(count, dtype=np.int64), [self.keys.encode({})] * min(count, 1)
+            )
+        parts = [made.codes(None if own_customer and name == self.customer_key else name) for name in names]
+        codes, places = _distinct([(part, len(values)) for part, values in parts])
+        uniques = {
+            name: (values, place.tolist())
+            for name, (_, values), place in zip(names, parts, places, strict=True)
+        }
+        try:
+            keys = self.keys.encode_many(uniques)
+        except KeyEncodingError as error:
+            raise TransformError(f"view {self.view.name}: {error}") from error
+        if (codes < 0).any():
+            own = np.flatnonzero(codes >= 0)
+            return ViewRows(made, own, codes[own], keys)
+        return ViewRows(made, None, codes, keys)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -95,48 +205,52 @@ class ViewPlan:
         """Writes many rows at once for the entities' Feast hashes."""
         return ViewWords(self.view)
 
-    def _transformed(self, events: pd.DataFrame) -> pd.DataFrame:
-        assert self.transform is not None
-        try:
-            frame = self.transform(events)
-        except Exception as error:
-            raise TransformError(f"view {self.view.name}: the transformation failed: {error!r}") from error
+    def transformed(self, events: SourceEvents) -> Transformed:
+        """What the view's transformation makes of events.
+
+        Raises:
+            TransformError: If it raises, gives no frame, or loses the index.
+        """
+        frame = events.frame
+        if self.transform is not None:
+            try:
+                frame = self.transform(events.frame)
+            except Exception as error:
+                raise TransformError(
+                    f"view {self.view.name}: the transformation failed: {error!r}"
+                ) from error
         if not isinstance(frame, pd.DataFrame):
             kind = type(frame).__name__
             raise TransformError(
                 f"view {self.view.name}: the transformation returned a {kind}, not a DataFrame"
             )
-        if not frame.index.isin(events.index).all():
+        try:
+            return Transformed(events, frame)
+        except IndexError as error:
             raise TransformError(
                 f"view {self.view.name}: the transformation must keep the index of the events"
-            )
-        return frame
-
-    def _keyed(self, frame: pd.DataFrame) -> tuple[npt.NDArray[np.int64], list[bytes]]:
-        names = self.view.key_names
-        if not names:
-            return np.zeros(len(frame), dtype=np.int64), [self.keys.encode({})] if len(frame) else []
-        codes, uniques = pd.factorize(frame[names[0]])
-        columns = [np.asarray(uniques, dtype=object)]
-        if len(names) > 1:
-            codes, columns = _composite(frame, names)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        try:
-            keys = [self.keys.encode(dict(zip(names, row, strict=True))) for row in rows]
-        except KeyEncodingError as error:
-            raise TransformError(f"view {self.view.name}: {error}") from error
-        return codes.astype(np.int64), keys
+            ) from error
 
 
-def _composite(
-    frame: pd.DataFrame, names: Sequence[str]
-) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.object_]]]:
-    parts = [pd.factorize(frame[name]) for name in names]
-    mixed = np.zeros(len(frame), dtype=np.int64)
-    for part, uniques in parts:
-        mixed = mixed * max(len(uniques), 1) + part
-    codes, first = np.unique(mixed, return_inverse=True)[1], np.unique(mixed, return_index=True)[1]
-    return codes, [frame[name].to_numpy(dtype=object)[first] for name in names]
+def _distinct(parts: Sequence[tuple[IntArray, int]]) -> tuple[IntArray, list[IntArray]]:
+    """Number the distinct tuples of codes, of which each part has so many, by first appearance.
+
+    Returns:
+        The number of each row's tuple, -1 where one of its codes is; and the codes of each tuple, part by part.
+    """
+    ((numbers, count), *rest) = parts
+    numbers, places = numbers.astype(np.int64, copy=False), [np.arange(count, dtype=np.int64)]
+    for codes, size in rest:
+        good = (numbers >= 0) & (codes >= 0)
+        mixed = numbers * size + codes
+        if good.all():
+            numbers, tuples = pd.factorize(mixed)
+        else:
+            numbers = np.full(len(mixed), -1, dtype=np.int64)
+            numbers[good], tuples = pd.factorize(mixed[good])
+        before, place = np.divmod(tuples, max(size, 1))
+        places = [*(own[before] for own in places), place]
+    return numbers, places
 
 
 @dataclass(frozen=True)
@@ -177,7 +291,13 @@ class EntityKind:
 
     @cached_property
     def windows(self) -> dict[str, WindowPlan]:
+        """Window plans by view."""
         return {plan.view.name: plan.windows for plan in self.views if plan.windows is not None}
+
+    @cached_property
+    def shown(self) -> tuple[ViewPlan, ...]:
+        """All views that are written online."""
+        return self.views if self.segments_view is None else (*self.views, self.segments_view)
 
     @cached_property
     def memory_s(self) -> int | None:
@@ -258,6 +378,20 @@ class StreamPlan:
     @cached_property
     def kind_by_name(self) -> dict[str, EntityKind]:
         return {kind.name: kind for kind in self.kinds}
+
+    def rows(self, events: SourceEvents) -> dict[str, ViewRows]:
+        """What each view's transformation makes of events; views that share one have it run once.
+
+        Raises:
+            TransformError: As `ViewPlan.rows`.
+        """
+        made: dict[Transform | None, Transformed] = {}
+        rows: dict[str, ViewRows] = {}
+        for plan in [plan for kind in self.kinds for plan in kind.views]:
+            if plan.transform not in made:
+                made[plan.transform] = plan.transformed(events)
+            rows[plan.view.name] = plan.rows(made[plan.transform])
+        return rows
 
 
 def _identity(view: View) -> tuple[str, ...]:

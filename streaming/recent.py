@@ -6,57 +6,78 @@ one customer are taken for one with a probability of n² / 2⁶⁵: for the most
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Sequence
 
 import mmh3
+import numpy as np
+import numpy.typing as npt
+
+from streaming.recent_kernels import CROWDED, FREE, NEW, REPEATED, SAME, note_ids
+
+__all__ = ["CROWDED", "MAX_RECENT_IDS", "NEW", "PREFIX", "REPEATED", "SAME", "RecentIds", "id_hashes"]
 
 MAX_RECENT_IDS = 262_144
 """Most ids of one customer; whoever brings more within the lateness bound is no customer."""
 PREFIX = b"r:"
-_RECORD = struct.Struct("<qq")
-CHUNK_BYTES = 127 * _RECORD.size
+_RECORD_BYTES = 16
+CHUNK_BYTES = 127 * _RECORD_BYTES
+_LEAST_PLACES = 8
+
+IntArray = npt.NDArray[np.int64]
 
 
-def id_hash(event_id: str) -> int:
-    """What stands for an event id: the first 64 bits, signed, of murmur3 of its UTF-8 bytes."""
-    return mmh3.hash64(event_id)[0]
+def id_hashes(event_ids: Sequence[str]) -> IntArray:
+    """What stands for event ids: the first 64 bits, signed, of murmur3 of their UTF-8 bytes."""
+    hash64 = mmh3.hash64
+    return np.array([hash64(event_id)[0] for event_id in event_ids], dtype=np.int64)
 
 
 class RecentIds:
     """Recent ids in buckets of event time, packed in the order in which they came."""
 
-    __slots__ = ("_dropped", "_packed", "_positions", "_written")
+    __slots__ = ("_dropped", "_packed", "_table", "_used", "_written")
 
     def __init__(self) -> None:
-        self._positions: dict[int, int] = {}
+        self._table = _free(_LEAST_PLACES)
+        self._used = 0
         self._packed: dict[int, bytearray] = {}
         self._written: dict[int, int] = {}
         self._dropped: list[bytes] = []
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return self._used
 
-    def position(self, hashed: int) -> int | None:
-        """The position that first brought an id, or None."""
-        return self._positions.get(hashed)
+    def note(self, buckets: IntArray, hashes: IntArray, positions: IntArray) -> npt.NDArray[np.uint8]:
+        """Note ids, one after the other, each with the position that brought it.
 
-    def note(self, bucket: int, hashed: int, position: int) -> None:
-        """Note which position brought an id; one that is known keeps the position it has."""
-        if hashed in self._positions:
-            return
-        self._positions[hashed] = position
-        packed = self._packed.get(bucket)
-        if packed is None:
-            packed = self._packed[bucket] = bytearray()
-        packed += _RECORD.pack(hashed, position)
+        Returns:
+            For each `NEW`, or `SAME` or `REPEATED` where it was known by this or another position, which it keeps, or
+            `CROWDED` where as many are known as are kept.
+        """
+        marks = np.empty(len(hashes), dtype=np.uint8)
+        self._make_room(len(hashes))
+        self._used = note_ids(self._table, self._used, MAX_RECENT_IDS, hashes, positions, marks)
+        new = marks == NEW
+        if not new.any():
+            return marks
+        records = np.empty((int(new.sum()), 2), dtype="<i8")
+        records[:, 0], records[:, 1] = hashes[new], positions[new]
+        owners = buckets[new]
+        for bucket in dict.fromkeys(owners.tolist()):
+            own = records if len(records) == 1 else records[owners == bucket]
+            self._packed.setdefault(bucket, bytearray()).extend(own.tobytes())
+        return marks
 
     def forget(self, first_bucket: int) -> None:
         """Drop the buckets before one."""
-        for bucket in [bucket for bucket in self._packed if bucket < first_bucket]:
-            for hashed, _ in _RECORD.iter_unpack(self._packed.pop(bucket)):
-                del self._positions[hashed]
+        gone = [bucket for bucket in self._packed if bucket < first_bucket]
+        if not gone:
+            return
+        for bucket in gone:
+            del self._packed[bucket]
             stored = self._written.pop(bucket, 0)
             self._dropped += [_name(bucket, number) for number in range(-(-stored // CHUNK_BYTES))]
+        self._index()
 
     def take_changes(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """What the next write must set and drop; counts as written from now on."""
@@ -78,8 +99,33 @@ class RecentIds:
         places = {tuple(map(int, name[len(PREFIX) :].split(b":"))): data for name, data in chunks.items()}
         for (bucket, _), data in sorted(places.items()):
             self._packed.setdefault(bucket, bytearray()).extend(data)
-            self._positions.update(_RECORD.iter_unpack(data))
         self._written = {bucket: len(packed) for bucket, packed in self._packed.items()}
+        self._index()
+
+    def _index(self) -> None:
+        """Make the table anew from what is packed."""
+        records = np.frombuffer(b"".join(self._packed.values()), dtype="<i8").reshape(-1, 2)
+        self._table, self._used = _free(_LEAST_PLACES), 0
+        self._fill(records[:, 0].copy(), records[:, 1].copy())
+
+    def _make_room(self, count: int) -> None:
+        places = len(self._table)
+        while places < 2 * (self._used + count):
+            places *= 2
+        if places > len(self._table):
+            held = self._table[self._table[:, 1] != FREE]
+            self._table, self._used = _free(places), 0
+            self._fill(held[:, 0].copy(), held[:, 1].copy())
+
+    def _fill(self, hashes: IntArray, positions: IntArray) -> None:
+        if len(hashes):
+            self._make_room(len(hashes))
+            marks = np.empty(len(hashes), dtype=np.uint8)
+            self._used = note_ids(self._table, 0, len(hashes), hashes, positions, marks)
+
+
+def _free(places: int) -> IntArray:
+    return np.full((places, 2), FREE, dtype=np.int64)
 
 
 def _name(bucket: int, number: int) -> bytes:

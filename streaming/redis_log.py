@@ -9,20 +9,22 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import redis
 import redis.asyncio
 
 from online.exchange import exchange
 from streaming.errors import LogFull, StreamingError
-from streaming.events import EventRecord
+from streaming.events import EventRecord, Events
 from streaming.keys import PartitionKeys, partition_count_key
-from streaming.log import LogRecord, partition_of
-from streaming.positions import pack_position, unpack_position
+from streaming.log import Records, partition_of
+from streaming.positions import pack_positions, unpack_position
 
 RETRY_AFTER_MS = 1000
 
 
-def _fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
+def record_fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
+    """A record as fields of a stream entry: an event, or a tick for None, appended at logical time `now_us`."""
     fields: dict[Any, Any] = {b"t": now_us, b"w": time.time_ns() // 1000}
     if event is not None:
         fields[b"e"] = event.to_bytes()
@@ -59,7 +61,7 @@ class RedisLog:
         await self._check_room(touched)
         pipeline = self._client.pipeline(transaction=False)
         for record, partition in zip(records, partitions, strict=True):
-            pipeline.xadd(self._keys[partition].log, _fields(now_us, record))
+            pipeline.xadd(self._keys[partition].log, record_fields(now_us, record))
         for partition in touched:
             pipeline.xlen(self._keys[partition].log)
         answers = await pipeline.execute()
@@ -74,7 +76,7 @@ class RedisLog:
         """Append a tick to every partition."""
         pipeline = self._client.pipeline(transaction=False)
         for keys in self._keys:
-            pipeline.xadd(keys.log, _fields(now_us, None))
+            pipeline.xadd(keys.log, record_fields(now_us, None))
         await pipeline.execute()
 
     async def last_time_us(self) -> int:
@@ -124,7 +126,7 @@ class RedisPartitionReader:
         self._client = client
         self._key = keys.log
 
-    def read(self, after: int, count: int, wait_ms: int) -> list[LogRecord]:
+    def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first."""
         block = wait_ms if wait_ms > 0 else None
         command = [b"XREAD", b"COUNT", count, *([b"BLOCK", block] if block is not None else [])]
@@ -133,28 +135,33 @@ class RedisPartitionReader:
         )
         if isinstance(answer, redis.RedisError):
             raise answer
-        return _records(answer) if answer else []
+        return _records(answer) if answer else Records.none()
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""
-        self._client.xadd(self._key, _fields(now_us, None))
+        self._client.xadd(self._key, record_fields(now_us, None))
 
     def trim(self, until: int) -> None:
         """Forget records up to and including `until`."""
         self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
 
 
-def _records(answer: Any) -> list[LogRecord]:
+def _records(answer: Any) -> Records:
     """The records of one stream, as they come from the server: (id, [name, value, …])."""
     entries = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
-    rows = [dict(zip(fields[::2], fields[1::2], strict=True)) for _, fields in entries]
-    events = iter(EventRecord.from_many([row[b"e"] for row in rows if b"e" in row]))
-    return [
-        LogRecord(
-            position=pack_position(stream_id),
-            time_us=int(row[b"t"]),
-            arrived_us=int(row[b"w"]),
-            event=next(events) if b"e" in row else None,
-        )
-        for (stream_id, _), row in zip(entries, rows, strict=True)
-    ]
+    ids, rows = zip(*entries, strict=True)
+    times, arrivals, texts, event_rows = [], [], [], []
+    for number, row in enumerate(rows):
+        # fields stand in the order in which `record_fields` makes them
+        times.append(row[1])
+        arrivals.append(row[3])
+        if len(row) > 4:
+            texts.append(row[5])
+            event_rows.append(number)
+    return Records(
+        positions=pack_positions(ids),
+        time_us=np.array(list(map(int, times)), dtype=np.int64),
+        arrived_us=np.array(list(map(int, arrivals)), dtype=np.int64),
+        events=Events.from_bytes(texts),
+        event_rows=np.array(event_rows, dtype=np.int64),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from decision.schema import Value, ValueType, View
+from decision.schema import JoinKey, Value, ValueType, View
+from online.keys import US_PER_SECOND, EntityKeys
+from online.words import join_spans
 from streaming.advance import ViewValues
 from streaming.windows.read import Column
+
+IntArray = npt.NDArray[np.int64]
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _SCALARS: dict[ValueType, pa.DataType] = {
@@ -54,6 +59,11 @@ def view_schema(view: View) -> pa.Schema:
     columns += [(feature.name, arrow_type(feature.value_type)) for feature in view.features]
     columns += [(view.timestamp_column, TIMESTAMP), ("created", TIMESTAMP)]
     return pa.schema(columns)
+
+
+@lru_cache(1024)
+def _batch_schema(view: View) -> pa.Schema:
+    return view_schema(view).append(pa.field(ENTITY, pa.binary()))
 
 
 def parts_folder(view: View) -> Path:
@@ -103,19 +113,18 @@ class BatchRows:
     def __init__(self, views: Mapping[str, View], created_us: int) -> None:
         self._views = views
         self._created_us = created_us
-        self._rows: dict[int, tuple[ViewValues, list[tuple[int, bytes, int]]]] = {}
+        self._tables: dict[str, list[pa.Table]] = {}
 
-    def add(self, shown: ViewValues, number: int, entity: bytes, at_us: int) -> None:
-        """Log one row of a view's values, readable from logical time `at_us`."""
-        if shown.plan.view.name in self._views:
-            self._rows.setdefault(id(shown), (shown, []))[1].append((number, entity, at_us))
+    def add(self, values: ViewValues, rows: IntArray, entities: Sequence[bytes], at_us: int) -> None:
+        """Log rows of a view's values, readable from logical time `at_us`, and whose they are."""
+        name = values.plan.view.name
+        if name in self._views and len(rows):
+            made = _table(values, rows, entities, at_us, self._created_us)
+            self._tables.setdefault(name, []).append(made)
 
     def tables(self) -> dict[str, pa.Table]:
         """The rows by view; the last column, `ENTITY`, says whose they are."""
-        tables: dict[str, list[pa.Table]] = {}
-        for shown, rows in self._rows.values():
-            tables.setdefault(shown.plan.view.name, []).append(_table(shown, rows, self._created_us))
-        return {view: pa.concat_tables(parts) for view, parts in tables.items()}
+        return {view: pa.concat_tables(parts) for view, parts in self._tables.items()}
 
 
 class OfflineSink:
@@ -165,35 +174,80 @@ class OfflineSink:
         self.row_count = 0
 
 
-def _table(shown: ViewValues, rows: Sequence[tuple[int, bytes, int]], created_us: int) -> pa.Table:
-    view = shown.plan.view
-    numbers, entities, times = zip(*rows, strict=True)
-    places = np.array(numbers, dtype=np.int64)
-    keys = shown.plan.keys.decode_columns(entities)
-    columns = [value_array(keys[key.name], arrow_type(key.value_type)) for key in view.join_keys]
+def _table(
+    values: ViewValues, rows: IntArray, entities: Sequence[bytes], at_us: int, created_us: int
+) -> pa.Table:
+    view = values.plan.view
+    keys = KeyColumns(values.plan.keys, entities)
+    columns = [keys.column(key) for key in view.join_keys]
+    whole = len(rows) == len(values.entities)
     for feature in view.features:
         kind = arrow_type(feature.value_type)
-        column = shown.columns[feature.name]
+        column = values.columns[feature.name]
         if isinstance(column, Column) and column.offsets is None:
-            columns.append(column_array(column, kind, places))
+            columns.append(column_array(column, kind, None if whole else rows))
         else:
-            values = shown.lists[feature.name]
-            columns.append(value_array([values[number] for number in numbers], kind))
-    columns.append(timestamp_array(np.array(times, dtype=np.int64)))
-    columns.append(timestamp_array(np.full(len(rows), created_us, dtype=np.int64)))
-    schema = view_schema(view).append(pa.field(ENTITY, pa.binary()))
-    return pa.Table.from_arrays([*columns, pa.array(entities, type=pa.binary())], schema=schema)
+            items = values.lists[feature.name]
+            columns.append(value_array([items[row] for row in rows.tolist()], kind))
+    columns += [timestamp_array(np.full(len(rows), moment, dtype=np.int64)) for moment in (at_us, created_us)]
+    return pa.Table.from_arrays([*columns, keys.entities], schema=_batch_schema(view))
 
 
-def column_array(column: Column, kind: pa.DataType, places: npt.NDArray[np.int64] | None = None) -> pa.Array:
-    """Values of a feature as a column; of some rows alone where `places` names them."""
+class KeyColumns:
+    """Join keys of entities as columns.
+
+    Args:
+        keys: Their join keys.
+        entities: Entity keys.
+    """
+
+    def __init__(self, keys: EntityKeys, entities: Sequence[bytes]) -> None:
+        self._data = b"".join(entities)
+        at = np.zeros(len(entities) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, entities), dtype=np.int64, count=len(entities)), out=at[1:])
+        self._first, self._stop = keys.split(self._data, at)
+        self._places = {key.name: place for place, key in enumerate(keys.join_keys)}
+        self.entities = pa.BinaryArray.from_buffers(
+            pa.binary(), len(entities), [None, _offsets(at[:-1], len(self._data)), pa.py_buffer(self._data)]
+        )
+
+    def column(self, key: JoinKey) -> pa.Array:
+        """The values of one join key."""
+        place = self._places[key.name]
+        column = slice(place, place + 1)
+        first, stop = (
+            np.ascontiguousarray(self._first[:, column]),
+            np.ascontiguousarray(self._stop[:, column]),
+        )
+        values, begins, _ = join_spans(np.frombuffer(self._data, dtype=np.uint8), first, stop)
+        kind = arrow_type(key.value_type)
+        if key.value_type in {ValueType.STRING, ValueType.BYTES}:
+            return pa.Array.from_buffers(
+                kind, len(first), [None, _offsets(begins, len(values)), pa.py_buffer(values)]
+            )
+        if key.value_type is ValueType.INT32:
+            return pa.array(values.view("<i4"), type=kind)
+        numbers = values.view("<i8")
+        if key.value_type is ValueType.UNIX_TIMESTAMP:
+            return timestamp_array(numbers * US_PER_SECOND)
+        return pa.array(numbers, type=kind)
+
+
+def _offsets(begins: IntArray, stop: int) -> pa.Buffer:
+    return pa.py_buffer(np.append(begins, stop).astype(np.int32))
+
+
+def column_array(column: Column, kind: pa.DataType, rows: IntArray | None = None) -> pa.Array:
+    """Values of a feature as a column; of some rows alone where `rows` names them."""
     if column.offsets is not None:
-        assert places is None, "lists are taken whole"
+        assert rows is None, "lists are taken whole"
         return pa.ListArray.from_arrays(pa.array(column.offsets), pa.array(column.values)).cast(kind)
     values, null = column.values, column.null
-    if places is not None:
-        values, null = values[places], null[places]
-    return pa.array(values, mask=null).cast(kind)
+    if rows is not None:
+        values, null = values[rows], null[rows]
+    if kind == TIMESTAMP:
+        values = values.view("datetime64[us]")
+    return pa.array(values, type=kind, mask=null if null.any() else None)
 
 
 def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
@@ -203,6 +257,6 @@ def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
     return pa.array(values, type=kind)
 
 
-def timestamp_array(micros: np.ndarray) -> pa.Array:
+def timestamp_array(micros: IntArray) -> pa.Array:
     """Microseconds since the epoch as a timestamp column."""
-    return pa.array(micros, type=pa.int64()).cast(TIMESTAMP)
+    return pa.array(micros.view("datetime64[us]"), type=TIMESTAMP)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
 
 FRESHNESS_SAMPLES = 50_000
 FRESHNESS_BUCKETS_S = (
@@ -89,15 +91,13 @@ class StreamStats:
     _read_at: float = field(default_factory=time.monotonic)
     _read_events: int = 0
 
-    def freshen(
-        self, arrived_us: Sequence[int], event_us: Sequence[int], readable_us: int, now_us: int
-    ) -> None:
+    def freshen(self, arrived_us: IntArray, event_us: IntArray, readable_us: int, now_us: int) -> None:
         """Note events whose features are readable since `readable_us` of wall time, `now_us` of logical time."""
-        if not arrived_us:
+        if not len(arrived_us):
             return
-        self.freshness_us.extend(readable_us - arrived for arrived in arrived_us)
-        self.arrival.note((readable_us - np.asarray(arrived_us, dtype=np.float64)) / 1e6)
-        self.event_time.note((now_us - np.asarray(event_us, dtype=np.float64)) / 1e6)
+        self.freshness_us.extend((readable_us - arrived_us[-FRESHNESS_SAMPLES:]).tolist())
+        self.arrival.note((readable_us - arrived_us) / 1e6)
+        self.event_time.note((now_us - event_us) / 1e6)
 
     def flip(self, segments: Iterable[str]) -> None:
         """Count entries and exits."""

@@ -1,105 +1,232 @@
-"""From an update to its one conditional write, and back again once the store has taken it."""
+"""From a group of entities to their conditional writes, and back again once the store has taken them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from online.keys import timestamp_field
-from online.pipes import Packed
-from online.write import EntityWriter, PackedWrite
-from streaming.advance import Update, ViewValues
-from streaming.entity import small_fields
+from online.words import Runs, joined, runs_of, word
+from online.write import EntityWriter, EntityWrites
+from streaming.advance import Group, SegmentChange, ViewValues
+from streaming.entity import EntityState, positions_runs, small_fields
 from streaming.plan import EntityKind
-from streaming.windows.changes import NO_WORDS, pairs_of, words_of
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+_KEPT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedWrite:
-    """One entity's write.
+class PreparedWrites:
+    """The writes of some entities of a group.
 
     Attributes:
-        kind: The entity's kind.
-        update: What it writes.
-        fields: The state's small fields as they stand in the store afterwards.
-        views: Views whose values differ from what was last written, and the entity's row there.
-        write: For the writer.
+        kind: The entities' kind.
+        keys: Theirs.
+        states: Theirs, as they are once they are written.
+        at_us: Logical time of what is written.
+        due_us: When each must be looked at again.
+        values: Values of the kind's views, in the order of `EntityKind.shown`.
+        places: By view and entity: the row of its values, or -1; shape (views, entities).
+        fresh: Whether that row differs from what was last written; the same shape.
+        changes: Segments that they entered and left.
+        small: The small fields of each state as they stand in the store afterwards.
+        state_bytes: How much of each state is written.
+        words: For the writer.
     """
 
     kind: EntityKind
-    update: Update
-    fields: dict[bytes, bytes]
-    views: dict[str, tuple[ViewValues, int]]
-    write: PackedWrite
+    keys: list[bytes]
+    states: list[EntityState]
+    at_us: int
+    due_us: IntArray
+    values: tuple[ViewValues | None, ...]
+    places: IntArray
+    fresh: BoolArray
+    changes: list[SegmentChange]
+    small: list[dict[bytes, bytes]] | None
+    state_bytes: IntArray
+    words: EntityWrites
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
-def prepare_write(kind: EntityKind, update: Update) -> PreparedWrite:
-    """Put an update's write together: changed views, changed state, dropped state."""
-    state = update.state
-    views, kept = {}, []
-    for name, (shown, number) in update.shown.items():
-        if state.written.get(name) == shown.words[number]:
-            kept.append(timestamp_field(name))
-        else:
-            views[name] = (shown, number)
-    fields = small_fields(state)
-    changed = {name: data for name, data in fields.items() if state.stored.get(name) != data}
-    dropped = [*state.unwanted, *(name for name in state.stored if name not in fields)]
-    if state.recent_ids is not None:
-        recent, forgotten = state.recent_ids.take_changes()
-        changed |= recent
-        dropped += forgotten
-    put, drop = [pairs_of(changed)], [words_of(dropped)] if dropped else []
-    for change in update.tiles:
-        put.append(change.put)
-        if change.drop.size:
-            drop.append(change.drop)
-    values = [Packed(shown.plan.words.count, shown.words[number]) for shown, number in views.values()]
-    write = PackedWrite(
-        key=update.key,
-        revision=state.revision,
-        views=tuple(views),
-        values=_joined(values),
-        kept=words_of(kept),
-        state=_joined(put),
-        dropped=_joined(drop),
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of writes.
+
+    Attributes:
+        accepted: By entity; the store no longer holds what the others were computed from.
+        visible: By view and entity, shape (views, entities): whether readers see the fresh row now; another writer may
+            have brought a later one.
+    """
+
+    accepted: BoolArray
+    visible: BoolArray
+
+
+def prepare_writes(group: Group, entities: IntArray, partition: int | None) -> PreparedWrites:
+    """Put writes together: changed views, changed state, dropped state.
+
+    Args:
+        group: Entities that were brought to a time.
+        entities: Numbers of those to be written, ascending.
+        partition: Whose position and mark the states carry.
+    """
+    kind, size = group.kind, len(entities)
+    whole = size == len(group.keys)
+    keys = group.keys if whole else [group.keys[number] for number in entities.tolist()]
+    states = group.states if whole else [group.states[number] for number in entities.tolist()]
+    number_of = np.full(len(group.keys), -1, dtype=np.int64)
+    number_of[entities] = np.arange(size)
+    places, fresh, sizes, parts = _views(group, states, number_of)
+    state_parts = [positions_runs(states, partition)]
+    small = _small(kind, states)
+    if small is not None:
+        state_parts.append(_changed(states, small))
+    dropped_parts = [_dropped(states, small)]
+    if any(state.recent_ids is not None for state in states):
+        put, drop = _recent(states)
+        state_parts.append(put)
+        dropped_parts.append(drop)
+    for owners, change in group.tiles:
+        own = number_of[owners]
+        state_parts.append(_spread(change.put, own, size))
+        dropped_parts.append(_spread(change.drop, own, size))
+    words = EntityWrites(
+        keys=keys,
+        revisions=np.array([state.revision for state in states], dtype=np.int64),
+        view_sizes=np.ascontiguousarray(sizes.T),
+        state_sizes=sum((part.sizes for part in state_parts[1:]), state_parts[0].sizes),
+        dropped_sizes=sum((part.sizes for part in dropped_parts[1:]), dropped_parts[0].sizes),
+        words=[*parts, *state_parts, *dropped_parts],
+        lasting=np.array([state.is_lasting for state in states], dtype=np.bool_),
         memory_s=kind.memory_s,
     )
-    return PreparedWrite(kind, update, fields, views, write)
+    return PreparedWrites(
+        kind=kind,
+        keys=keys,
+        states=states,
+        at_us=group.at_us,
+        due_us=group.due_us if whole else group.due_us[entities],
+        values=tuple(group.shown),
+        places=places,
+        fresh=fresh,
+        changes=group.changes,
+        small=small,
+        state_bytes=sum((part.stop - part.first for part in state_parts), np.zeros(size, dtype=np.int64)),
+        words=words,
+    )
 
 
-def _joined(parts: Sequence[Packed]) -> Packed:
-    if not parts:
-        return NO_WORDS
-    if len(parts) == 1:
-        return parts[0]
-    return Packed(sum([part.size for part in parts]), b"".join([part.data for part in parts]))
-
-
-def apply_writes(
-    writer: EntityWriter, prepared: Sequence[PreparedWrite]
-) -> tuple[list[PreparedWrite], list[PreparedWrite]]:
-    """Write, and note on the states of those accepted what the store now holds.
-
-    Returns:
-        What was accepted, with the views that readers see now (another writer may have brought a later row of a
-        view), and what was refused because the store no longer holds what it was computed from.
-    """
-    accepted, refused = [], []
-    replies = writer.apply_packed([entry.write for entry in prepared])
-    for entry, written in zip(prepared, replies, strict=True):
-        if written is None:
-            refused.append(entry)
+def _views(
+    group: Group, states: Sequence[EntityState], number_of: IntArray
+) -> tuple[IntArray, BoolArray, IntArray, list[Runs]]:
+    """By view and entity: row of its values, whether that is news, and words to write; and the words themselves."""
+    count, size = len(group.shown), len(states)
+    places = np.full((count, size), -1, dtype=np.int64)
+    fresh = np.zeros((count, size), dtype=np.bool_)
+    sizes = np.zeros((count, size), dtype=np.int64)
+    parts: list[Runs] = []
+    for view, values in enumerate(group.shown):
+        if values is None:
             continue
-        state = entry.update.state
+        owners = number_of[values.entities]
+        rows = np.flatnonzero(owners >= 0)
+        own = owners[rows]
+        known = np.array([state.written[view] if state.written else 0 for state in states], dtype=np.int64)
+        is_new = values.digests[rows] != known[own]
+        places[view, own], fresh[view, own] = rows, is_new
+        sizes[view, own] = np.where(is_new, values.plan.words.count, _KEPT)
+        new = np.full(len(owners), -1, dtype=np.int64)
+        new[rows[is_new]] = own[is_new]
+        run = _spread(values.words, new, size)
+        if not is_new.all():
+            run = joined([run, _stamps(values, sizes[view] == _KEPT)], size)
+        parts.append(run)
+    return places, fresh, sizes, parts
+
+
+def _spread(runs: Runs, places: IntArray, size: int) -> Runs:
+    """The runs for `size` entities, run `i` being that of entity `places[i]`."""
+    same = len(places) == size and (places == np.arange(size)).all()
+    return runs if same else runs.spread(places, size)
+
+
+def _stamps(values: ViewValues, kept: BoolArray) -> Runs:
+    """The field of a view's timestamp, for those of whom the view is kept."""
+    stamp = word(timestamp_field(values.plan.view.name))
+    count = kept.astype(np.int64)
+    return Runs(np.frombuffer(stamp, dtype=np.uint8), np.zeros_like(count), len(stamp) * count, count)
+
+
+def _small(kind: EntityKind, states: Sequence[EntityState]) -> list[dict[bytes, bytes]] | None:
+    """The small fields of states; None where their kind has none."""
+    if kind.segments_view is None and len(kind.windows) == len(kind.views):
+        return None
+    return [small_fields(state) for state in states]
+
+
+def _changed(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]]) -> Runs:
+    return _pairs(
+        {name: data for name, data in fields.items() if state.small.get(name) != data}
+        for state, fields in zip(states, small, strict=True)
+    )
+
+
+def _dropped(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]] | None) -> Runs:
+    """Fields of views, and segments, that are no longer defined."""
+    return runs_of(
+        [*state.unwanted, *(name for name in state.small if small is None or name not in small[number])]
+        if state.unwanted or state.small
+        else ()
+        for number, state in enumerate(states)
+    )
+
+
+def _recent(states: Sequence[EntityState]) -> tuple[Runs, Runs]:
+    """What event ids were noted and forgotten; they count as written from now on."""
+    changes: list[tuple[dict[bytes, bytes], list[bytes]]] = [
+        ({}, []) if state.recent_ids is None else state.recent_ids.take_changes() for state in states
+    ]
+    return _pairs([put for put, _ in changes]), runs_of([drop for _, drop in changes])
+
+
+def _pairs(fields: Iterable[Mapping[bytes, bytes]]) -> Runs:
+    return runs_of([part for pair in own.items() for part in pair] if own else () for own in fields)
+
+
+def apply_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> list[Written]:
+    """Write, and note on the states of those accepted what the store now holds."""
+    outcomes = writer.apply_many([part.words for part in prepared])
+    written = []
+    for part, outcome in zip(prepared, outcomes, strict=True):
+        _note(part, outcome.accepted)
+        written.append(Written(outcome.accepted, part.fresh & outcome.written.T))
+    return written
+
+
+def _note(part: PreparedWrites, accepted: BoolArray) -> None:
+    digests = np.zeros_like(part.places)
+    for view, values in enumerate(part.values):
+        if values is not None:
+            own = part.places[view] >= 0
+            digests[view, own] = values.digests[part.places[view, own]]
+    known = list(zip(*digests.tolist(), strict=True)) if len(digests) else [()] * len(part)
+    for number, (state, is_accepted) in enumerate(zip(part.states, accepted.tolist(), strict=True)):
+        if not is_accepted:
+            continue
         state.revision += 1
-        state.stored = entry.fields
-        state.unwanted = ()
-        for name, (shown, number) in entry.views.items():
-            state.written[name] = shown.words[number]
-        if len(written) < len(entry.views):
-            visible = {name: place for name, place in entry.views.items() if name in written}
-            accepted.append(replace(entry, views=visible))
-        else:
-            accepted.append(entry)
-    return accepted, refused
+        state.written = known[number]
+        state.is_lasting = True
+        if state.unwanted:
+            state.unwanted = ()
+        if part.small is not None:
+            state.small = part.small[number]
+        elif state.small:
+            state.small = {}

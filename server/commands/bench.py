@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -30,13 +32,19 @@ def bench(
         Path | None, typer.Option("--from", help="Measure nothing: show the results in this file.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a stated bound is missed.")] = False,
+    events: Annotated[
+        int | None,
+        typer.Option(min=1_000, help="How many events, for a measurement that takes a number of them."),
+    ] = None,
 ) -> None:
     """Run one measurement and show what it found, rivals and stated bounds beside it.
 
     Example: `waypost bench rules --json rules.json`
     """
     measurement = _measurement(name)
-    results = measurement.run(status) if given is None else json.loads(given.read_text(encoding="utf-8"))
+    results = (
+        _run(name, measurement, events) if given is None else json.loads(given.read_text(encoding="utf-8"))
+    )
     report = measurement.report(results)
     _show(report, results)
     if file is not None:
@@ -58,6 +66,14 @@ def _measurement(name: str) -> Measurement:
         if hasattr(found, "run"):
             return cast("Measurement", found)
     raise fail(f"there is no measurement {name!r}: see loadtest/bench", 2)
+
+
+def _run(name: str, measurement: Measurement, events: int | None) -> Results:
+    if events is None:
+        return measurement.run(status)
+    if "event_count" not in inspect.signature(measurement.run).parameters:
+        raise fail(f"the measurement {name!r} takes no number of events", 2)
+    return cast("Callable[..., Results]", measurement.run)(status, event_count=events)
 
 
 def _show(report: Report, results: Results) -> None:

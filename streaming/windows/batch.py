@@ -55,14 +55,22 @@ class Batch:
             plan: The view's plan.
             time_column: Name of the event time.
         """
-        event_us = _microseconds(frame[time_column])
+        event_us = microseconds(frame[time_column])
         ids = frame["event_id"].to_numpy(dtype=object) if plan.ordered else ()
-        columns = {name: _raw(frame[name]) for name in plan.columns}
+        columns = {name: raw_column(frame[name]) for name in plan.columns}
         return cls(np.asarray(entity, dtype=np.int64), event_us, ids, columns)
 
 
-def _raw(series: pd.Series[Any]) -> RawColumn:
+def raw_column(series: pd.Series[Any]) -> RawColumn:
+    """The values of a series without a copy."""
     return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
+
+
+def rows_of(column: RawColumn, rows: IntArray) -> RawColumn:
+    """Some rows of a column."""
+    if isinstance(column, np.ndarray | pd.api.extensions.ExtensionArray):
+        return column.take(rows)
+    return [column[row] for row in rows.tolist()]
 
 
 def naive_times(times: pd.api.extensions.ExtensionArray) -> npt.NDArray[np.datetime64]:
@@ -70,8 +78,9 @@ def naive_times(times: pd.api.extensions.ExtensionArray) -> npt.NDArray[np.datet
     return np.asarray(pd.DatetimeIndex(times).tz_convert("UTC").tz_localize(None))
 
 
-def _microseconds(series: pd.Series[Any]) -> IntArray:
-    raw = _raw(series)
+def microseconds(series: pd.Series[Any]) -> IntArray:
+    """Times, with a zone or integers already, in microseconds."""
+    raw = raw_column(series)
     times = naive_times(raw) if isinstance(raw, pd.api.extensions.ExtensionArray) else np.asarray(raw)
     return (
         times.astype("datetime64[us]").view(np.int64) if times.dtype.kind == "M" else times.astype(np.int64)

@@ -1,6 +1,6 @@
 """The inner loops that find what a step changed in the stored state and write it down as words of a command.
 
-A word is a bulk string of the store's protocol: `$length`, its bytes. Chunks are those of `state.encode`.
+Words are those of `online.words`, chunks those of `state.encode`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from online.write_kernels import put_decimal, put_word
 from streaming.windows.codec_kernels import encode_table, put_varint
 
 _COUNT, _SUM = 0, 1
@@ -20,38 +21,6 @@ _B = "uint8[::1]"
 
 def _kernel(signature: str):  # type: ignore[no-untyped-def]
     return njit([signature], cache=True, nogil=True, boundscheck=False)
-
-
-@_kernel(f"int64({_B}, int64, int64)")
-def put_decimal(out, at, value):  # type: ignore[no-untyped-def]
-    """Write an integer in decimal; returns the place behind it."""
-    if value < 0:
-        out[at] = 45
-        at += 1
-        value = -value
-    size = 1
-    power = 10
-    while value >= power:
-        size += 1
-        power *= 10
-    for place in range(size - 1, -1, -1):
-        out[at + place] = 48 + value % 10
-        value //= 10
-    return at + size
-
-
-@_kernel(f"int64({_B}, int64, {_B}, int64)")
-def put_word(out, at, data, size):  # type: ignore[no-untyped-def]
-    """Write the first `size` bytes of `data` as a word."""
-    out[at] = 36
-    at = put_decimal(out, at + 1, size)
-    out[at], out[at + 1] = 13, 10
-    at += 2
-    for k in range(size):
-        out[at + k] = data[k]
-    at += size
-    out[at], out[at + 1] = 13, 10
-    return at + 2
 
 
 @_kernel("int64(uint64)")
@@ -146,7 +115,7 @@ def put_name(out, at, prefix, bits, number, scratch):  # type: ignore[no-untyped
     size = put_decimal(scratch, size, bits)
     scratch[size] = 58
     size = put_decimal(scratch, size + 1, number)
-    return put_word(out, at, scratch, size)
+    return put_word(out, at, scratch, 0, size)
 
 
 @_kernel(
@@ -200,8 +169,8 @@ def put_changes(  # type: ignore[no-untyped-def]
             for k in range(prefix.shape[0]):
                 scratch[k] = prefix[k]
             scratch[prefix.shape[0]] = 104
-            at = put_word(out, at, scratch, prefix.shape[0] + 1)
-            at = put_word(out, at, data, size)
+            at = put_word(out, at, scratch, 0, prefix.shape[0] + 1)
+            at = put_word(out, at, data, 0, size)
             words += 2
         while a < b or c < d:
             top = index[a] >> top_bits if a < b else old_index[c] >> top_bits
@@ -237,7 +206,7 @@ def put_changes(  # type: ignore[no-untyped-def]
                 size = put_varint(data, 1, np.uint64(hi - lo))
                 size += encode_table(index, tiles, slots, floats, lo, hi, number << bits, data[size:])
                 at = put_name(out, at, prefix, bits, number, scratch)
-                at = put_word(out, at, data, size)
+                at = put_word(out, at, data, 0, size)
                 words += 2
             for m in range(old_count):
                 if old_chunks[m, 0] >= 0:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from online.pipes import Packed
+from online.words import Runs, joined, runs_of
 from streaming.windows.change_kernels import put_changes
 from streaming.windows.plan import WindowPlan
 from streaming.windows.state import CHUNK_BYTES, TOP_BITS, VERSION, TileState, encode, encode_head, head_name
@@ -18,34 +18,16 @@ _ROOM_PER_ENTITY = 512
 _LEAST_ROOM = 1 << 16
 
 
-NO_WORDS = Packed(0, b"")
-
-
 class Changes(NamedTuple):
-    """What one entity's write must set (names and chunks in turn) and drop (names)."""
+    """What the write of each entity must set (names and chunks in turn) and drop (names)."""
 
-    put: Packed
-    drop: Packed
-
-
-def words_of(items: Sequence[bytes]) -> Packed:
-    """Bytes as words."""
-    if not items:
-        return NO_WORDS
-    return Packed(len(items), b"".join([b"$%d\r\n%b\r\n" % (len(item), item) for item in items]))
-
-
-def pairs_of(fields: Mapping[bytes, bytes]) -> Packed:
-    """Names and values in turn as words."""
-    words = [
-        b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(data), data) for name, data in fields.items()
-    ]
-    return Packed(2 * len(words), words[0] if len(words) == 1 else b"".join(words))
+    put: Runs
+    drop: Runs
 
 
 def changes(
     plan: WindowPlan, before: Sequence[TileState], applied: Applied, fresh: npt.NDArray[np.int64]
-) -> list[Changes]:
+) -> Changes:
     """What of each entity's state must be written.
 
     Args:
@@ -55,60 +37,72 @@ def changes(
         fresh: 1 where nothing is stored, whatever the state before.
     """
     if plan.firsts:
-        return [
-            _compared({} if new else encode(plan, old), encode(plan, state))
-            for old, state, new in zip(before, applied.states, fresh.tolist(), strict=True)
-        ]
+        return _compared(plan, before, applied.states, fresh)
     found = _numbers(plan, applied, fresh)
     if not plan.references:
         return found
-    return [
-        change
-        if not new and old.refs == state.refs and _same_head(plan, old, state)
-        else _with_head(change, plan, state)
-        for change, old, state, new in zip(found, before, applied.states, fresh.tolist(), strict=True)
-    ]
+    return Changes(joined([_heads(plan, before, applied.states, fresh), found.put], len(fresh)), found.drop)
 
 
-def _compared(stored: Mapping[bytes, bytes], chunks: Mapping[bytes, bytes]) -> Changes:
-    changed = {name: data for name, data in chunks.items() if stored.get(name) != data}
-    return Changes(pairs_of(changed), words_of([name for name in stored if name not in chunks]))
+def _compared(
+    plan: WindowPlan, before: Sequence[TileState], after: Sequence[TileState], fresh: npt.NDArray[np.int64]
+) -> Changes:
+    put: list[list[bytes]] = []
+    drop: list[list[bytes]] = []
+    for old, new, is_fresh in zip(before, after, fresh.tolist(), strict=True):
+        stored: Mapping[bytes, bytes] = {} if is_fresh else encode(plan, old)
+        chunks = encode(plan, new)
+        changed = ((name, data) for name, data in chunks.items() if stored.get(name) != data)
+        put.append([part for pair in changed for part in pair])
+        drop.append([name for name in stored if name not in chunks])
+    return Changes(runs_of(put), runs_of(drop))
+
+
+def _heads(
+    plan: WindowPlan, before: Sequence[TileState], after: Sequence[TileState], fresh: npt.NDArray[np.int64]
+) -> Runs:
+    """Heads that changed, where the entity remembers rows, which kernels do not see."""
+    name = head_name(plan)
+    return runs_of(
+        [] if not is_fresh and _same_head(plan, old, new) else [name, encode_head(plan, new)]
+        for old, new, is_fresh in zip(before, after, fresh.tolist(), strict=True)
+    )
 
 
 def _same_head(plan: WindowPlan, old: TileState, new: TileState) -> bool:
-    return bool((old.words[:2] == new.words[:2]).all() and (old.totals(plan) == new.totals(plan)).all())
+    return (
+        old.refs == new.refs
+        and bool((old.words[:2] == new.words[:2]).all())
+        and bool((old.totals(plan) == new.totals(plan)).all())
+    )
 
 
-def _with_head(change: Changes, plan: WindowPlan, state: TileState) -> Changes:
-    head = words_of([head_name(plan), encode_head(plan, state)])
-    return Changes(Packed(change.put.size + 2, head.data + change.put.data), change.drop)
-
-
-def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -> list[Changes]:
+def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -> Changes:
     step = applied.step
     count = len(fresh)
     prefix = np.frombuffer(b"w:%b:" % plan.view.encode(), dtype=np.uint8).copy()
     version = np.frombuffer(bytes((VERSION,)) + plan.fingerprint, dtype=np.uint8).copy()
     zero = np.zeros(1, dtype=np.int64)
-    found: list[Changes] = []
     room = _LEAST_ROOM + _ROOM_PER_ENTITY * count
     places = np.empty((count, 5), dtype=np.int64)
-    while len(found) < count:
-        first = len(found)
+    parts: list[npt.NDArray[np.uint8]] = []
+    done = length = 0
+    while done < count:
         out = np.empty(room, dtype=np.uint8)
         stop = put_changes(
-            first, step.old_start, step.old_index, step.old_tiles, step.old_totals, step.old_last_us,
+            done, step.old_start, step.old_index, step.old_tiles, step.old_totals, step.old_last_us,
             step.old_expired_us, step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us,
             step.stop, fresh,
             plan.slots, plan.slot_floats, plan.totals, plan.total_floats, TOP_BITS, CHUNK_BYTES, prefix, version,
             0 if plan.references else 1, zero, out, places,
         )  # fmt: skip
-        if stop == first:
+        if stop == done:
             room *= 4
             continue
-        data = out[: places[stop - 1, 4]].tobytes()
-        found += [
-            Changes(Packed(put, data[at:middle]), Packed(drop, data[middle:end]))
-            for at, put, middle, drop, end in places[first:stop].tolist()
-        ]
-    return found
+        parts.append(out[: places[stop - 1, 4]])
+        places[done:stop, (0, 2, 4)] += length
+        length += len(parts[-1])
+        done = stop
+    data = parts[0].copy() if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint8), *parts])
+    first, put, middle, drop, end = (np.ascontiguousarray(column) for column in places.T)
+    return Changes(Runs(data, first, middle, put), Runs(data, middle, end, drop))

@@ -19,6 +19,7 @@ _INT_MIN = np.int64(np.iinfo(np.int64).min)
 MAX_SLOT_BYTES = 10
 
 _bytes = types.Array(types.uint8, 1, "C", readonly=True)
+_held = types.Array(types.int64, 1, "C", readonly=True)
 _vector = types.int64[::1]
 _table = types.int64[:, ::1]
 
@@ -123,7 +124,7 @@ def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[n
 
 
 @njit(
-    [types.void(_vector, _vector, _vector, _vector, _table, _table, _vector, _vector)],
+    [types.void(_held, _vector, _vector, _vector, _table, _table, _vector, _vector)],
     cache=True,
     nogil=True,
     boundscheck=False,
@@ -175,3 +176,106 @@ def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, 
             for p in range(slot_count):
                 words[at] = tiles[j, p]
                 at += 1
+
+
+@njit([types.int64(_bytes, types.int64, _vector)], cache=True, nogil=True, boundscheck=False)
+def get_signed(data, at, out):  # type: ignore[no-untyped-def]
+    """Read a signed varint into `out[0]`; returns the place behind it, or -1 where the bytes end early."""
+    at = get_varint(data, at, out)
+    bits = np.uint64(out[0])
+    out[0] = np.int64(bits >> _ONE) ^ -np.int64(bits & _ONE)
+    return at
+
+
+@njit(
+    [types.int64(_bytes, _vector, _bytes, _table, _vector, _table, _table, _vector)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def read_heads(data, at, mark, slots, floats, times, totals, rest):  # type: ignore[no-untyped-def]
+    """Read head chunks that lie one after another; returns the first that cannot be read, or -1.
+
+    Args:
+        data: The chunks.
+        at: Where each begins; one more at the end.
+        mark: Version and fingerprint.
+        slots: Of the totals.
+        floats: As in `encode_table`.
+        times: Takes last event time and latest expiry, shape (chunks, 2).
+        totals: Takes the all-time accumulators, shape (chunks, slots).
+        rest: Takes where what the entity remembers begins.
+    """
+    value = np.empty(1, np.int64)
+    index = np.empty(1, np.int64)
+    for i in range(at.shape[0] - 1):
+        place, stop = at[i], at[i + 1]
+        if stop - place < mark.shape[0]:
+            return i
+        for k in range(mark.shape[0]):
+            if data[place + k] != mark[k]:
+                return i
+        place += mark.shape[0]
+        own = data[:stop]
+        for column in range(2):
+            place = get_signed(own, place, value)
+            if place < 0:
+                return i
+            times[i, column] = value[0]
+        rest[i] = decode_table(own, place, slots, floats, 0, index, totals[i : i + 1])
+        if rest[i] < 0:
+            return i
+    return -1
+
+
+@njit(
+    [types.int64(_bytes, _vector, types.int64, types.int64, _vector, _vector)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def measure_chunks(data, at, version, most, starts, sizes):  # type: ignore[no-untyped-def]
+    """Find where the tiles of each chunk begin and how many they are; returns the first that is damaged, or -1."""
+    value = np.empty(1, np.int64)
+    for i in range(at.shape[0] - 1):
+        place, stop = at[i], at[i + 1]
+        if place == stop or data[place] != version:
+            return i
+        starts[i] = get_varint(data[:stop], place + 1, value)
+        sizes[i] = value[0]
+        if starts[i] < 0 or not 0 < value[0] <= most:
+            return i
+    return -1
+
+
+@njit(
+    [types.int64(_bytes, _vector, _vector, _vector, _table, _vector, _vector, _vector, _table)],
+    cache=True,
+    nogil=True,
+    boundscheck=False,
+)
+def read_chunks(data, at, starts, sizes, slots, floats, base, index, tiles):  # type: ignore[no-untyped-def]
+    """Read the tiles of chunks that lie one after another; returns the first that cannot be read whole, or -1.
+
+    Args:
+        data: The chunks.
+        at: Where each begins; one more at the end.
+        starts: Where the tiles of each begin.
+        sizes: How many each has.
+        slots: Of the tiles.
+        floats: As in `encode_table`.
+        base: What the first tile's number is counted from.
+        index: Takes the tiles' numbers.
+        tiles: Takes the tiles.
+    """
+    first = 0
+    for i in range(at.shape[0] - 1):
+        stop = first + sizes[i]
+        own = data[: at[i + 1]]
+        if (
+            decode_table(own, starts[i], slots, floats, base[i], index[first:stop], tiles[first:stop])
+            != at[i + 1]
+        ):
+            return i
+        first = stop
+    return -1

@@ -181,13 +181,10 @@ class WindowPlan:
         return sum(reference.size for reference in self.references)
 
     @cached_property
-    def empty_words(self) -> IntArray:
+    def empty_data(self) -> bytes:
         """The numbers of a state before any event; see `state.TileState`."""
-        words = np.array(
-            [NEVER_US, NEVER_US, 0] + [_EMPTY.get(kind, 0) for kind in self.totals[:, 0].tolist()]
-        )
-        words.flags.writeable = False
-        return words
+        words = [NEVER_US, NEVER_US, 0] + [_EMPTY.get(kind, 0) for kind in self.totals[:, 0].tolist()]
+        return np.array(words, dtype=np.int64).tobytes()
 
     def carried_key(self, number: int) -> tuple[int, Carrier]:
         """Column number and carrier of a feature that carries values, by its number."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from decision.schema import Scalar
-from streaming.windows.codec_kernels import MAX_SLOT_BYTES, decode_table, encode_table
+from streaming.windows.codec_kernels import (
+    MAX_SLOT_BYTES,
+    decode_table,
+    encode_table,
+    measure_chunks,
+    read_chunks,
+    read_heads,
+    store_states,
+)
 from streaming.windows.errors import StateCorrupt
 from streaming.windows.plan import HEAD_WORDS, NEVER_US, Carrier, WindowPlan
 from streaming.windows.wire import Reader, put_bytes, put_scalar, put_signed, put_unsigned
@@ -18,6 +27,7 @@ IntArray = npt.NDArray[np.int64]
 Record = tuple[int, str, Scalar]
 """A remembered row: event time in microseconds, event id, value."""
 
+WORD_BYTES = 8
 _ZERO = np.zeros(1, dtype=np.int64)
 
 
@@ -25,30 +35,30 @@ class TileState:
     """Tiles of one entity in one view; a function of the events seen and the logical time, not of their order.
 
     Attributes:
-        words: Everything that is a number, side by side in one array, as an entity that is at rest takes little room
-            then: last event time, latest hop boundary at which a tile left a window (`NEVER_US` before the first),
-            number of tiles, tile numbers (event_us // hop, ascending; only tiles that hold an event and that a window
-            covers), all-time accumulators, and the slots of each tile. Never changed in place.
+        data: Everything that is a number, as int64 side by side, so that an entity at rest takes little room: last
+            event time, latest hop boundary at which a tile left a window (`NEVER_US` before the first), number of
+            tiles, tile numbers (event_us // hop, ascending; only tiles that hold an event and that a window covers),
+            all-time accumulators, and the slots of each tile.
         firsts: Per tile, the first row of each column in `plan.firsts`; empty if there are none.
         refs: Remembered rows as `plan.references` lays them out.
     """
 
-    __slots__ = ("firsts", "refs", "words")
+    __slots__ = ("data", "firsts", "refs")
 
     def __init__(
         self,
-        words: IntArray,
-        firsts: tuple[tuple[Record | None, ...], ...],
-        refs: tuple[Record | None, ...],
+        data: bytes,
+        firsts: tuple[tuple[Record | None, ...], ...] = (),
+        refs: tuple[Record | None, ...] = (),
     ) -> None:
-        self.words = words
+        self.data = data
         self.firsts = firsts
         self.refs = refs
 
     @classmethod
     def empty(cls, plan: WindowPlan) -> TileState:
         """The state before any event."""
-        return cls(plan.empty_words, (), (None,) * plan.reference_count)
+        return cls(plan.empty_data, (), (None,) * plan.reference_count)
 
     @classmethod
     def of(
@@ -62,7 +72,12 @@ class TileState:
     ) -> TileState:
         """Put a state together; `times` are those of the last event and the last expiry."""
         head = np.array([*times, len(index)], dtype=np.int64)
-        return cls(np.concatenate((head, index, totals, tiles.reshape(-1))), firsts, refs)
+        return cls(np.concatenate((head, index, totals, tiles.reshape(-1))).tobytes(), firsts, refs)
+
+    @property
+    def words(self) -> IntArray:
+        """`data` as numbers, in an array of their own."""
+        return np.frombuffer(self.data, dtype=np.int64).copy()
 
     @property
     def last_event_us(self) -> int:
@@ -77,7 +92,8 @@ class TileState:
     @property
     def index(self) -> IntArray:
         """Tile numbers."""
-        return self.words[HEAD_WORDS : HEAD_WORDS + self.words[2]]
+        words = self.words
+        return words[HEAD_WORDS : HEAD_WORDS + words[2]]
 
     @property
     def untouched(self) -> bool:
@@ -94,6 +110,33 @@ class TileState:
         count = int(self.words[2])
         start = HEAD_WORDS + count + len(plan.totals)
         return self.words[start:].reshape(count, len(plan.slots))
+
+
+class Stored:
+    """Chunks of one entity's state in one view, as they are read from the store one by one."""
+
+    __slots__ = ("_parts", "head")
+
+    def __init__(self) -> None:
+        self.head: bytes | None = None
+        self._parts: list[tuple[int, int, bytes]] = []
+
+    def add(self, bits: int, number: int, data: bytes) -> None:
+        """Take a chunk of tiles."""
+        self._parts.append((bits, number, data))
+
+    def parts(self) -> list[tuple[int, bytes]]:
+        """Number of the first tile that each chunk of tiles can hold, and the chunk; in order."""
+        if len(self._parts) == 1:
+            ((bits, number, data),) = self._parts
+            return [(number << bits, data)]
+        return sorted([(number << bits, data) for bits, number, data in self._parts])
+
+    def chunks(self, plan: WindowPlan) -> dict[bytes, bytes]:
+        """All of them by chunk id."""
+        prefix = b"w:%b:" % plan.view.encode()
+        named = {prefix + b"%d:%d" % (bits, number): data for bits, number, data in self._parts}
+        return named if self.head is None else {prefix + b"h": self.head} | named
 
 
 CHUNK_BYTES = 2048
@@ -153,6 +196,98 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         tuple(row for part in parts for row in part[2]),
         refs,
     )
+
+
+def decode_many(plan: WindowPlan, stored: Sequence[Stored]) -> list[TileState]:
+    """As `decode`, of many entities at once.
+
+    Raises:
+        StateCorrupt: As there.
+    """
+    if not stored:
+        return []
+    if plan.firsts or any(entry.head is None for entry in stored):
+        return [decode(plan, entry.chunks(plan)) for entry in stored]
+    heads = [entry.head for entry in stored if entry.head is not None]
+    data, at = _side_by_side(heads)
+    times = np.empty((len(heads), 2), dtype=np.int64)
+    totals = np.empty((len(heads), len(plan.totals)), dtype=np.int64)
+    rest = np.empty(len(heads), dtype=np.int64)
+    mark = np.frombuffer(bytes((VERSION,)) + plan.fingerprint, dtype=np.uint8)
+    bad = read_heads(data, at, mark, plan.totals, plan.total_floats, times, totals, rest)
+    if bad < 0 and not plan.references:
+        wrong = np.flatnonzero(rest != at[1:])
+        bad = int(wrong[0]) if len(wrong) else -1
+    if bad >= 0:
+        _decode_alone(plan, stored[bad])
+    refs = [_refs_of(plan, head, int(end - first)) for head, first, end in zip(heads, at, rest, strict=False)]
+    return _with_tiles(plan, stored, (times, totals), refs)
+
+
+def _with_tiles(
+    plan: WindowPlan,
+    stored: Sequence[Stored],
+    heads: tuple[IntArray, IntArray],
+    refs: Sequence[tuple[Record | None, ...]],
+) -> list[TileState]:
+    times, totals = heads
+    parts = [(base, chunk, owner) for owner, entry in enumerate(stored) for base, chunk in entry.parts()]
+    data, at = _side_by_side([chunk for _, chunk, _ in parts])
+    starts, sizes = np.empty((2, len(parts)), dtype=np.int64)
+    bad = measure_chunks(data, at, VERSION, 1 << TOP_BITS, starts, sizes)
+    if bad >= 0:
+        _decode_alone(plan, stored[parts[bad][2]])
+    base = np.array([base for base, _, _ in parts], dtype=np.int64)
+    index = np.empty(int(sizes.sum()), dtype=np.int64)
+    tiles = np.empty((len(index), len(plan.slots)), dtype=np.int64)
+    bad = read_chunks(data, at, starts, sizes, plan.slots, plan.slot_floats, base, index, tiles)
+    if bad >= 0:
+        _decode_alone(plan, stored[parts[bad][2]])
+    owner = np.array([owner for _, _, owner in parts], dtype=np.int64)
+    at = np.zeros(len(stored) + 1, dtype=np.int64)
+    at[1:] = np.cumsum(np.bincount(owner, weights=sizes, minlength=len(stored)))
+    held = packed_states(
+        plan, (at[:-1], at[1:]), index, tiles, totals, (times[:, 0].copy(), times[:, 1].copy())
+    )
+    return [TileState(words, (), own) for words, own in zip(held, refs, strict=True)]
+
+
+def packed_states(
+    plan: WindowPlan,
+    span: tuple[IntArray, IntArray],
+    index: IntArray,
+    tiles: IntArray,
+    totals: IntArray,
+    times: tuple[IntArray, IntArray],
+) -> list[bytes]:
+    """The numbers of many states, as `TileState.data`; state `i` has the tiles `span[0][i]` to `span[1][i]`."""
+    start, stop = span
+    word_start = np.zeros(len(start) + 1, dtype=np.int64)
+    np.cumsum(HEAD_WORDS + len(plan.totals) + (stop - start) * (1 + len(plan.slots)), out=word_start[1:])
+    words = np.empty(int(word_start[-1]), dtype=np.int64)
+    store_states(start, index, tiles, totals, *times, stop, words, word_start)
+    data = words.tobytes()
+    return [data[first:stop] for first, stop in itertools.pairwise((WORD_BYTES * word_start).tolist())]
+
+
+def _side_by_side(parts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], IntArray]:
+    at = np.fromiter(itertools.accumulate(map(len, parts), initial=0), dtype=np.int64, count=len(parts) + 1)
+    return np.frombuffer(b"".join(parts), dtype=np.uint8), at
+
+
+def _refs_of(plan: WindowPlan, head: bytes, at: int) -> tuple[Record | None, ...]:
+    if not plan.references:
+        return ()
+    reader = Reader(head, at)
+    refs = _get_records(reader, [carrier for _, carrier in plan.reference_keys])
+    reader.finish()
+    return refs
+
+
+def _decode_alone(plan: WindowPlan, entry: Stored) -> None:
+    """Say what is wrong with one entity's chunks."""
+    decode(plan, entry.chunks(plan))
+    raise StateCorrupt(f"state of view {plan.view!r} is damaged; rebuild it from the event archive")
 
 
 def _encode_range(

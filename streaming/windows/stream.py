@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,14 +10,14 @@ import numpy.typing as npt
 
 from decision.schema import Value
 from streaming.windows.batch import Batch
-from streaming.windows.codec_kernels import load_states, store_states
+from streaming.windows.codec_kernels import load_states
 from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.windows.inputs import prepare
 from streaming.windows.kernels import apply_rows
-from streaming.windows.plan import HEAD_WORDS, Read, WindowPlan
+from streaming.windows.plan import Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
 from streaming.windows.read import Column, carried_values, number_column
-from streaming.windows.state import Record, TileState
+from streaming.windows.state import WORD_BYTES, Record, TileState, packed_states
 
 IntArray = npt.NDArray[np.int64]
 
@@ -116,10 +115,10 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
 
 def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> Step:
     count, slot_count, total_count = len(states), len(plan.slots), len(plan.totals)
-    parts = [state.words for state in states]
-    words = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    parts = [state.data for state in states]
+    words = np.frombuffer(b"".join(parts), dtype=np.int64)
     word_start = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum([len(part) for part in parts], out=word_start[1:])
+    np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=count) // WORD_BYTES, out=word_start[1:])
     old_start = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(words[word_start[:-1] + 2], out=old_start[1:])
     held = int(old_start[-1])
@@ -169,15 +168,9 @@ def _check(batch: Batch, group_count: int, now_us: int) -> None:
 
 
 def _states(plan: WindowPlan, ranking: Ranking, step: Step) -> list[TileState]:
-    sizes = HEAD_WORDS + len(plan.totals) + (step.stop - step.start) * (1 + len(plan.slots))
-    word_start = np.zeros(len(sizes) + 1, dtype=np.int64)
-    np.cumsum(sizes, out=word_start[1:])
-    words = np.empty(int(word_start[-1]), dtype=np.int64)
-    store_states(
-        step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us, step.stop, words, word_start
-    )  # fmt: skip
-    # copies, so that a small state does not hold a large batch in memory
-    pieces = [words[first:stop].copy() for first, stop in itertools.pairwise(word_start.tolist())]
+    pieces = packed_states(
+        plan, (step.start, step.stop), step.index, step.tiles, step.totals, (step.last_us, step.expired_us)
+    )
     refs = _refs(plan, ranking, len(pieces))
     if not plan.firsts:
         return [TileState(piece, (), held) for piece, held in zip(pieces, refs, strict=True)]

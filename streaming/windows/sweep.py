@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from streaming.windows.batch import Batch, RawColumn
+from streaming.windows.batch import Batch, rows_of
 from streaming.windows.inputs import Inputs, prepare
 from streaming.windows.kernels import bound_rows, sweep_rows
 from streaming.windows.order import sort_rows
@@ -127,15 +126,9 @@ def _final(plan: WindowPlan, history: _History, first: int, stop: int, until_us:
         entity=batch.entity[rows] - first,
         event_us=batch.event_us[rows],
         event_ids=[ids[row] for row in rows.tolist()] if plan.ordered else (),
-        columns={name: _rows_of(batch.columns[name], rows) for name in plan.columns},
+        columns={name: rows_of(batch.columns[name], rows) for name in plan.columns},
     )
     return apply(plan, [TileState.empty(plan)] * (stop - first), part, until_us)
-
-
-def _rows_of(column: RawColumn, rows: IntArray) -> RawColumn:
-    if isinstance(column, np.ndarray | pd.api.extensions.ExtensionArray):
-        return column.take(rows)
-    return [column[row] for row in rows.tolist()]
 
 
 def _columns(

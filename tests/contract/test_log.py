@@ -5,7 +5,7 @@ An implementation is named in `LOGS`; every claim below is then about it too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,7 +92,7 @@ def _event(number: int, customer_id: str = "ada") -> EventRecord:
     return EventRecord(f"e{number}", "look", customer_id, NOW_US + number, {"what": "tea", "n": number})
 
 
-def _numbers(records: list[LogRecord]) -> list[object]:
+def _numbers(records: Sequence[LogRecord]) -> list[object]:
     return [record.event.properties["n"] for record in records if record.event]
 
 
@@ -102,7 +102,7 @@ async def test_log_keeps_the_order_of_a_customer(implementation: Implementation)
         for start in (0, 5, 10):
             await log.append([_event(number) for number in range(start, start + 5)], NOW_US + start)
     reader = implementation.reader(partition_of("ada", PARTITIONS))
-    position, found = 0, []
+    position, found = 0, list[LogRecord]()
     while records := reader.read(position, 4, 0):
         position = records[-1].position
         found += records

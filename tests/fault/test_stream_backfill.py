@@ -12,7 +12,7 @@ import redis
 from online.write import EntityWriter
 from streaming.backfill import backfill
 from streaming.errors import StreamingError
-from streaming.events import EventRecord
+from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.keys import PartitionKeys
 from tests.support.stream_world import (
@@ -60,7 +60,7 @@ def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], unti
         writer=EntityWriter(client),
         plan=world.plan,
         schema=SCHEMA,
-        events=events_frame(distinct, SCHEMA.property_types),
+        events=events_frame(Events.of(distinct), SCHEMA.property_types),
         until_us=until_us,
         partition_count=1,
         progress=lambda _stage, _done, _total: None,

@@ -12,7 +12,7 @@ import redis
 from decision.schema import FeatureRef, Service
 from online.write import EntityWriter
 from streaming.backfill import backfill
-from streaming.events import EventRecord
+from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, catalog, random_events
 from tests.support.valkey import start_valkey
@@ -49,7 +49,7 @@ def _training_rows(url: str, events: Sequence[EventRecord], at_us: Sequence[int]
         writer=EntityWriter(client),
         plan=world.plan,
         schema=SCHEMA,
-        events=events_frame(events, SCHEMA.property_types),
+        events=events_frame(Events.of(events), SCHEMA.property_types),
         until_us=END_US,
         partition_count=1,
         progress=lambda _stage, _done, _total: None,

@@ -129,6 +129,25 @@ def test_segment_flips_when_nothing_but_time_has_passed(client: redis.Redis, url
     assert changes == [(b"spender", b"1", 0), (b"quiet", b"1", 11), (b"spender", b"0", 50)]
 
 
+def test_late_purchase_leaves_its_window_on_time(client: redis.Redis, url: str, world: World) -> None:
+    """Also where its customer was looked at before, found up to date, and left to a later time."""
+    materializer = world.materializer(client)
+
+    def buy(event_id: str, event_minutes: int, arrival_minutes: int) -> None:
+        at_us, event_us = (START_US + minutes * MINUTE_US for minutes in (arrival_minutes, event_minutes))
+        event = EventRecord(event_id, "buy", "ada", event_us, {"category": "tea", "amount": 1.0})
+        publish(url, [(at_us, event)])
+        drain(materializer)
+
+    buy("e1", 0, 0)
+    buy("e2", 8, 8)
+    buy("e3", 5, 9)
+    tick(url, START_US + 12 * MINUTE_US)
+    drain(materializer)
+    keys = EntityKeys(PROJECT, (CUSTOMER,))
+    assert _stored(client, world, "spending", keys, {"customer_id": "ada"})["count_5m"] == 1
+
+
 def test_partitions_that_share_an_entity_lose_nothing(client: redis.Redis, url: str, world: World) -> None:
     """Two partitions feed the same categories in turns: a refused write is computed again on the other's."""
     arrivals = [(at_us, event) for at_us, event in random_events(7, 120) if event.event_type == "buy"]

@@ -13,7 +13,8 @@ from decision.schema import Feature, JoinKey, Value, ValueType, View
 from online.errors import ValueEncodeError
 from online.keys import feature_field, timestamp_field
 from online.values import encode_timestamp, encode_value
-from online.view_words import ViewWords, is_number
+from online.view_words import ViewWords, digests, is_number
+from online.words import packed_runs
 
 V = ValueType
 VALUES: dict[ValueType, st.SearchStrategy[Any]] = {
@@ -67,14 +68,24 @@ def test_columns_equal_values_one_by_one(kinds: list[ValueType], count: int, dat
         for n, kind in enumerate(kinds)
     }
     made = ViewWords(view).rows(columns, np.array(moments, dtype=np.int64))
-    for row, at_us, text in zip(rows, moments, made, strict=True):
-        seconds, rest_us = divmod(at_us, 1_000_000)
-        times = [b"%d" % seconds, b"%d" % (rest_us * 1000), encode_timestamp(at_us), b"%d" % (2 * len(kinds))]
-        expected = [timestamp_field("v"), *times]
+    assert len(made.first) == count
+    for number, (row, at_us) in enumerate(zip(rows, moments, strict=True)):
+        text = made.row(number)
+        expected = [timestamp_field("v"), encode_timestamp(at_us)]
         for n, (kind, value) in enumerate(zip(kinds, row, strict=True)):
             expected += [feature_field("v", f"f{n}"), encode_value(kind, value)]
         assert words(text) == expected
-        assert len(words(text)) == ViewWords(view).count
+        assert len(words(text)) == ViewWords(view).count == made.sizes[number]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_digests_tell_rows_apart(rows: list[bytes]) -> None:
+    """Rows have the same digest where they are the same, wherever they lie; none is 0."""
+    made = digests(packed_runs(rows, [1] * len(rows))).tolist()
+    assert all(digest > 0 for digest in made)
+    for row, digest in zip(rows, made, strict=True):
+        for other, also in zip(rows, made, strict=True):
+            assert (row == other) == (digest == also)
 
 
 @pytest.mark.parametrize("number", [2**31, -(2**31) - 1])

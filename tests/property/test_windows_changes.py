@@ -39,11 +39,11 @@ def test_changes_give_the_whole_state(view: View, history: History, data: st.Dat
 
 
 def _follow(
-    plan: WindowPlan, stored: list[dict[bytes, bytes]], found: list[Changes], states: list[TileState]
+    plan: WindowPlan, stored: list[dict[bytes, bytes]], found: Changes, states: list[TileState]
 ) -> None:
-    for fields, change, state in zip(stored, found, states, strict=True):
-        put, drop = words(change.put.data), words(change.drop.data)
-        assert (len(put), len(drop)) == (change.put.size, change.drop.size)
+    for number, (fields, state) in enumerate(zip(stored, states, strict=True)):
+        put, drop = words(found.put.row(number)), words(found.drop.row(number))
+        assert (len(put), len(drop)) == (found.put.sizes[number], found.drop.sizes[number])
         pairs = dict(zip(put[::2], put[1::2], strict=True))
         assert all(fields.get(name) != value for name, value in pairs.items())
         assert set(drop) <= set(fields)

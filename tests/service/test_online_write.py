@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -17,10 +18,12 @@ from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
+from online.words import runs_of
 from online.write import (
     AsyncRowWriter,
     EntityWrite,
     EntityWriter,
+    EntityWrites,
     RowWrite,
     RowWriter,
     ViewWrite,
@@ -173,6 +176,8 @@ def row(event_us: int, value: bytes) -> RowWrite:
 def test_rows_newest_event_time_wins_in_any_order(client: Any) -> None:
     """Whatever order rows arrive in, the one with the latest event time stays; before the epoch too."""
     times = [-9_000_000_000_000, -1, 0, 1, 999_999, 1_000_000, 1_700_000_000_000_001, 1_700_000_000_000_002]
+    # seconds take five bytes between 2²⁸ and 2³⁵
+    times += [1_700_000_128_000_000, 1_700_000_127_000_000, 2**28 * 10**6 - 1, 2**28 * 10**6, 2**35 * 10**6]
     writer = RowWriter(client)
     for first, second in itertools.product(times, times):
         client.delete(KEY)
@@ -202,7 +207,13 @@ def test_rows_of_racing_writers_end_at_the_newest(client: Any, url: str) -> None
     assert client.hgetall(KEY) == {FIELD: b"300", STAMP: encode_timestamp(300)}
 
 
-@pytest.mark.parametrize("stored", [b"\x08", b"\x08\xff", b"\x99", b"\x10\x80\x80"])
+NOW = encode_timestamp(1_700_000_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [b"\x08", b"\x08\xff", b"\x99", b"\x10\x80\x80", NOW + b"\x10", NOW + b"\x10\xff", NOW + b"\x18\x01"],
+)
 def test_rows_replace_an_unreadable_event_time(client: Any, stored: bytes) -> None:
     """A damaged timestamp never locks a view: any row replaces it."""
     client.hset(KEY, STAMP, stored)
@@ -282,6 +293,105 @@ def test_entity_writes_that_count_on_deleted_values_are_refused(client: Any) -> 
     whole = replace(partial, views=(*write(1).views, other), kept=())
     assert writer.apply([whole]) == [WRITTEN | {"other_fv"}]
     assert writer.apply([replace(partial, revision=2)]) == [frozenset({"other_fv"})]
+
+
+VIEWS = ("a", "b", "c")
+
+
+def _random_writes(rng: random.Random, keys: list[bytes], round_number: int) -> list[EntityWrite]:
+    writes = []
+    for key in rng.sample(keys, rng.randrange(1, len(keys))):
+        use = {view: rng.choice(["write", "keep", "none"]) for view in VIEWS}
+        views = tuple(
+            ViewWrite(
+                view=view,
+                values={feature_field(view, name): rng.randbytes(rng.randrange(20)) for name in "xyz"},
+                event_us=1_700_000_000_000_000 + rng.randrange(4) * 10 ** rng.randrange(10),
+            )
+            for view in VIEWS
+            if use[view] == "write"
+        )
+        writes.append(
+            EntityWrite(
+                key=key,
+                revision=max(0, round_number - rng.randrange(2)),
+                views=views,
+                kept=tuple(view for view in VIEWS if use[view] == "keep"),
+                state={b"s%d" % n: rng.randbytes(rng.randrange(40)) for n in range(rng.randrange(3))},
+                dropped=tuple(b"s%d" % n for n in range(3, 3 + rng.randrange(3))),
+                memory_s=500,
+            )
+        )
+    return writes
+
+
+def _side_by_side(writes: list[EntityWrite]) -> EntityWrites:
+    sizes, parts = np.zeros((len(writes), len(VIEWS)), dtype=np.int64), []
+    for place, view in enumerate(VIEWS):
+        rows: list[list[bytes]] = [[] for _ in writes]
+        for number, change in enumerate(writes):
+            if view in change.kept:
+                rows[number] = [timestamp_field(view)]
+            for own in change.views:
+                if own.view == view:
+                    rows[number] = [timestamp_field(view), encode_timestamp(own.event_us)]
+                    rows[number] += [word for pair in own.values.items() for word in pair]
+            sizes[number, place] = len(rows[number])
+        parts.append(runs_of(rows))
+    parts.append(runs_of([[word for pair in change.state.items() for word in pair] for change in writes]))
+    parts.append(runs_of([change.dropped for change in writes]))
+    return EntityWrites(
+        keys=[change.key for change in writes],
+        revisions=np.array([change.revision for change in writes], dtype=np.int64),
+        view_sizes=sizes,
+        state_sizes=parts[-2].sizes,
+        dropped_sizes=parts[-1].sizes,
+        words=parts,
+        lasting=np.zeros(len(writes), dtype=np.bool_),
+        memory_s=500,
+    )
+
+
+@pytest.mark.parametrize("key_ttl_s", [None, 1_000])
+def test_entity_writes_side_by_side_do_what_they_do_alone(client: Any, key_ttl_s: int | None) -> None:
+    """Many entities in one call, some refused, some with later rows of others: the same outcomes, the same store."""
+    keys = [KEYS.encode({"user_id": number}) for number in range(40)]
+
+    def run(side_by_side: bool) -> tuple[list[object], dict[bytes, tuple[object, bool]]]:
+        client.flushall()
+        rng, outcomes = random.Random(5), list[object]()
+        writer = EntityWriter(client, key_ttl_s, 50)
+        for number in range(8):
+            writes = _random_writes(rng, keys, number)
+            if side_by_side:
+                (found,) = writer.apply_many([_side_by_side(writes)])
+                outcomes += [
+                    frozenset(view for view, mark in zip(VIEWS, written, strict=True) if mark)
+                    if accepted
+                    else None
+                    for accepted, written in zip(found.accepted.tolist(), found.written.tolist(), strict=True)
+                ]
+            else:
+                outcomes += writer.apply(writes)
+        store = {key: (client.hgetall(key), client.ttl(key) > 0) for key in client.scan_iter()}
+        return outcomes, store
+
+    alone = run(side_by_side=False)
+    assert None in alone[0]
+    assert any(outcome for outcome in alone[0])
+    assert run(side_by_side=True) == alone
+
+
+def test_entity_state_is_made_lasting_once(client: Any) -> None:
+    """A state that had a time to live loses it with the first write of a writer that gives it none."""
+    EntityWriter(client, key_ttl_s=100).apply([replace(write(0), memory_s=9)])
+    assert client.ttl(state_key(KEY)) > 0
+    EntityWriter(client).apply_many([_side_by_side([EntityWrite(key=KEY, revision=1, views=(), state={})])])
+    assert client.ttl(state_key(KEY)) == -1
+    client.expire(state_key(KEY), 100)
+    known = _side_by_side([EntityWrite(key=KEY, revision=2, views=(), state={})])
+    EntityWriter(client).apply_many([known._replace(lasting=np.ones(1, dtype=np.bool_))])
+    assert client.ttl(state_key(KEY)) > 0
 
 
 def test_rows_of_one_view_leave_other_views_alone(client: Any) -> None:

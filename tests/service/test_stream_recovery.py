@@ -11,7 +11,7 @@ import redis
 from online.store import connect
 from online.write import EntityWrite, EntityWriter
 from streaming.advance import SegmentChange
-from streaming.entity import EntityState, small_fields
+from streaming.entity import POSITIONS, EntityState, positions_field
 from streaming.journal import WHOLE, Intent
 from streaming.lease import Leases
 from streaming.owner import PartitionOwner
@@ -48,8 +48,9 @@ def _intent(number: int, *keys: bytes) -> Intent:
 
 
 def _write(key: bytes, revision: int, mark: int) -> EntityWrite:
-    state = EntityState(positions={0: 7}, marks={0: mark})
-    return EntityWrite(key=key, revision=revision, views=(), state=small_fields(state))
+    state = EntityState()
+    state.position, state.mark = 7, mark
+    return EntityWrite(key=key, revision=revision, views=(), state={POSITIONS: positions_field(state, 0)})
 
 
 def _settle(client: redis.Redis, owner: PartitionOwner) -> Settled:

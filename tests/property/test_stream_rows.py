@@ -1,0 +1,101 @@
+"""Rows keyed by entity many at once, compared with keys made one by one, and read back as columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decision.schema import Feature, JoinKey, ValueType, View
+from online.errors import KeyEncodingError
+from online.keys import EntityKeys
+from streaming.errors import TransformError
+from streaming.events import EventRecord, Events
+from streaming.frame import events_frame
+from streaming.plan import SourceEvents, ViewPlan
+from streaming.sink import KeyColumns
+
+TYPES: dict[ValueType, st.SearchStrategy[Any]] = {
+    ValueType.STRING: st.text(max_size=6),
+    ValueType.INT64: st.integers(-(2**63), 2**63 - 1),
+    ValueType.INT32: st.integers(-(2**31), 2**31 - 1),
+}
+KINDS = st.lists(st.sampled_from(list(TYPES)), min_size=1, max_size=3)
+
+
+def _events(customers: list[str]) -> SourceEvents:
+    events = [EventRecord(f"e{number}", "t", name, number, {}) for number, name in enumerate(customers)]
+    return SourceEvents.of(events_frame(Events.of(events), {}))
+
+
+def _plan(kinds: list[ValueType], customer_key: str = "k0") -> ViewPlan:
+    keys = tuple(JoinKey(name=f"k{number}", value_type=kind) for number, kind in enumerate(kinds))
+    view = View(name="v", join_keys=keys, features=(Feature(name="x", value_type=ValueType.INT64),))
+    return ViewPlan(view, None, None, EntityKeys("p", keys), customer_key)
+
+
+@settings(deadline=None)
+@given(KINDS, st.integers(0, 12), st.data())
+def test_rows_are_keyed_as_one_by_one(kinds: list[ValueType], count: int, data: st.DataObject) -> None:
+    """Each row has the key of its values; rows with a NULL among them are left out, and no key is there twice."""
+    few = [
+        st.sampled_from(data.draw(st.lists(TYPES[kind], min_size=1, max_size=3))) | st.none()
+        for kind in kinds
+    ]
+    rows = [[data.draw(values) for values in few] for _ in range(count)]
+    events = _events(["c"] * count)
+    frame = pd.DataFrame(
+        {f"k{n}": np.array([row[n] for row in rows] or [], dtype=object) for n in range(len(kinds))}
+    ).assign(x=range(count))
+    plan = _plan(kinds)
+    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0").transformed(events)
+    found = plan.rows(made)
+    own = [number for number, row in enumerate(rows) if None not in row]
+    expected = [plan.keys.encode({f"k{n}": value for n, value in enumerate(rows[number])}) for number in own]
+    assert [found.keys[code] for code in found.codes] == expected
+    assert len(set(found.keys)) == len(found.keys)
+    assert found.source.tolist() == own
+
+
+@settings(deadline=None)
+@given(KINDS, st.data())
+def test_keys_are_read_back_as_columns(kinds: list[ValueType], data: st.DataObject) -> None:
+    """The offline log has the values that were put into the keys, of whatever types and in whatever order."""
+    plan = _plan(kinds)
+    rows = data.draw(st.lists(st.tuples(*(TYPES[kind] for kind in kinds)), max_size=5))
+    entities = [plan.keys.encode({f"k{n}": value for n, value in enumerate(row)}) for row in rows]
+    columns = KeyColumns(plan.keys, entities)
+    assert columns.entities.to_pylist() == entities
+    for number, key in enumerate(plan.view.join_keys):
+        assert columns.column(key).to_pylist() == [row[number] for row in rows]
+
+
+@given(st.binary(max_size=60))
+def test_keys_of_others_are_refused(key: bytes) -> None:
+    """What is no key of these join keys and this project is an error, whatever its bytes."""
+    keys = _plan([ValueType.STRING]).keys
+    whole = keys.encode({"k0": "a"})
+    for wrong in (key, whole + key + b"!", whole[:-1], whole[:5] + key + whole[5:] + b"?"):
+        with pytest.raises(KeyEncodingError):
+            KeyColumns(keys, [whole, wrong])
+
+
+def test_the_events_customer_stands_in_for_a_missing_key() -> None:
+    """A transformation that leaves the customer out is keyed by the event's own, row by row."""
+    plan = _plan([ValueType.STRING])
+    events = _events(["ada", "bob", "ada"])
+    frame = pd.DataFrame({"x": [1, 2, 3]}, index=[2, 1, 2])
+    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0").transformed(events)
+    found = plan.rows(made)
+    assert [found.keys[code] for code in found.codes] == [
+        plan.keys.encode({"k0": name}) for name in ("ada", "bob", "ada")
+    ]
+    assert made.event_ids.tolist() == ["e2", "e1", "e2"]
+    with pytest.raises(TransformError, match="keep the index"):
+        ViewPlan(
+            plan.view, lambda _: frame.set_index(pd.Index([2, 3, 0])), None, plan.keys, "k0"
+        ).transformed(events)
