@@ -54,4 +54,4 @@ class Budget:
 
 
 CURRENT: ContextVar[Budget] = ContextVar("waypost_budget")
-"""The budget of the call being served; set by the interceptor."""
+"""The budget of the call being served; set at the border."""

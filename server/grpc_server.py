@@ -7,19 +7,21 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from server.application import Application, Services, build_services
+from server.calls import Border
 from server.config import Settings
 from server.errors import ServerError
 from server.feast.grpc_handlers import SERVICE_NAMES as FEAST_SERVICES
 from server.http import HttpEndpoint
-from server.interceptors import CallInterceptor
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
 from waypost.events.v1 import events_pb2, events_pb2_grpc
@@ -123,7 +125,6 @@ def _server(
 ) -> grpc.aio.Server:
     size = settings.limits.max_message_bytes
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(settings, app.metrics)],
         maximum_concurrent_rpcs=settings.limits.max_concurrent_calls,
         options=[
             ("grpc.max_receive_message_length", size * TRANSPORT_SLACK),
@@ -131,14 +132,17 @@ def _server(
             ("grpc.so_reuseport", 0),
         ],
     )
-    decision_pb2_grpc.add_DecisionServiceServicer_to_server(services.decision, server)
-    features_pb2_grpc.add_FeatureServiceServicer_to_server(services.features, server)
-    events_pb2_grpc.add_EventServiceServicer_to_server(services.events, server)
-    segments_pb2_grpc.add_SegmentServiceServicer_to_server(services.segments, server)
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, server)
-    server.add_generic_rpc_handlers(services.feast_handlers.generic_handlers())
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection((*SERVICE_NAMES, reflection.SERVICE_NAME), server)
+    border: Any = Border(server, settings, app.metrics)
+    decision_pb2_grpc.add_DecisionServiceServicer_to_server(services.decision, border)
+    features_pb2_grpc.add_FeatureServiceServicer_to_server(services.features, border)
+    events_pb2_grpc.add_EventServiceServicer_to_server(services.events, border)
+    segments_pb2_grpc.add_SegmentServiceServicer_to_server(services.segments, border)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(services.admin, border)
+    for service, handlers in services.feast_handlers.by_service().items():
+        border.add_registered_method_handlers(service, handlers)
+    health_pb2_grpc.add_HealthServicer_to_server(health, border)
+    reflector = reflection_aio.ReflectionServicer((*SERVICE_NAMES, reflection.SERVICE_NAME))
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, border)
     return server
 
 

@@ -25,6 +25,8 @@ from server.errors import InvalidRequestError, RequestError
 from server.metrics import Metrics
 
 REQUEST_TIMEOUT_S = 10
+SERVICE = "http"
+"""What metrics call the service of the routes."""
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 Post = Callable[[bytes], Awaitable[bytes]]
@@ -179,11 +181,11 @@ class _App:
     def _incident(self, path: str, error: Exception) -> Status:
         incident = secrets.token_hex(8)
         _log.error("call.failed", method=path, incident=incident, exc_info=error)
-        self._metrics.internal_errors.labels(path).inc()
+        self._metrics.internal_errors.labels(SERVICE, path).inc()
         return status.internal(incident)
 
     def _observe(self, path: str, code: str, started: float) -> None:
-        self._metrics.rpc_seconds.labels(path, code).observe(time.perf_counter() - started)
+        self._metrics.rpc_seconds.labels(SERVICE, path, code).observe(time.perf_counter() - started)
 
 
 class _GoneError(Exception):

@@ -17,14 +17,14 @@ AGE_BUCKETS_S = (1, 10, 60, 600, 3_600, 21_600, 86_400, 604_800, 2_592_000, 31_5
 
 
 class Metrics:
-    """All metrics of one process. Labels come from closed sets: methods, codes, placements, views, reasons."""
+    """All metrics of one process. Labels come from closed sets: services, methods, codes, placements, views."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.rpc_seconds = Histogram(
             "waypost_rpc_seconds",
             "Time from a request's arrival in Python to its answer.",
-            ("method", "code"),
+            ("service", "method", "code"),
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
@@ -68,7 +68,7 @@ class Metrics:
             "waypost_definition_refreshes", "Attempts to take changed Feast definitions over.", "result"
         )
         self.internal_errors = self._counter(
-            "waypost_internal_errors", "Calls that ended in an incident.", "method"
+            "waypost_internal_errors", "Calls that ended in an incident.", "service", "method"
         )
 
     def watch_near(self, near: NearCache) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -28,6 +28,7 @@ from server.feast.writing import FeatureWriter
 
 SERVICE_NAMES = (SERVING, FEATURE_SERVER)
 Behaviour = Callable[[Any, Any], Awaitable[bytes]]
+Handler = Any  # grpc.RpcMethodHandler, which is generic in its stub alone
 
 
 class FeastHandlers:
@@ -43,26 +44,20 @@ class FeastHandlers:
         self._writer = writer
         self._info: bytes = GetFeastServingInfoResponse(version=version("waypost")).SerializeToString()
 
-    def generic_handlers(self) -> Sequence[grpc.GenericRpcHandler]:
-        """For `Server.add_generic_rpc_handlers`."""
+    def by_service(self) -> Mapping[str, Mapping[str, Handler]]:
+        """The methods of each service by name."""
         online = _unary(self.get_online_features, GetOnlineFeaturesRequest)
-        return (
-            grpc.method_handlers_generic_handler(
-                SERVING,
-                {
-                    "GetFeastServingInfo": _unary(self.get_feast_serving_info, GetFeastServingInfoRequest),
-                    "GetOnlineFeatures": online,
-                },
-            ),
-            grpc.method_handlers_generic_handler(
-                FEATURE_SERVER,
-                {
-                    "GetOnlineFeatures": online,
-                    "Push": _unary(self.push, PushRequest),
-                    "WriteToOnlineStore": _unary(self.write_to_online_store, WriteToOnlineStoreRequest),
-                },
-            ),
-        )
+        return {
+            SERVING: {
+                "GetFeastServingInfo": _unary(self.get_feast_serving_info, GetFeastServingInfoRequest),
+                "GetOnlineFeatures": online,
+            },
+            FEATURE_SERVER: {
+                "GetOnlineFeatures": online,
+                "Push": _unary(self.push, PushRequest),
+                "WriteToOnlineStore": _unary(self.write_to_online_store, WriteToOnlineStoreRequest),
+            },
+        }
 
     async def get_feast_serving_info(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
         """The version of this server."""
@@ -103,5 +98,5 @@ def _row(request: Any) -> Pushed:
     return PushedTexts(request.features)
 
 
-def _unary(behaviour: Behaviour, request: Any) -> grpc.RpcMethodHandler[Any, Any]:
+def _unary(behaviour: Behaviour, request: Any) -> Handler:
     return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=request.FromString)

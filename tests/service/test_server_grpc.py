@@ -17,13 +17,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from server.bundles import kept_bundle
+from server.calls import MAX_STREAMS
 from server.decision_codec import models_of, record_bytes
 from server.decision_files import find
 from server.embedded import EmbeddedValkey
 from server.errors import RequestError
 from server.feast.protos import PushRequest, WriteToOnlineStoreRequest
 from server.grpc_server import SERVICE_NAMES
-from server.interceptors import MAX_STREAMS
 from server.replay import replay
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
 from tests.support.valkey import run_valkey
@@ -519,7 +519,8 @@ def test_health_reflection_and_metrics_answer(clinic: Clinic) -> None:
     assert set(SERVICE_NAMES) <= {service.name for service in listed.list_services_response.service}
     decide(clinic)
     with urllib.request.urlopen(f"http://{clinic.addresses.http}/metrics", timeout=TIMEOUT_S) as page:
-        assert 'waypost_rpc_seconds_bucket{code="OK",le="5e-05",method="Decide"}' in page.read().decode()
+        labels = 'code="OK",le="5e-05",method="Decide",service="waypost.decision.v1.DecisionService"'
+        assert f"waypost_rpc_seconds_bucket{{{labels}}}" in page.read().decode()
     with urllib.request.urlopen(f"http://{clinic.addresses.http}/health", timeout=TIMEOUT_S) as page:
         assert page.read() == b"SERVING\n"
 

@@ -15,11 +15,11 @@ from prometheus_client import Metric
 from decision.schema import Catalog
 from online.near import NearCache
 from server.budget import Budget
+from server.calls import Border
 from server.catalog_json import catalog_from_json, catalog_to_json
 from server.clock import SystemClock, VirtualClock
 from server.config import Deadlines, Settings, describe
 from server.errors import RequestError
-from server.interceptors import CallInterceptor
 from server.metrics import Metrics
 from server.repo import load_repo
 from server.stream_metrics import StreamCollector
@@ -55,8 +55,9 @@ class Broken(admin_pb2_grpc.AdminServiceServicer):
 
 async def call(method: Callable[[admin_pb2_grpc.AdminServiceAsyncStub], Awaitable[Any]]) -> Any:
     """Call a server of `Broken`."""
-    server = grpc.aio.server(interceptors=[CallInterceptor(Settings(), Metrics())])
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(Broken(), server)
+    server = grpc.aio.server()
+    border: Any = Border(server, Settings(), Metrics())
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(Broken(), border)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

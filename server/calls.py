@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -21,8 +21,8 @@ from server.config import Settings
 from server.errors import InvalidRequestError, RequestError
 from server.metrics import Metrics
 
-SERVED = ("/waypost.", "/feast.serving.", "/GrpcFeatureServer/")
-"""Paths of the services that this server implements itself; health and reflection are gRPC's."""
+SERVED = ("waypost.", "feast.serving.", "GrpcFeatureServer")
+"""How the services begin that this server implements itself; health and reflection are gRPC's."""
 MAX_STREAMS = 100
 """Open health watches and reflection streams, together."""
 STATUS_TRAILER = "grpc-status-details-bin"
@@ -31,37 +31,39 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _log = structlog.get_logger("server")
 
 Handler = Any  # grpc.RpcMethodHandler, whose stub lacks the attributes that every handler has
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps each unary call once; wrapped handlers are kept, so a call costs one look-up."""
+class Border:
+    """Stands where generated code adds a service to a server: wraps every method and registers it by its full name.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    A call then costs one look-up; an interceptor would be asked anew for each.
+    """
+
+    def __init__(self, server: grpc.aio.Server, settings: Settings, metrics: Metrics) -> None:
+        self._server = server
         self._settings = settings
         self._metrics = metrics
-        self._wrapped: dict[str, Handler] = {}
         self._streams = _Streams(MAX_STREAMS)
 
-    async def intercept_service(
-        self, continuation: Continuation, details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """Give grpc the handler of a method, wrapped if the method is one of ours."""
-        method = details.method
-        if method in self._wrapped:
-            return self._wrapped[method]
-        handler = await continuation(details)
-        if handler is not None and handler.response_streaming:
-            self._wrapped[method] = self._streams.bounded(handler, _Border(method, self._metrics))
-            return self._wrapped[method]
-        if handler is None or not method.startswith(SERVED) or handler.unary_unary is None:
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Nothing: generated code adds the same methods by `add_registered_method_handlers`."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Add a service's methods by name."""
+        wrapped = {name: self._wrapped(service, name, handler) for name, handler in handlers.items()}
+        self._server.add_registered_method_handlers(service, wrapped)
+
+    def _wrapped(self, service: str, method: str, handler: Handler) -> Handler:
+        exit_ = _Exit(service, method, self._metrics)
+        if handler.response_streaming:
+            return self._streams.bounded(handler, exit_)
+        if not service.startswith(SERVED):
             return handler
-        call = _Call(method, handler, self._settings, self._metrics)
-        self._wrapped[method] = grpc.unary_unary_rpc_method_handler(
+        call = _Call(exit_, handler, self._settings)
+        return grpc.unary_unary_rpc_method_handler(
             call.answer, request_deserializer=None, response_serializer=handler.response_serializer
         )
-        return self._wrapped[method]
 
 
 class _Streams:
@@ -71,7 +73,7 @@ class _Streams:
         self._limit = limit
         self._open = 0
 
-    def bounded(self, handler: Handler, border: _Border) -> Handler:
+    def bounded(self, handler: Handler, exit_: _Exit) -> Handler:
         """The handler of a streaming method, refusing a stream beyond the bound."""
         behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
         make = (
@@ -80,16 +82,16 @@ class _Streams:
             else grpc.unary_stream_rpc_method_handler
         )
         return make(
-            self._generator(behaviour, border)
+            self._generator(behaviour, exit_)
             if inspect.isasyncgenfunction(behaviour)
             else self._coroutine(behaviour),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _generator(self, behaviour: Any, border: _Border) -> Any:
+    def _generator(self, behaviour: Any, exit_: _Exit) -> Any:
         async def answer(request: Any, context: Any) -> Any:
-            async with self._place(context), border.guarded(context):
+            async with self._place(context), exit_.guarded(context):
                 async for message in behaviour(request, context):
                     yield message
 
@@ -114,21 +116,33 @@ class _Streams:
             self._open -= 1
 
 
-class _Border:
-    """What leaves a method as an error: a status of ours, and nothing of an unexpected error's text."""
+class _Exit:
+    """How calls of a method end: observed, and failures with a status of ours and nothing of an error's text."""
 
-    def __init__(self, method: str, metrics: Metrics) -> None:
-        self.name = method.rpartition("/")[2]
+    def __init__(self, service: str, method: str, metrics: Metrics) -> None:
+        self._service = service
+        self._method = method
         self._metrics = metrics
+        self._observe_by_code: dict[grpc.StatusCode, Callable[[float], None]] = {}
 
     def failure(self, error: Exception) -> Status:
         """The status of an error."""
         if isinstance(error, RequestError):
             return status.to_status(error)
         incident = secrets.token_hex(8)
-        _log.error("call.failed", method=self.name, incident=incident, exc_info=error)
-        self._metrics.internal_errors.labels(self.name).inc()
+        _log.error(
+            "call.failed", service=self._service, method=self._method, incident=incident, exc_info=error
+        )
+        self._metrics.internal_errors.labels(self._service, self._method).inc()
         return status.internal(incident)
+
+    def observe(self, code: grpc.StatusCode, seconds: float) -> None:
+        """Note how long a call took."""
+        observe = self._observe_by_code.get(code)
+        if observe is None:
+            observe = self._metrics.rpc_seconds.labels(self._service, self._method, code.name).observe
+            self._observe_by_code[code] = observe
+        observe(seconds)
 
     @contextlib.asynccontextmanager
     async def guarded(self, context: Any) -> AsyncIterator[None]:
@@ -142,29 +156,29 @@ class _Border:
 class _Call:
     """One method's behaviour on raw request bytes."""
 
-    def __init__(self, method: str, handler: Handler, settings: Settings, metrics: Metrics) -> None:
-        self._border = _Border(method, metrics)
+    def __init__(self, exit_: _Exit, handler: Handler, settings: Settings) -> None:
+        self._exit = exit_
         self._parse = handler.request_deserializer
         self._behaviour: Behaviour = handler.unary_unary
-        self._settings = settings
-        self._metrics = metrics
+        self._deadlines = settings.deadlines
+        self._max_bytes = settings.limits.max_message_bytes
 
     async def answer(self, data: bytes, context: Any) -> Any:
         """Answer a request, or end the call with a status."""
         started = time.perf_counter()
-        CURRENT.set(Budget.start(context.time_remaining(), self._settings.deadlines))
+        CURRENT.set(Budget.start(context.time_remaining(), self._deadlines))
         try:
             response = await self._behaviour(self._request(data), context)
         except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
-            failure = self._border.failure(error)
+            failure = self._exit.failure(error)
         else:
-            self._observe(grpc.StatusCode.OK, started)
+            self._exit.observe(grpc.StatusCode.OK, time.perf_counter() - started)
             return response
-        self._observe(_CODES[failure.code], started)
+        self._exit.observe(_CODES[failure.code], time.perf_counter() - started)
         return await _abort(context, failure)
 
     def _request(self, data: bytes) -> Any:
-        limit = self._settings.limits.max_message_bytes
+        limit = self._max_bytes
         if len(data) > limit:
             description = f"is {len(data)} bytes, at most {limit} are taken: send fewer or smaller items"
             raise InvalidRequestError.of("MESSAGE_TOO_LARGE", "request", description, maxBytes=str(limit))
@@ -173,9 +187,6 @@ class _Call:
         except DecodeError as error:
             description = "is no message of the method's request type: generate the client from protos/ anew"
             raise InvalidRequestError.of("MESSAGE_MALFORMED", "request", description) from error
-
-    def _observe(self, code: grpc.StatusCode, started: float) -> None:
-        self._metrics.rpc_seconds.labels(self._border.name, code.name).observe(time.perf_counter() - started)
 
 
 async def _abort(context: Any, failure: Status) -> Any:
