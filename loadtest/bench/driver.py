@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +26,24 @@ from loadtest.bench.features_world import Door, request_json, request_message
 CONNECTIONS: Final = 4
 STREAMS: Final = 8
 _RATE: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
-_COUNTS: Final = re.compile(r"requests: .*? (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout")
-_STATUSES: Final = re.compile(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx")
+_COUNTS: Final = re.compile(r"requests: .*? (\d+) done, (\d+) succeeded, (\d+) failed,")
+_DATA: Final = re.compile(r"traffic: .* \((\d+)\) data")
+GRPC_PREFIX_BYTES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a server did under load.
+
+    Attributes:
+        answers_per_s: Answers a second.
+        unanswered: Calls that got no answer, or an HTTP status other than 200.
+        bytes_each: Size of an answer's body, on average; None where the driver does not count.
+    """
+
+    answers_per_s: float
+    unanswered: int = 0
+    bytes_each: float | None = None
 
 
 def name() -> str:
@@ -39,28 +56,39 @@ def counts() -> bool:
     return shutil.which("h2load") is not None
 
 
-def requests_per_s(door: Door, count: int, duration_s: int, requests: int = 0) -> float:
-    """Answers a second to requests of `count` rows, 32 in flight.
+def put_load(door: Door, count: int, duration_s: float, requests: int = 0) -> Load:
+    """Ask for `count` rows again and again, 32 calls in flight.
 
     Args:
         door: The server.
         count: Rows of a request.
-        duration_s: How long, after a second of warm-up.
+        duration_s: How long, about; at least 32 calls are made.
         requests: How many in place of how long, where the driver `counts`.
 
     Raises:
-        RuntimeError: Some were not answered.
+        RuntimeError: The driver failed, or not one call was answered.
     """
     if counts():
-        return _h2load(door, count, duration_s, requests)
+        return _h2load(door, count, requests) if requests else _h2load_for(door, count, duration_s)
     command = [sys.executable, "-m", "loadtest.bench.driver", str(door.port), door.path, str(int(door.http))]
     said = subprocess.run(
         [*command, str(count), str(duration_s)], capture_output=True, text=True, check=True, timeout=600
     )
-    return float(said.stdout)
+    return Load(float(said.stdout))
 
 
-def _h2load(door: Door, count: int, duration_s: int, requests: int) -> float:
+def _h2load_for(door: Door, count: int, duration_s: float) -> Load:
+    """Make ever more calls until they take long enough: h2load's own clock counts bytes of its warm-up too."""
+    requests = CONNECTIONS * STREAMS
+    while True:
+        load = _h2load(door, count, requests)
+        took_s = requests / load.answers_per_s
+        if took_s >= duration_s / 2:
+            return load
+        requests = min(10 * requests, round(1.1 * requests * duration_s / took_s))
+
+
+def _h2load(door: Door, count: int, requests: int) -> Load:
     body = request_json(count) if door.http else request_message(count)
     if not door.http:
         body = b"\x00" + len(body).to_bytes(4, "big") + body
@@ -71,23 +99,33 @@ def _h2load(door: Door, count: int, duration_s: int, requests: int) -> float:
         else:
             shape = ["-c", str(CONNECTIONS), "-m", str(STREAMS)]
             shape += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-        much = ["-n", str(requests)] if requests else ["-D", str(duration_s), "--warm-up-time=1"]
         url = f"http://127.0.0.1:{door.port}{door.path}"
         said = subprocess.run(
-            ["h2load", "-t", "1", *much, *shape, "-d", file.name, url],  # noqa: S607 - found on PATH, as asked above
+            ["h2load", "-t", "1", "-n", str(requests), *shape, "-d", file.name, url],  # noqa: S607 - found on PATH, as asked above
             capture_output=True,
             text=True,
             check=True,
             timeout=3_600,
         ).stdout
-    counts, statuses, rate = _COUNTS.search(said), _STATUSES.search(said), _RATE.search(said)
-    if not (counts and statuses and rate):
+    load = read_h2load(said, 0 if door.http else GRPC_PREFIX_BYTES)
+    if not load.answers_per_s:
+        raise RuntimeError(f"no call of {door.path} was answered:\n{said}")
+    return load
+
+
+def read_h2load(said: str, prefix_bytes: int) -> Load:
+    """What `h2load` counted; its rate is that of calls that ended, whatever their status.
+
+    Raises:
+        RuntimeError: It said something else than expected.
+    """
+    counts, data, rate = _COUNTS.search(said), _DATA.search(said), _RATE.search(said)
+    if not (counts and data and rate):
         raise RuntimeError(f"h2load says something else than expected:\n{said}")
-    succeeded, *rest = map(int, counts.groups())
-    wrong = [int(number) for number in statuses.groups()[1:]]
-    if not succeeded or any(rest) or any(wrong):
-        raise RuntimeError(f"not all calls of {door.path} were answered:\n{said}")
-    return float(rate[1])
+    ended, succeeded, failed = map(int, counts.groups())
+    if not succeeded:
+        return Load(0.0, failed)
+    return Load(float(rate[1]) * succeeded / ended, failed, int(data[1]) / ended - prefix_bytes)
 
 
 async def _grpc_load(door: Door, count: int, duration_s: float) -> float:

@@ -31,6 +31,8 @@ ENTITIES: Final = 2_000
 OFFERS: Final = 20
 METHOD: Final = "/feast.serving.ServingService/GetOnlineFeatures"
 LISTEN_METHOD: Final = "/GrpcFeatureServer/GetOnlineFeatures"
+SERVE_OPTIONS: Final = ("--workers", "1", "--max-requests", "0", "--no-access-log")
+"""By default a worker ends after some 1,000 requests, cutting off those it still has, and logs each."""
 _TYPES: Final = (
     *(ValueType.DOUBLE,) * 4,
     *(ValueType.INT64,) * 3,
@@ -65,6 +67,8 @@ OFFER_REFS: Final = tuple(
     FeatureRef(view="offer", feature=f.name) for f in CATALOG.view_by_name["offer"].features
 )
 NAMES: Final = tuple(f"{ref.view}:{ref.feature}" for ref in REFS)
+COLUMNS: Final = (_USER.name, *(ref.feature for ref in REFS))
+"""The columns of an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +119,7 @@ def run_world(folder: Path, names: Sequence[str] = SERVERS) -> Iterator[World]:
                 ),
             ],
             "listen": [*feast, "listen", "--address", f"127.0.0.1:{ports['listen']}"],
-            "serve": [*feast, "serve", "-h", "127.0.0.1", "-p", str(ports["serve"]), "--workers", "1"],
+            "serve": [*feast, "serve", "-h", "127.0.0.1", "-p", str(ports["serve"]), *SERVE_OPTIONS],
         }
         with ExitStack() as stack:
             doors = {}
@@ -177,14 +181,32 @@ def request_json(count: int) -> bytes:
 
 
 def values_of(response: bytes) -> dict[str, list[Any]]:
-    """The values in a `GetOnlineFeaturesResponse`, by column."""
-    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
-
-    message = GetOnlineFeaturesResponse.FromString(response)
+    """The serialized values in a `GetOnlineFeaturesResponse`, by column."""
+    message = _message(response)
     return {
         name: [value.SerializeToString() for value in result.values]
         for name, result in zip(message.metadata.feature_names.val, message.results, strict=True)
     }
+
+
+def json_of(response: bytes) -> dict[str, list[Any]]:
+    """The values in a `GetOnlineFeaturesResponse` as `feast serve` writes them, by column."""
+    from feast.feature_server_utils import convert_response_to_dict
+
+    return json_values_of(json.dumps(convert_response_to_dict(_message(response))).encode())
+
+
+def json_values_of(body: bytes) -> dict[str, list[Any]]:
+    """The values in an answer of `feast serve`, by column."""
+    answer = json.loads(body)
+    names = answer["metadata"]["feature_names"]
+    return {name: result["values"] for name, result in zip(names, answer["results"], strict=True)}
+
+
+def _message(response: bytes) -> Any:
+    from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+
+    return GetOnlineFeaturesResponse.FromString(response)
 
 
 def write_repo(folder: Path, url: str) -> Path:
