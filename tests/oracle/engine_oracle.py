@@ -497,12 +497,13 @@ class _Deciding:
             candidate.theta = beta(seed, candidate.name, a, b)
             candidate.score = product([candidate.theta, product(candidate.factors)])
         order = sorted(best, key=lambda candidate: -candidate.score)
-        live = [place for place, factor in enumerate(factors) if factor > 0]
+        most = max(factors)
+        # what is beside the greatest so little that their quotient is 0 never comes first
+        live = [place for place, factor in enumerate(factors) if factor > 0 and factor / most > 0]
         chances = [0.0] * len(best)
         if len(live) < 2:
             chances[live[0] if live else 0] = 1.0
             return order, chances
-        most = max(factors)
         found = first_places(
             [shapes[place][0] for place in live],
             [shapes[place][1] for place in live],

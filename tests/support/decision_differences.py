@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from decision.bundle import Bundle
 from decision.engine import Decision
 from decision.lang.interpreter import evaluate
 from decision.plan import PlacementPlan
@@ -13,19 +14,24 @@ from decision.policy import Exclude, Exploration, Include
 from decision.record import RankedOffer
 from decision.validate import check_request
 from decision.weigh import Weighing, weigh
-from tests.oracle.engine_oracle import Answer, Question, answer
-from tests.support.decision_trials import Trial, decided, frame_of
+from tests.oracle.engine_oracle import Answer, Question
+from tests.support.decision_trials import decided, frame_of
 
 THOMPSON = 1e-6
 """The quadrature's own bound."""
 CLOSED_FORM = 1e-12
 
 
-def differences(trial: Trial, question: Question) -> Iterator[str]:
-    """Lines that name the part, what the engine has and what the reference has."""
-    plan = trial.bundle.placement("home")
-    wanted = answer(trial.world, question)
-    decision = decided(trial, question)
+def differences(bundle: Bundle, question: Question, wanted: Answer) -> Iterator[str]:
+    """Lines that name the part, what the engine has and what the reference has.
+
+    Args:
+        bundle: What the engine decides with.
+        question: What is asked of it.
+        wanted: The reference's answer.
+    """
+    plan = bundle.placement("home")
+    decision = decided(bundle, question)
     yield from _parts(decision, wanted)
     yield from _offers(decision, wanted, plan)
     yield from _verdicts(decision, wanted, plan, question)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
-
-from hypothesis import strategies as st
 
 from decision.lang.syntax import (
     NOWHERE,
@@ -74,11 +72,8 @@ Names = Mapping[str, DType]
 class Drawer:
     """Draws part by part from short lists; strategies nested as deep would take seconds to build."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self._draw = draw
-
-    def number(self, least: int, most: int) -> int:
-        return self._draw(st.integers(least, most))
+    def __init__(self, number: Callable[[int, int], int]) -> None:
+        self.number = number
 
     def pick(self, options: Sequence[Any]) -> Any:
         return options[self.number(0, len(options) - 1)]
@@ -216,8 +211,8 @@ UNSAID = frozenset({float("inf"), float("-inf"), -(2**63)})
 class Policies(Conditions):
     """Policies over some offers, each part as likely as it takes for all of them to meet."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        super().__init__(draw)
+    def __init__(self, number: Callable[[int, int], int]) -> None:
+        super().__init__(number)
         self.names: tuple[str, ...] = self.some(NAMES, 2, 6)
 
     def policy(self) -> Policy:
@@ -230,7 +225,10 @@ class Policies(Conditions):
         )
         return Policy(
             segments=_segments(),
-            rules=tuple(self._rule(number) for number in range(self.number(0, 6))),
+            rules=(
+                *(self._rule(number) for number in range(self.number(0, 5))),
+                *(self._rivals() if self.once_in(3) else ()),
+            ),
             offers=tuple(self._offer(name, whole=name == self.names[0]) for name in self.names),
             placements=(self._placement(), elsewhere),
             caps=tuple(self._cap(number) for number in range(self.number(0, 2))),
@@ -239,7 +237,7 @@ class Policies(Conditions):
     def _rule(self, number: int) -> Rule:
         per_candidate = self.once_in(2)
         condition = self.of_candidate() if per_candidate else self.condition(CUSTOMER_NAMES)
-        if self.once_in(8):  # holds for everyone: rules meet more often than conditions would have them
+        if self.once_in(5):  # holds for everyone: rules meet more often than conditions would have them
             per_candidate, condition = False, ALWAYS
         limits = [None, None, None, NOW_US, NOW_US + 1, NOW_US - HOUR_US, NOW_US + HOUR_US]
         return Rule(
@@ -248,12 +246,25 @@ class Policies(Conditions):
             condition=condition,
             actions=self._actions(1, 3, per_candidate=per_candidate),
             otherwise=self._actions(0, 2, per_candidate=per_candidate),
-            priority=self.number(-1, 2),
+            priority=self.pick([0, 0, 0, 1, 2, -1]),
             active_from_us=self.pick(limits),
             active_until_us=self.pick(limits),
             per_candidate=per_candidate,
             span=NOWHERE,
         )
+
+    def _rivals(self) -> Iterator[Rule]:
+        """Rules for everyone that want the same place, or one after the other, for several offers."""
+        position, pins = self.number(1, 2), self.once_in(2)
+        for name in self.some(self.names, 2, 3):
+            yield Rule(
+                name=f"for {name}",
+                placement="home",
+                condition=ALWAYS,
+                actions=(Pin(offer=name, position=position) if pins else Show(offer=name),),
+                priority=self.number(0, 2),
+                span=NOWHERE,
+            )
 
     def _actions(self, least: int, most: int, *, per_candidate: bool) -> tuple[Action, ...]:
         return tuple(self._action(per_candidate=per_candidate) for _ in range(self.number(least, most)))
@@ -263,8 +274,8 @@ class Policies(Conditions):
             lambda: Boost(selector=self._target(per_candidate=per_candidate), factor=self.pick(FACTORS)),
             lambda: Boost(selector=self._target(per_candidate=per_candidate), factor=self.pick(FACTORS)),
             lambda: Show(offer=self.pick(self.names)),
-            lambda: Pin(offer=self.pick(self.names), position=self.number(1, 4)),
-            lambda: Pin(offer=self.pick(self.names), position=self.number(1, 4)),
+            lambda: Pin(offer=self.pick(self.names), position=self.pick([1, 1, 2, 2, 3, 4])),
+            lambda: Pin(offer=self.pick(self.names), position=self.pick([1, 1, 2, 2, 3, 4])),
             lambda: Include(selector=self._target(per_candidate=per_candidate)),
             lambda: Exclude(selector=self._target(per_candidate=per_candidate)),
             lambda: TagDecision(name=self.pick(["t", "ü", "holdout"])),
@@ -323,14 +334,14 @@ class Policies(Conditions):
                 parameter = self.pick([0.05, 0.5, 1.0, 3.0, 1e3])
             case _:
                 return self._thompson()
-        return Explore(kind=kind, top_k=self.number(1, 8), parameter=parameter)
+        return Explore(kind=kind, top_k=self.pick([1, 2, 2, 3, 8]), parameter=parameter)
 
     def _thompson(self) -> Explore:
         counts = self.pick(COUNTS)
         successes, failures = (None, None) if counts is None else map(ref_of, counts)
         return Explore(
             kind=Exploration.THOMPSON,
-            top_k=self.number(1, THOMPSON_MAX),
+            top_k=self.pick([1, 2, 2, 3, THOMPSON_MAX]),
             prior=(self.pick(SHAPES), self.pick(SHAPES)),
             successes=successes,
             failures=failures,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -80,17 +80,22 @@ def bundled(policy: Policy) -> Bundle:
 
 
 @st.composite
-def trials(draw: st.DrawFn, requests: int = 3) -> Trial:
+def trials(draw: st.DrawFn) -> Trial:
     """A world with several questions."""
-    meant = Policies(draw).policy()
-    policy, text = compiled(meant, draw(st.integers(0, 6)))
+    return trial_of(lambda least, most: draw(st.integers(least, most)))
+
+
+def trial_of(number: Callable[[int, int], int], requests: int = 3) -> Trial:
+    """The same of a function that draws a number from the least to the most."""
+    meant = Policies(number).policy()
+    policy, text = compiled(meant, number(0, 6))
     assert declared(policy) == declared(meant), text
     bundle = bundled(policy)
     world = World(
         catalog=CATALOG, policy=meant, predictors=predictors(), labellers=LABELLERS, customer_key=KEY
     )
-    seeds = st.integers(0, 2**64 - 1)
-    asked = tuple(ask(bundle.placement("home"), random.Random(draw(seeds))) for _ in range(requests))
+    home = bundle.placement("home")
+    asked = tuple(ask(home, random.Random(number(0, 2**64 - 1))) for _ in range(requests))
     return Trial(world=world, policy=policy, bundle=bundle, text=text, asked=asked)
 
 
@@ -183,12 +188,12 @@ def _block(own: Layout, rows: Mapping[str, Mapping[str, Cell]]) -> Block:
     )
 
 
-def decided(trial: Trial, question: Question) -> Decision:
+def decided(bundle: Bundle, question: Question) -> Decision:
     """The engine's decision."""
     return decide(
         question.request,
-        frame_of(question, trial.bundle.placement("home")),
-        trial.bundle,
+        frame_of(question, bundle.placement("home")),
+        bundle,
         now_us=question.now_us,
         seed=question.seed,
         degraded=question.degraded,
