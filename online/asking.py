@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,33 +39,48 @@ _OK: Final = ord("+")
 _UNSETTLED: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 
 
+Places = slice | NDArray[np.int64]
+
+
 class Batch:
     """The distinct commands of a fetch; a command's place is its index."""
 
     def __init__(self) -> None:
-        self.place_by_command: dict[bytes, int] = {}
+        self.commands: list[bytes] = []
         self.near: set[int] = set()
+        self._kinds: set[bytes] = set()
 
-    def add(self, commands: Sequence[bytes | None], *, near: bool = False) -> NDArray[np.int64]:
+    def add(self, commands: Sequence[bytes | None], kind: bytes, *, near: bool = False) -> Places:
         """Return the places of commands, -1 for None.
+
+        Args:
+            commands: Packed.
+            kind: Commands of two kinds are never the same.
+            near: Their replies may be kept.
 
         Raises:
             ReadTooLargeError: There are more than `MAX_ENTITIES`.
         """
-        known = self.place_by_command
-        count = len(known)
-        new = {command: place for place, command in enumerate(commands, count) if command is not None}
-        if len(new) == len(commands) and new.keys().isdisjoint(known):
-            known.update(new)
-            places = np.arange(count, count + len(new))
+        count = len(self.commands)
+        distinct = set(commands)
+        places: Places
+        if kind not in self._kinds and len(distinct) == len(commands) and None not in distinct:
+            self.commands += cast("Sequence[bytes]", commands)
+            places = slice(count, len(self.commands))
         else:
-            places = np.array(
-                [-1 if c is None else known.setdefault(c, len(known)) for c in commands], np.int64
-            )
-        if len(known) > MAX_ENTITIES:
+            places = self._shared(commands)
+        self._kinds.add(kind)
+        if len(self.commands) > MAX_ENTITIES:
             raise ReadTooLargeError(f"more than {MAX_ENTITIES} entities in one fetch; ask for fewer rows")
         if near:
-            self.near.update(range(count, len(known)))
+            self.near.update(range(count, len(self.commands)))
+        return places
+
+    def _shared(self, commands: Sequence[bytes | None]) -> NDArray[np.int64]:
+        """The places of commands some of which come twice."""
+        known = {command: place for place, command in enumerate(self.commands)}
+        places = np.array([-1 if c is None else known.setdefault(c, len(known)) for c in commands], np.int64)
+        self.commands = list(known)
         return places
 
 
@@ -88,13 +103,13 @@ class Wanted:
     """One group's rows of a request, before the answer.
 
     Attributes:
-        places: Each row's place in the batch, or -1.
+        places: Each row's place in the batch; -1 where it has none.
         kept: Replies that need not be asked for.
         kept_rows: Each row's index among them, or -1 where the batch has it.
     """
 
     group: ReadGroup
-    places: NDArray[np.int64]
+    places: Places
     kept: Kept | None = None
     kept_rows: NDArray[np.int64] | None = None
 
@@ -106,7 +121,7 @@ class Wanted:
             return GroupReplies(self.group, found.replies, rows)
         if (rows == NO_KEY).all():
             return GroupReplies(self.group, self.kept.replies, np.where(kept_rows >= 0, kept_rows, rows))
-        rows[rows >= 0] += len(self.kept.replies)
+        rows = np.where(rows >= 0, rows + len(self.kept.replies), rows)
         merged = merge([self.kept.replies, found.replies])
         return GroupReplies(self.group, merged, np.where(kept_rows >= 0, kept_rows, rows))
 
@@ -160,14 +175,14 @@ class Asker:
             KeyEncodingError: A row's join key does not fit its type.
             ReadTooLargeError: The batch is full.
         """
-        commands = group.commands(rows)
+        commands = group.packer.commands(rows)
         if group.near and self._near is not None:
             return self._want_near(batch, group, commands, self._near)
-        return Wanted(group, batch.add(commands))
+        return Wanted(group, batch.add(commands, group.packer.kind))
 
     async def ask(self, batch: Batch, ends_at: float) -> Found:
         """Send a batch and wait for its replies until `ends_at` on the loop's clock; nothing is raised."""
-        commands = list(batch.place_by_command)
+        commands = batch.commands
         rows = np.empty(len(commands) + 1, np.int64)
         rows[:-1], rows[-1] = UNANSWERED, NO_KEY
         run = _Run(batch, commands, rows)
@@ -202,7 +217,7 @@ class Asker:
         missing = [None if command in index else command for command in commands]
         return Wanted(
             group,
-            batch.add(missing, near=True),
+            batch.add(missing, group.packer.kind, near=True),
             kept,
             np.array([index.get(command, -1) for command in commands], np.int64),
         )

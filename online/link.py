@@ -23,10 +23,10 @@ from online.kernels import (
     LEAVES_FULL,
     MALFORMED,
     MORE,
-    POSITION,
     PUSHES,
     REPLIES,
     REPLIES_FULL,
+    STACK,
     START,
     STATE_SIZE,
     STOP,
@@ -184,39 +184,45 @@ class Link(asyncio.BufferedProtocol):
 
     def _hand_out(self) -> bool:
         """Give every pipeline whose replies are all there its replies; whether bytes were moved."""
-        ready, taken = int(self._state[REPLIES]), 0
+        position, _, ready, _, _, depth = self._state[:STACK].tolist()
+        taken, end = 0, 0
         while self._pending and self._pending[0].count <= ready - taken:
             pipeline = self._pending.popleft()
-            replies = self._cut(taken, taken + pipeline.count)
+            replies, end = self._cut(taken, taken + pipeline.count)
             taken += pipeline.count
             pipeline.deliver(replies)
         if ready > taken and not self._pending:
             raise StoreUnavailableError("the store answered what was not asked; is this a Redis server?")
-        if ready == taken and self._state[DEPTH] == 0 and self._state[POSITION] == self._filled:
+        if ready == taken and depth == 0 and position == self._filled:
             self._keep_from(self._filled)
         elif taken:
-            self._keep_from(int(self._table[taken - 1, END]))
+            self._keep_from(end)
             return True
         return False
 
-    def _cut(self, first: int, stop: int) -> Replies:
-        """A copy of some replies."""
+    def _cut(self, first: int, stop: int) -> tuple[Replies, int]:
+        """A copy of some replies, and the place behind their last byte."""
         table = self._table[first:stop].copy()
-        start, end = int(table[0, START]), int(table[-1, END])
-        first_leaf, last_leaf = int(table[0, FIRST]), int(table[-1, STOP])
+        _, first_leaf, _, start, _ = table[0].tolist()
+        _, _, last_leaf, _, end = table[-1].tolist()
         leaves = self._leaves[first_leaf:last_leaf].copy()
-        leaves[:, 0] -= start
-        table[:, FIRST : STOP + 1] -= first_leaf
-        table[:, START:] -= start
-        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS]))
+        if start:
+            leaves[:, 0] -= start
+            table[:, START:] -= start
+        if first_leaf:
+            table[:, FIRST : STOP + 1] -= first_leaf
+        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS])), end
 
     def _keep_from(self, position: int) -> None:
         """Drop the bytes before `position`; what is left is framed from the start (a push in it is told twice)."""
-        rest = self._buffer[position : self._filled].copy()
-        if len(self._buffer) > _ROOM_BYTES and len(rest) < _LEAST_BYTES:
-            self._set_buffer(np.empty(_ROOM_BYTES, np.uint8))
-        self._buffer[: len(rest)] = rest
-        self._filled = len(rest)
+        rest_bytes = self._filled - position
+        if len(self._buffer) > _ROOM_BYTES and rest_bytes < _LEAST_BYTES:
+            smaller = np.empty(_ROOM_BYTES, np.uint8)
+            smaller[:rest_bytes] = self._buffer[position : self._filled]
+            self._set_buffer(smaller)
+        elif rest_bytes:
+            self._buffer[:rest_bytes] = self._buffer[position : self._filled].copy()
+        self._filled = rest_bytes
         self._state[:] = 0
 
     def _set_buffer(self, buffer: NDArray[np.uint8]) -> None:

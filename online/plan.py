@@ -10,16 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.schema import Catalog, FeatureRef, JoinKey, ValueType, View
+from online.commands import Packer
 from online.errors import PlanError
 from online.kernels import AS_STORED, field_hash
 from online.keys import US_PER_SECOND, EntityKeys, feature_field, timestamp_field
-from online.rows import Rows, key_columns
 
 NEAR_TAG: Final = "waypost.cache"
 """Tag of a view whose entities may be kept in memory: `waypost.cache = near`."""
 _NEAR: Final = "near"
 
-_MOST_STARTS: Final = 256
 _MOST_COMPACT_FIELDS: Final = 512
 """Hashes of more fields are hash tables in the server, where a field costs the same wherever it stands."""
 
@@ -51,33 +50,11 @@ class FieldTable:
         return cls(fields=joined, bounds=bounds, table=table)
 
 
-class CommandStarts(dict[int, bytes]):
-    """How a command that reads an entity starts, by the size of what is the entity's own in its key.
-
-    Args:
-        head: The packed command up to its key.
-        keys: The keys.
-    """
-
-    def __init__(self, head: bytes, keys: EntityKeys) -> None:
-        super().__init__()
-        self._head = head
-        self._prefix = keys.prefix
-        self._around = len(keys.prefix) + len(keys.suffix)
-
-    def __missing__(self, size: int) -> bytes:
-        start = b"%b$%d\r\n%b" % (self._head, self._around + size, self._prefix)
-        if size <= _MOST_STARTS:
-            self[size] = start
-        return start
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ReadGroup:
     """All features of a plan that hang on the same join keys: one command reads them from one hash.
 
     Attributes:
-        key_names: The join keys.
         fields: Hash fields, values and timestamps.
         whole: Read by HGETALL rather than HMGET; see `reads_whole`.
         near: All views of the group may be kept in memory.
@@ -85,8 +62,7 @@ class ReadGroup:
         columns: int64[columns, 4], see `online.kernels.SLOT`.
         views: int64[views, 3], see `online.kernels.STAMP`.
         lookup: The fields, for the kernels.
-        starts: The packed command up to a row's own part of the key, by the size of that.
-        end: The packed command behind it.
+        packer: Packs the command that reads an entity.
         places: int64[columns]: row of the output of each column.
         text_places: Those of columns that hold texts.
         texts_per_row: How many columns these are.
@@ -95,7 +71,6 @@ class ReadGroup:
     """
 
     keys: EntityKeys
-    key_names: tuple[str, ...]
     fields: tuple[bytes, ...]
     whole: bool
     near: bool
@@ -103,26 +78,12 @@ class ReadGroup:
     columns: NDArray[np.int64]
     views: NDArray[np.int64]
     lookup: FieldTable
-    starts: CommandStarts
-    end: bytes
+    packer: Packer
     places: NDArray[np.int64]
     text_places: tuple[int, ...]
     texts_per_row: int
     as_stored: bool
     slow_per_row: int
-
-    def commands(self, rows: Rows) -> list[bytes | None]:
-        """Pack the commands that read the rows' entities; None where a row lacks a join key.
-
-        Raises:
-            KeyEncodingError: A join key's value does not fit its type.
-        """
-        columns = key_columns(rows, self.key_names)
-        starts, end = self.starts, self.end
-        return [
-            None if payload is None else starts[len(payload)] + payload + end
-            for payload in self.keys.payloads(columns, len(rows))
-        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,9 +146,10 @@ def reads_whole(wanted: int, stored: int) -> bool:
     """Whether HGETALL of a hash is cheaper than HMGET of some of its fields.
 
     Measured on Valkey 9.1 and Redis 7.0 (docs/performance.md): in a compact hash HMGET walks to each field, at some
-    (0.22 + 0.0055 · stored) µs of the server's time per field, and HGETALL costs 0.29 µs per field that is there.
+    (0.28 + 0.0055 · stored) µs of the server's time per field with the parsing of its name, and HGETALL costs 0.29 µs
+    per field that is there.
     """
-    return stored <= _MOST_COMPACT_FIELDS and wanted * (40 + stored) >= 53 * stored
+    return stored <= _MOST_COMPACT_FIELDS and wanted * (50 + stored) >= 53 * stored
 
 
 def _entity(view: View) -> tuple[JoinKey, ...]:
@@ -243,7 +205,6 @@ def _group(
     text_places = tuple(position for _, position, value_type, _ in columns if value_type == ValueType.STRING)
     return ReadGroup(
         keys=keys,
-        key_names=tuple(key.name for key in keys.join_keys),
         fields=fields,
         whole=whole,
         near=all(view.tag(NEAR_TAG) == _NEAR for view in views),
@@ -251,8 +212,7 @@ def _group(
         columns=np.array(columns, np.int64),
         views=np.array(stamps, np.int64),
         lookup=FieldTable.of(fields),
-        starts=CommandStarts(head, keys),
-        end=keys.suffix + b"\r\n" + (b"" if whole else _packed(fields)),
+        packer=Packer(keys, head, b"" if whole else _packed(fields)),
         places=np.array([position for _, position, _, _ in columns], np.int64),
         text_places=text_places,
         texts_per_row=len(text_places),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +30,7 @@ ODD: st.SearchStrategy[Value] = st.one_of(
     st.sampled_from(["7", "-12", "007", "", "\ud800", "x" * 70_000]),
     st.integers(-(2**70), 2**70),
     st.binary(max_size=3),
+    st.just([1]),
 )
 
 
@@ -59,7 +62,7 @@ def packed(words: list[bytes]) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-def expected(keys: tuple[JoinKey, ...], group: ReadGroup, rows: list[Row]) -> list[bytes | None]:
+def expected(keys: tuple[JoinKey, ...], group: ReadGroup, rows: Sequence[Row]) -> list[bytes | None]:
     """The commands, row by row."""
     commands: list[bytes | None] = []
     for row in rows:
@@ -84,14 +87,38 @@ def test_commands_name_the_keys_of_their_rows(drawn: tuple[tuple[JoinKey, ...], 
     except KeyEncodingError:
         for given_rows in (rows, columns):
             with pytest.raises(KeyEncodingError):
-                group.commands(given_rows)
+                group.packer.commands(given_rows)
         return
-    assert group.commands(rows) == wanted
-    assert group.commands(columns) == wanted
+    assert group.packer.commands(rows) == wanted
+    assert group.packer.commands(columns) == wanted
+    assert group.packer.commands([*rows, *rows]) == wanted + wanted
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "é", "", None, "x" * 200]), max_size=12),
+    st.sampled_from([5, b"a", ["a"]]),
+)
+def test_commands_that_are_remembered_are_those_of_their_texts(texts: list[str | None], odd: Value) -> None:
+    """Asked again, in any order, beside what is not there or was never asked for; what is no text is refused still."""
+    keys = (JoinKey(name="k", value_type=ValueType.STRING),)
+    group = group_of(keys, whole=False)
+    for rows in ([{"k": text} for text in texts[:6]], [{"k": text} for text in texts]):
+        assert group.packer.commands(rows) == expected(keys, group, rows)
+        with pytest.raises(KeyEncodingError):
+            group.packer.commands([*rows, {"k": odd}])
+
+
+def test_commands_of_more_texts_than_are_remembered() -> None:
+    """What has to be forgotten is packed again."""
+    keys = (JoinKey(name="k", value_type=ValueType.STRING),)
+    group = group_of(keys, whole=True)
+    for first in (0, 9_000, 0, 0):
+        rows: list[Row] = [{"k": f"text {number}"} for number in range(first, first + 10_000)]
+        assert group.packer.commands(rows) == expected(keys, group, rows)
 
 
 def test_commands_of_rows_without_a_column_are_none() -> None:
     """A column that nobody gave is missing in every row."""
     group = group_of((JoinKey(name="k", value_type=ValueType.INT64),), whole=True)
-    assert group.commands(KeyColumns({}, 2)) == [None, None]
-    assert group.commands([{}, {"other": 1}]) == [None, None]
+    assert group.packer.commands(KeyColumns({}, 2)) == [None, None]
+    assert group.packer.commands([{}, {"other": 1}]) == [None, None]

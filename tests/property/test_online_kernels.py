@@ -306,6 +306,7 @@ def test_kernels_tell_missing_keys_errors_and_no_answer_apart() -> None:
     ("wanted", "stored", "whole"),
     [
         (1, 11, False),
+        (9, 9, True),
         (13, 13, True),
         (20, 33, False),
         (33, 33, True),

@@ -1,0 +1,93 @@
+"""The commands that read entities, packed to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+from decision.schema import ValueType
+from online.keys import EntityKeys
+from online.rows import Rows, key_columns
+
+_MOST_STARTS: Final = 256
+_KNOWN_BYTES: Final = 1 << 20
+_LONGEST_KNOWN_BYTES: Final = 64
+
+Commands = list[bytes | None]
+
+
+class Packer:
+    """Packs the command that reads one entity: its key between what all such commands have in common.
+
+    Commands by a single text key are remembered, up to `_KNOWN_BYTES` of them, since the same offers and categories
+    are asked for over and over.
+
+    Args:
+        keys: The keys.
+        head: The packed command up to its key.
+        tail: The packed command behind its key.
+
+    Attributes:
+        kind: What tells these commands from those of others: the same for two that may pack the same command.
+    """
+
+    def __init__(self, keys: EntityKeys, head: bytes, tail: bytes) -> None:
+        self._keys = keys
+        self._names = tuple(key.name for key in keys.join_keys)
+        self._starts = _Starts(head, keys)
+        self._end = keys.suffix + b"\r\n" + tail
+        self.kind = b"\0".join((head, keys.prefix, self._end))
+        self._known: dict[str, bytes] = {}
+        is_text = [key.value_type for key in keys.join_keys] == [ValueType.STRING]
+        self._most_known = _KNOWN_BYTES // (len(head) + len(keys.prefix) + len(self._end)) if is_text else 0
+
+    def commands(self, rows: Rows) -> Commands:
+        """One command per row; None where a row lacks a join key.
+
+        Raises:
+            KeyEncodingError: A join key's value does not fit its type.
+        """
+        columns = key_columns(rows, self._names)
+        if self._most_known:
+            return self._known_or_packed(columns)
+        return self._packed(columns, len(rows))
+
+    def _known_or_packed(self, columns: Sequence[Sequence[Any]]) -> Commands:
+        (values,) = columns
+        find = cast("Callable[[Any], bytes | None]", self._known.get)
+        try:
+            commands = [*map(find, values)]
+        except TypeError:  # a value that has no hash is no text
+            return self._packed(columns, len(values))
+        if None not in commands:
+            return commands
+        commands = self._packed(columns, len(values))
+        if len(self._known) + len(values) > self._most_known:
+            self._known.clear()
+        for value, command in zip(values[: self._most_known], commands, strict=False):
+            if type(value) is str and command is not None and len(value) <= _LONGEST_KNOWN_BYTES:
+                self._known[value] = command
+        return commands
+
+    def _packed(self, columns: Sequence[Sequence[Any]], count: int) -> Commands:
+        starts, end = self._starts, self._end
+        return [
+            None if payload is None else starts[len(payload)] + payload + end
+            for payload in self._keys.payloads(columns, count)
+        ]
+
+
+class _Starts(dict[int, bytes]):
+    """How a command starts, by the size of what is the entity's own in its key."""
+
+    def __init__(self, head: bytes, keys: EntityKeys) -> None:
+        super().__init__()
+        self._head = head
+        self._prefix = keys.prefix
+        self._around = len(keys.prefix) + len(keys.suffix)
+
+    def __missing__(self, size: int) -> bytes:
+        start = b"%b$%d\r\n%b" % (self._head, self._around + size, self._prefix)
+        if size <= _MOST_STARTS:
+            self[size] = start
+        return start
