@@ -189,7 +189,9 @@ def _degradations(
         *_unknown_customer(plan, found),
         *_stale(found),
         *_untold(plan),
+        *weighing.rows.unseen,
         *_unscored(weighing),
+        *weighing.scoring.unseen,
     )
     ended = _degradation(DegradationKind.FALLBACK, plan.name, "nothing else was left") if fallback else ()
     return tuple(dict.fromkeys((*lacking, *ended)))

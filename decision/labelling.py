@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from decision.centroids import Centroids
 from decision.errors import BundleError
 from decision.frame import Block, Layout
+from decision.record import Degradation
 from decision.schema import Catalog, FeatureRef
-from decision.scoring import Feed, ModelHandle, plan_columns, plan_feed
+from decision.scoring import Feed, ModelHandle, plan_columns, plan_feed, unseen_categories
 
 if TYPE_CHECKING:
     from decision.forest import Forest
@@ -73,6 +74,13 @@ class LabelHandle:
 Model = ModelHandle | LabelHandle
 
 
+class Told(NamedTuple):
+    """A customer's label, None where nothing is known, and the categories in its inputs that the model never saw."""
+
+    label: str | None
+    unseen: tuple[Degradation, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelPlan:
     """A model segment that a placement's conditions read; without a handle its label is NULL."""
@@ -81,7 +89,7 @@ class LabelPlan:
     handle: LabelHandle | None = None
     feed: Feed | None = None
 
-    def tell(self, customer: Block, now_us: int) -> str | None:
+    def tell(self, customer: Block, now_us: int) -> Told:
         """The label of the customer.
 
         Args:
@@ -89,10 +97,10 @@ class LabelPlan:
             now_us: The decision's clock, which timestamps' ages count from.
         """
         if self.handle is None or self.feed is None:
-            return None
+            return Told(None, ())
         rows = np.empty((1, len(self.handle.features)), np.float32)
-        self.feed.fill(customer, np.zeros(1, np.int64), now_us, rows)
-        return self.handle.label(rows)
+        unseen = self.feed.fill(customer, np.zeros(1, np.int64), now_us, rows)
+        return Told(self.handle.label(rows), unseen_categories(self.handle, unseen))
 
 
 def check_labeller(handle: LabelHandle, catalog: Catalog, customer_views: frozenset[str]) -> None:

@@ -24,6 +24,7 @@ class DegradationKind(enum.IntEnum):
     MODEL_ABSENT = 5
     SCORING_SKIPPED = 6
     FALLBACK = 7
+    UNSEEN_CATEGORY = 8
 
 
 class ReasonKind(enum.IntEnum):
@@ -41,7 +42,7 @@ class ReasonKind(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """Something that the decision went without; `name` is the view, model or stage."""
+    """Something that the decision went without; `name` is the view, feature, model or stage."""
 
     kind: DegradationKind
     name: str

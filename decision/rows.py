@@ -14,7 +14,7 @@ from decision.frame import Block, Frame, Layout
 from decision.lang.names import label_name
 from decision.plan import CONTEXT, CUSTOMER, PlacementPlan
 from decision.program import Input
-from decision.record import Request
+from decision.record import Degradation, Request
 from decision.schema import Status, Value
 
 _FIRST: Final = np.zeros(1, np.int64)
@@ -29,6 +29,7 @@ class Rows:
         offers: int64[n], places of the considered offers among the plan's.
         row_of: int64[o], the considered row of each of the plan's offers, -1 for none.
         labels: What segmentation models tell of the customer, by model; None is NULL.
+        unseen: Categories that those models never saw.
         customer_block: Of the plan's layout.
         context_block: Of the plan's layout.
         candidate_block: Of the plan's layout.
@@ -40,6 +41,7 @@ class Rows:
     offers: NDArray[np.int64]
     row_of: NDArray[np.int64]
     labels: Mapping[str, str | None]
+    unseen: tuple[Degradation, ...]
     customer_block: Block
     context_block: Block
     candidate_block: Block
@@ -52,13 +54,15 @@ class Rows:
         names = plan.considered(request.candidates)
         offers, row_of = plan.considered_places(names)
         customer = _laid_out(frame.customer, plan.customer_layout)
-        labels = {label.model: label.tell(customer, now_us) for label in plan.labels}
+        told = {label.model: label.tell(customer, now_us) for label in plan.labels}
+        labels = {model: found.label for model, found in told.items()}
         return cls(
             plan=plan,
             names=names,
             offers=offers,
             row_of=row_of,
             labels=labels,
+            unseen=tuple(stranger for found in told.values() for stranger in found.unseen),
             customer_block=customer,
             context_block=_context(plan, request, labels),
             candidate_block=_laid_out(frame.candidates, plan.candidate_layout),

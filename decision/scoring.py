@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decision import kernels
 from decision.errors import BundleError
-from decision.frame import Block, Layout
+from decision.frame import Block, Layout, clean
+from decision.record import Degradation, DegradationKind
 from decision.schema import Catalog, DType, FeatureRef, Value
 
 if TYPE_CHECKING:  # a policy without models needs no forest
@@ -30,6 +31,8 @@ _READS: Final[Mapping[DType, int]] = {
     DType.FLOAT64: kernels.READ_FLOAT,
     DType.TIMESTAMP: kernels.READ_AGE,
 }
+_SAID_CHARS: Final = 80
+"""How much of a category's text an answer repeats."""
 _SCALARS: Final = frozenset({DType.BOOL, DType.INT64, DType.FLOAT64, DType.STRING, DType.TIMESTAMP})
 
 
@@ -98,13 +101,24 @@ class Coded:
     dtype: DType
     codes: Mapping[Any, int]
 
-    def fill(self, block: Block, index: NDArray[np.int64], matrix: NDArray[np.float32]) -> None:
-        """Write the codes; a category that the model never saw is missing, as is a NULL."""
+    def fill(self, block: Block, index: NDArray[np.int64], matrix: NDArray[np.float32]) -> Value:
+        """Write the codes; a category that the model never saw is missing, as is a NULL.
+
+        Returns:
+            The first value, by row, that the model never saw; None where it knows all.
+        """
         there = index >= 0
         there[there] = block.carries[self.block_column, index[there]]
         words, inverse = np.unique(block.words[self.block_column, index[there]], return_inverse=True)
-        found = [self.codes.get(value, math.nan) for value in block.read(self.dtype, words.tolist())]
+        values = block.read(self.dtype, words.tolist())
+        found = [self.codes.get(value, math.nan) for value in values]
         matrix[there, self.matrix_column] = np.array(found, np.float32)[inverse]
+        unseen = [
+            place
+            for place, value in enumerate(values)
+            if value not in self.codes and clean(value) is not None
+        ]
+        return values[inverse[np.isin(inverse, unseen)][0]] if unseen else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +128,24 @@ class Feed:
     table: NDArray[np.int64]
     coded: tuple[Coded, ...]
 
-    def fill(self, block: Block, index: NDArray[np.int64], now_us: int, matrix: NDArray[np.float32]) -> None:
-        """Write the block's columns into the matrix, whose rows are the block's rows `index`, -1 for none."""
+    def fill(
+        self, block: Block, index: NDArray[np.int64], now_us: int, matrix: NDArray[np.float32]
+    ) -> dict[int, Value]:
+        """Write the block's columns into the matrix, whose rows are the block's rows `index`, -1 for none.
+
+        Returns:
+            By column of the matrix the first value that the model never saw, where there is one.
+        """
         kernels.fill_matrix(self.table, block.words, block.statuses, index, now_us, matrix)
-        for column in self.coded:
-            column.fill(block, index, matrix)
+        found = {column.matrix_column: column.fill(block, index, matrix) for column in self.coded}
+        return {place: value for place, value in found.items() if value is not None}
+
+
+class Inputs(NamedTuple):
+    """A model's rows, float32[m, columns], and the categories in them that it never saw."""
+
+    matrix: NDArray[np.float32]
+    unseen: tuple[Degradation, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +157,8 @@ class ScoringPlan:
     customer_feed: Feed
     candidate_feed: Feed
 
-    def matrix(
-        self, customer: Block, candidates: Block, index: NDArray[np.int64], now_us: int
-    ) -> NDArray[np.float32]:
-        """The forest's rows, float32[m, columns].
+    def inputs(self, customer: Block, candidates: Block, index: NDArray[np.int64], now_us: int) -> Inputs:
+        """The forest's rows.
 
         A timestamp enters as its age in days, computed in float64; everything else is rounded once.
 
@@ -144,9 +169,9 @@ class ScoringPlan:
             now_us: The decision's clock.
         """
         matrix = np.empty((len(index), len(self.columns)), np.float32)
-        self.customer_feed.fill(customer, np.zeros(len(index), np.int64), now_us, matrix)
-        self.candidate_feed.fill(candidates, index, now_us, matrix)
-        return matrix
+        unseen = self.customer_feed.fill(customer, np.zeros(len(index), np.int64), now_us, matrix)
+        unseen |= self.candidate_feed.fill(candidates, index, now_us, matrix)
+        return Inputs(matrix, unseen_categories(self.handle, unseen))
 
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64] | None:
         """float64[m], one prediction per row; None where the model gives something that is not a finite number."""
@@ -171,6 +196,18 @@ class ScoringPlan:
             [(self.columns[index], float(row[index])) for index in best if row[index]]
             for row, best in zip(contributions, order, strict=True)
         ]
+
+
+def unseen_categories(handle: Reader, unseen: Mapping[int, Value]) -> tuple[Degradation, ...]:
+    """What a decision says of values that a model never saw, given by its column, in the order of its columns."""
+    return tuple(
+        Degradation(
+            kind=DegradationKind.UNSEEN_CATEGORY,
+            name=str(handle.features[column]),
+            detail=f"{str(unseen[column])[:_SAID_CHARS]!r} is no category of {handle}: it counts as missing",
+        )
+        for column in sorted(unseen)
+    )
 
 
 def column_name(ref: FeatureRef) -> str:

@@ -33,12 +33,14 @@ class Scoring:
         by_row: float64[n], predictions of the considered rows, NaN for those not scored; of length 0 where no model
             scored.
         degradation: Why the placement's model did not score, or None.
+        unseen: Categories that the model that scored never saw.
     """
 
     rows: NDArray[np.int64]
     matrix: NDArray[np.float32]
     by_row: NDArray[np.float64]
     degradation: Degradation | None = None
+    unseen: tuple[Degradation, ...] = ()
 
     @classmethod
     def none(cls, degradation: Degradation | None = None) -> Scoring:
@@ -164,15 +166,15 @@ def _score(rows: Rows, eligible: NDArray[np.int64], now_us: int, *, skip_scoring
         return _unscored(DegradationKind.SCORING_SKIPPED, model, "no time was left to score")
     if plan.scoring is None:
         return _unscored(DegradationKind.MODEL_ABSENT, model, "the model is not loaded")
-    matrix = plan.scoring.matrix(rows.customer_block, rows.candidate_block, rows.index[eligible], now_us)
-    predictions = plan.scoring.predict(matrix)
+    inputs = plan.scoring.inputs(rows.customer_block, rows.candidate_block, rows.index[eligible], now_us)
+    predictions = plan.scoring.predict(inputs.matrix)
     if predictions is None:
         return _unscored(
             DegradationKind.MODEL_ABSENT, model, "the model gave something that is not a finite number"
         )
     by_row = np.full(len(rows.names), np.nan)
     by_row[eligible] = predictions
-    return Scoring(rows=eligible, matrix=matrix, by_row=by_row)
+    return Scoring(rows=eligible, matrix=inputs.matrix, by_row=by_row, unseen=inputs.unseen)
 
 
 def _unscored(kind: DegradationKind, model: str, detail: str) -> Scoring:

@@ -25,7 +25,7 @@ from server.catalog_json import catalog_from_json, catalog_to_json
 from server.decision_codec import Phrases
 from server.errors import PolicyRejectedError, ServerError
 from server.metrics import Metrics
-from server.models import latest_models, load_model, parse_definitions
+from server.models import check_labels, latest_models, load_model, parse_definitions
 from server.repo import Repo, load_texts
 from training.definition import TrainingDefinition
 
@@ -190,6 +190,7 @@ class BundleKeeper:
         definitions = load_texts(root, MODELS_PATTERN)
         policy = _accepted(check_policy(catalog, sources, definitions, customer_key))
         models = latest_models(self._models_dir, used_models(policy))
+        check_labels(models, parse_definitions(definitions))
         serving = _prepared(catalog, policy, models, customer_key)
         keep_bundle(self._bundles_dir, serving.bundle, sources, definitions)
         return serving

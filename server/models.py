@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from decision.bundle import LabelHandle, Model, ModelHandle
@@ -11,7 +11,7 @@ from decision.errors import ModelFileError
 from decision.forest import ForestError, load_forest
 from server.errors import Problem, RepoError, ServerError
 from training import registry
-from training.definition import Definition, parse_definition
+from training.definition import ClassesDefinition, Definition, KMeansDefinition, parse_definition
 from training.errors import DefinitionError, RegistryError
 from training.registry import StoredModel
 
@@ -61,6 +61,29 @@ def latest_models(models_dir: Path, names: Iterable[str]) -> dict[str, Model]:
         if folder is not None:
             found[name] = _load(folder, name)
     return found
+
+
+def check_labels(models: Mapping[str, Model], definitions: Mapping[str, Definition]) -> None:
+    """Refuse a model that tells other labels than its definition names: rules were checked against those.
+
+    Raises:
+        ModelError: Naming what each of the two tells, and what to do.
+    """
+    for name, model in models.items():
+        definition = definitions.get(name)
+        if not isinstance(model, LabelHandle) or not isinstance(
+            definition, KMeansDefinition | ClassesDefinition
+        ):
+            continue
+        if model.labels != definition.labels:
+            raise ModelError(
+                f"model {model} tells {_listed(model.labels)}, but its definition names "
+                f"{_listed(definition.labels)}: run `waypost train {name}`, or put the definition back"
+            )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels))
 
 
 def load_model(models_dir: Path, name: str, version: str) -> Model:

@@ -1,7 +1,8 @@
 """The model registry: immutable folders `NAME/VERSION`, each a model file and its manifest.
 
-A version is the first 12 hex digits of the model file's SHA-256. `NAME/current` names the version in use; moving it
-is how a model is rolled forward or back. Nothing here needs XGBoost or Feast.
+A version is the first 12 hex digits of the SHA-256 of the model file, and of its labels where it tells segments.
+`NAME/current` names the version in use; moving it is how a model is rolled forward or back. Nothing here needs XGBoost
+or Feast.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -107,9 +109,12 @@ class StoredModel(BaseModel):
     data: bytes
 
 
-def version_of(data: bytes) -> str:
-    """The version of a model file."""
-    return hashlib.sha256(data).hexdigest()[:VERSION_LENGTH]
+def version_of(data: bytes, labels: Sequence[str] = ()) -> str:
+    """The version of a model file, and of the labels that it tells: centroids do not name their own."""
+    digest = hashlib.sha256(data)
+    if labels:
+        digest.update(json.dumps(list(labels)).encode())
+    return digest.hexdigest()[:VERSION_LENGTH]
 
 
 def save(models_dir: Path, manifest: Manifest, data: bytes) -> Path:
@@ -121,7 +126,8 @@ def save(models_dir: Path, manifest: Manifest, data: bytes) -> Path:
         RegistryError: If the manifest does not belong to the data, or its name is no name.
     """
     _check_name(manifest.name)
-    if manifest.content_hash != hashlib.sha256(data).hexdigest() or manifest.version != version_of(data):
+    version = version_of(data, manifest.labels)
+    if manifest.content_hash != hashlib.sha256(data).hexdigest() or manifest.version != version:
         raise RegistryError(f"{manifest}: the manifest's hash is not the model file's")
     folder = models_dir / manifest.name / manifest.version
     if folder.exists():

@@ -106,7 +106,7 @@ def train_segmentation(
         kind=grown.kind,
         labels=definition.labels,
         name=definition.name,
-        version=registry.version_of(grown.data),
+        version=registry.version_of(grown.data, definition.labels),
         content_hash=hashlib.sha256(grown.data).hexdigest(),
         description=definition.description,
         feature_service=definition.feature_service,

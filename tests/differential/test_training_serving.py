@@ -79,12 +79,13 @@ def test_serving_scores_equal_training_scores(folder: Path, trained: TrainedMode
     rows = test.table.to_pylist()
     for number in range(0, len(rows), 5):
         row = {str(ref): rows[number][column_name(ref)] for ref in test.features}
-        matrix = plan.matrix(
+        matrix, unseen = plan.inputs(
             Block.of_row(once, row),
             Block.of_row(each, row),
             np.zeros(1, np.int64),
             int(test.times_us[number]),
         )
+        assert not unseen
         margin = handle.forest.margins(matrix)[0, 0]
         wanted = booster.inplace_predict(encode(encoding, test).iloc[[number]], predict_type="margin")[0]
         assert np.float32(margin).tobytes() == np.float32(wanted).tobytes()

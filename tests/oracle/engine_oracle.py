@@ -211,6 +211,7 @@ class _Deciding:
         self.tags: dict[str, None] = {}
         self.scorer: Predictor | None = None
         self.unscored: tuple[Degradation, ...] = ()
+        self.unseen: tuple[Degradation, ...] = ()
         self.order: list[Candidate] = []
 
     def answer(self) -> Answer:
@@ -366,6 +367,7 @@ class _Deciding:
                 self._go_without(DegradationKind.MODEL_ABSENT, detail)
                 return
             self.scorer = predictor
+            self.unseen = tuple(unseen(predictor, rows))
             for candidate, prediction in zip(eligible, predictions, strict=True):
                 candidate.prediction = prediction
 
@@ -635,6 +637,7 @@ class _Deciding:
                 detail = "the segmentation model is not loaded: its label is NULL"
                 yield Degradation(kind=DegradationKind.MODEL_ABSENT, name=model, detail=detail)
         yield from self.unscored
+        yield from self.unseen
         if not shown:
             detail = "nothing else was left"
             yield Degradation(kind=DegradationKind.FALLBACK, name=self.placement.name, detail=detail)
@@ -712,6 +715,18 @@ def predict(predictor: Predictor, rows: Sequence[Row], catalog: Catalog, now_us:
             columns[name] = np.array([read(value) for value in values], np.float32)
     found = predictor.booster.inplace_predict(pd.DataFrame(columns))
     return [float(value) for value in found]
+
+
+def unseen(predictor: Predictor, rows: Sequence[Row]) -> Iterator[Degradation]:
+    """For each feature the first word that the model does not know."""
+    for ref in predictor.features:
+        known = predictor.categories.get(f"{ref.view}__{ref.feature}")
+        words = [row.get(str(ref)) for row in rows]
+        strange = [word for word in words if known is not None and word is not None and word not in known]
+        if strange:
+            scorer = f"{predictor.name}@{predictor.version}"
+            detail = f"{strange[0]!r} is no category of {scorer}: it counts as missing"
+            yield Degradation(kind=DegradationKind.UNSEEN_CATEGORY, name=str(ref), detail=detail)
 
 
 def days_since(instant_us: Value, now_us: int) -> float:

@@ -7,7 +7,9 @@ import shutil
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
+import pytest
 
 from decision.centroids import Centroids
 from server.bundles import kept_bundle
@@ -15,10 +17,11 @@ from server.checking import check_repo
 from server.decision_codec import models_of, record_bytes
 from server.decision_files import find
 from server.replay import replay
-from tests.support.clinic import CLINIC, TIMEOUT_S, run_clinic
+from tests.support.clinic import CLINIC, TIMEOUT_S, refusal, run_clinic
 from tests.support.valkey import start_valkey
 from training import registry
 from training.registry import Manifest
+from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 
 MODEL = """
@@ -38,7 +41,7 @@ rule slot_for_the_frequent on portal_banner:
 SERVICE = '\nloyalty_v1 = FeatureService(name="loyalty_v1", features=[visits[["visit_count_30d"]]])\n'
 
 
-def store_model(models_dir: Path) -> Manifest:
+def store_model(models_dir: Path, labels: tuple[str, ...] = ("rare", "frequent")) -> Manifest:
     """Two centroids, at one visit and at nine."""
     data = Centroids(
         feature_names=("visits__visit_count_30d",),
@@ -48,9 +51,9 @@ def store_model(models_dir: Path) -> Manifest:
     ).to_bytes()
     manifest = Manifest(
         kind="kmeans",
-        labels=("rare", "frequent"),
+        labels=labels,
         name="loyalty",
-        version=registry.version_of(data),
+        version=registry.version_of(data, labels),
         content_hash=hashlib.sha256(data).hexdigest(),
         feature_service="loyalty_v1",
         features=("visits.visit_count_30d",),
@@ -67,9 +70,8 @@ def store_model(models_dir: Path) -> Manifest:
     return manifest
 
 
-def test_label_decides_is_recorded_and_replays(tmp_path: Path) -> None:
-    """The label of stored features fires a rule; the record names the model and replays to the same bytes."""
-    repo = tmp_path / "repo"
+def make_repo(repo: Path) -> None:
+    """The clinic's, with the model and the rule."""
     shutil.copytree(CLINIC, repo)
     (repo / "models").mkdir()
     (repo / "models" / "loyalty.yaml").write_text(MODEL)
@@ -77,6 +79,39 @@ def test_label_decides_is_recorded_and_replays(tmp_path: Path) -> None:
         policy.write(RULE)
         views.write(SERVICE)
     assert check_repo(repo).ok
+
+
+def test_a_model_that_tells_other_labels_is_refused(tmp_path: Path) -> None:
+    """Labels renamed in the definition wait for a model that tells them; until then the bundle before decides."""
+    make_repo(tmp_path / "repo")
+    before = store_model(tmp_path / "data" / "models")
+    request = decision_pb2.DecideRequest(placement="portal_banner", customer_id="7")
+    with start_valkey(tmp_path / "valkey") as url, run_clinic(tmp_path, url) as clinic:
+        clinic.put("visits", {"patient_id": 7}, {"visit_count_30d": 8}, time.time_ns() // 1_000)
+        renamed = MODEL.replace("frequent]", "regular]")
+        (tmp_path / "repo" / "models" / "loyalty.yaml").write_text(renamed)
+        policy = tmp_path / "repo" / "policy" / "portal.policy"
+        policy.write_text(policy.read_text().replace('"frequent"', '"regular"'))
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        refused = refusal(caught.value)
+        assert refused.info.reason == "RELOAD_REFUSED"
+        assert refused.message == (
+            "the new policy is refused, the old one goes on deciding:\n"
+            f"model {before} tells 'rare', 'frequent', but its definition names 'rare', 'regular': "
+            "run `waypost train loyalty`, or put the definition back"
+        )
+        assert list(clinic.decisions.Decide(request, timeout=TIMEOUT_S).segments) == ["loyalty:frequent"]
+        after = store_model(clinic.settings.models_dir, ("rare", "regular"))
+        assert after.version != before.version
+        clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        answer = clinic.decisions.Decide(request, timeout=TIMEOUT_S)
+        assert (list(answer.segments), list(answer.tags)) == (["loyalty:regular"], ["regular"])
+
+
+def test_label_decides_is_recorded_and_replays(tmp_path: Path) -> None:
+    """The label of stored features fires a rule; the record names the model and replays to the same bytes."""
+    make_repo(tmp_path / "repo")
     manifest = store_model(tmp_path / "data" / "models")
     with start_valkey(tmp_path / "valkey") as url, run_clinic(tmp_path, url) as clinic:
         clinic.put("visits", {"patient_id": 7}, {"visit_count_30d": 8}, time.time_ns() // 1_000)

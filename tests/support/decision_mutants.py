@@ -209,6 +209,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
         "plan.customer_keyed_views & found.newest_us.keys()",
         "found.newest_us.keys()",
     ),
+    "categories that the model never saw are not told": Mutant(
+        engine, "_degradations", "*weighing.scoring.unseen,", ""
+    ),
     "a moved pin is not told": Mutant(reasons, "_rule", "elif isinstance(act.action, Pin)", "elif False"),
     "include for nothing is not told": Mutant(
         reasons, "_rule", "if isinstance(act.action, Include)", "if False"

@@ -69,8 +69,9 @@ def test_model_reads_columns_in_its_own_order(handle: ModelHandle) -> None:
     assert plan.scoring is not None
     rows = Rows.of(plan, VALUES, Request(placement="home", customer_id="c"), NOW_US)
     assert rows.names == ("a", "b", "c")
-    matrix = plan.scoring.matrix(rows.customer_block, rows.candidate_block, rows.index, NOW_US)
-    np.testing.assert_array_equal(matrix, ROWS)
+    inputs = plan.scoring.inputs(rows.customer_block, rows.candidate_block, rows.index, NOW_US)
+    np.testing.assert_array_equal(inputs.matrix, ROWS)
+    assert inputs.unseen == ()
 
 
 def test_score_is_prediction_times_value_times_boosts(booster: xgb.Booster, handle: ModelHandle) -> None:

@@ -93,6 +93,8 @@ class _DegradationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degra
     """The deadline left no time for scoring."""
     DEGRADATION_KIND_FALLBACK: _DegradationKind.ValueType  # 7
     """The placement's fallback answered."""
+    DEGRADATION_KIND_UNSEEN_CATEGORY: _DegradationKind.ValueType  # 8
+    """A feature has a value that the model never saw, and counted as missing."""
 
 class DegradationKind(_DegradationKind, metaclass=_DegradationKindEnumTypeWrapper):
     """DegradationKind is the kind of a degradation."""
@@ -113,6 +115,8 @@ DEGRADATION_KIND_SCORING_SKIPPED: DegradationKind.ValueType  # 6
 """The deadline left no time for scoring."""
 DEGRADATION_KIND_FALLBACK: DegradationKind.ValueType  # 7
 """The placement's fallback answered."""
+DEGRADATION_KIND_UNSEEN_CATEGORY: DegradationKind.ValueType  # 8
+"""A feature has a value that the model never saw, and counted as missing."""
 Global___DegradationKind: _TypeAlias = DegradationKind  # noqa: Y015
 
 class _Truth:
