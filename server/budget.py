@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.config import Deadlines
 from server.errors import BudgetSpentError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """Wall time that a call may take.
 
     Attributes:

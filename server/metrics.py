@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from online.near import NearCache
+from server.histogram import CallHistogram
 
 LATENCY_BUCKETS_S = (
     50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.5e-3, 3e-3, 5e-3, 8e-3, 12e-3, 20e-3, 35e-3, 60e-3, 100e-3,
@@ -21,30 +22,30 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.rpc_seconds = Histogram(
+        self.rpc_seconds = CallHistogram(
             "waypost_rpc_seconds",
             "Time from a request's arrival in Python to its answer.",
             ("service", "method", "code"),
-            buckets=LATENCY_BUCKETS_S,
-            registry=self.registry,
+            LATENCY_BUCKETS_S,
+            self.registry,
         )
-        self.decision_stage_seconds = Histogram(
+        self.decision_stage_seconds = CallHistogram(
             "waypost_decision_stage_seconds",
             "Time that one stage of a decision took.",
             ("stage",),
-            buckets=LATENCY_BUCKETS_S,
-            registry=self.registry,
+            LATENCY_BUCKETS_S,
+            self.registry,
         )
         self.decisions = self._counter("waypost_decisions", "Decisions made.", "placement")
         self.degraded = self._counter(
             "waypost_decisions_degraded", "Decisions that went without something.", "kind"
         )
-        self.feature_age_seconds = Histogram(
+        self.feature_age_seconds = CallHistogram(
             "waypost_feature_age_seconds",
             "Age of a view's newest value when a decision read it, by the decision's clock.",
             ("view",),
-            buckets=AGE_BUCKETS_S,
-            registry=self.registry,
+            AGE_BUCKETS_S,
+            self.registry,
         )
         self.events_accepted = self._counter("waypost_events_accepted", "Events appended to the log.")
         self.events_refused = self._counter("waypost_events_refused", "Events kept out of the log.", "reason")

@@ -84,8 +84,7 @@ class OnlineFeatures:
         Raises:
             RequestError: What is asked for is not there, not given as it should be, or cannot be had in time.
         """
-        self._check(asked)
-        plan = self._book().plan(asked)
+        plan = self._plan(asked)
         given = _named(plan, entities)
         row_count = self._row_count(plan, entities, given)
         columns = {key.name: entity_column(entities, given[key.name], key) for key in plan.keys}
@@ -111,6 +110,15 @@ class OnlineFeatures:
                 parts.append(self._computed_vector(computed[place][index]))
         return b"".join(parts)
 
+    def _plan(self, asked: Asked) -> AnswerPlan:
+        """The plan of a request; what has one has been checked."""
+        book = self._book()
+        plan = book.known(asked)
+        if plan is None:
+            self._check(asked)
+            plan = book.plan(asked)
+        return plan
+
     def _check(self, asked: Asked) -> None:
         limits = self._limits
         if not asked.service and not asked.features:
@@ -131,9 +139,7 @@ class OnlineFeatures:
                 description = f"has {count} values where another column has {row_count}: send one per row"
                 raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", entities.place(name), description)
         check_count("entities", row_count, self._limits.max_entities)
-        computed = sum(len(item.features) for item in plan.computations)
-        width = sum(len(read.plan.refs) for read in plan.reads) + computed
-        check_count("features × entities", row_count * width, self._limits.max_cells)
+        check_count("features × entities", row_count * plan.width, self._limits.max_cells)
         return row_count
 
     async def _fetch(
@@ -143,9 +149,7 @@ class OnlineFeatures:
             return []
         requests = []
         for read in plan.reads:
-            renamed = dict(read.columns)
-            names = {key.name for group in read.plan.groups for key in group.keys.join_keys}
-            columns = {name: keys[renamed.get(name, name)] for name in names}
+            columns = {name: keys[column] for name, column in read.columns}
             requests.append((read.plan, KeyColumns(columns, row_count)))
         try:
             answers = await self._reader.fetch(requests, self._clock.now_us(), CURRENT.get().for_store_s())
@@ -172,6 +176,8 @@ class OnlineFeatures:
 def _named(plan: AnswerPlan, entities: Given) -> dict[str, str]:
     """The request's name of each entity column: the join key, or the entity that it belongs to."""
     sent = set(entities.names())
+    if sent.issuperset(plan.key_names):
+        return {name: name for name in plan.key_names}
     by_column = {column: entity for entity, column in plan.entity_columns.items() if entity in sent}
     named = {}
     for key in plan.keys:

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter, methodcaller
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from decision.schema import JoinKey, Scalar, ValueType
 from online.errors import ValueEncodeError
+from online.keys import US_PER_SECOND
 from online.values import encoder
 from server.bounds import NAME_SHOWN
 from server.errors import InvalidRequestError
 from server.feast import vectors
 from server.feast.encoding import from_base64, micros_of
+from server.feast.kernels import WHOLE, whole_numbers
 from server.feast.plain import python_of
 
 
@@ -74,15 +79,16 @@ class GivenMessages:
         return [python_of(message) for message in self._columns[name].val]
 
     def typed(self, name: str, value_type: ValueType) -> TypedColumn | None:
-        arm, get = _EXACT[value_type]
-        messages = self._columns[name].val
-        if set(map(_ARM, messages)) != {arm}:
-            return None
-        values = list(map(get, messages))
-        if value_type is ValueType.UNIX_TIMESTAMP:
-            values = [value * 1_000_000 for value in values]
+        column = self._columns[name]
         # A RepeatedValue has its values in the same field as a FeatureVector.
-        return TypedColumn(values, self._columns[name].SerializeToString())
+        serialized: bytes = column.SerializeToString()
+        if value_type in WHOLE:
+            numbers = whole_numbers(value_type, serialized, len(column.val))
+            return None if numbers is None else TypedColumn(_key_values(value_type, numbers), serialized)
+        arm, get = _EXACT[value_type]
+        if set(map(_ARM, column.val)) != {arm}:
+            return None
+        return TypedColumn(list(map(get, column.val)), serialized)
 
     def place(self, name: str, row: int | None = None) -> str:
         path = f"{self._field}.{name[:NAME_SHOWN]}"
@@ -114,6 +120,13 @@ class GivenJson:
     def place(self, name: str, row: int | None = None) -> str:
         path = f"{self._field}.{name[:NAME_SHOWN]}"
         return path if row is None else f"{path}[{row}]"
+
+
+def _key_values(value_type: ValueType, numbers: NDArray[np.int64]) -> list[Scalar]:
+    values: list[Scalar] = numbers.tolist()
+    if value_type is ValueType.UNIX_TIMESTAMP:
+        return [value * US_PER_SECOND for value in numbers.tolist()]
+    return values
 
 
 def plain_key(message: Any) -> Any:
@@ -227,13 +240,7 @@ def _instant(value: Any) -> int:
 _ARM = methodcaller("WhichOneof", "val")
 _EXACT: Mapping[ValueType, tuple[str, Callable[[Any], Any]]] = {
     value_type: (f"{value_type.name.lower()}_val", attrgetter(f"{value_type.name.lower()}_val"))
-    for value_type in (
-        ValueType.INT32,
-        ValueType.INT64,
-        ValueType.STRING,
-        ValueType.BYTES,
-        ValueType.UNIX_TIMESTAMP,
-    )
+    for value_type in (ValueType.STRING, ValueType.BYTES)
 }
 _CASTS: Mapping[ValueType, Callable[[Any], Scalar]] = {
     ValueType.INT32: _integer(32),

@@ -27,6 +27,10 @@ from server.feast.selection import Asked
 from server.feast.writing import FeatureWriter
 
 SERVICE_NAMES = (SERVING, FEATURE_SERVER)
+MOST_KEPT = 1_024
+"""Lists of features that were answered and are known again by their bytes; the oldest is forgotten."""
+MOST_KEPT_BYTES = 16_384
+"""Longer lists are read anew each time."""
 Behaviour = Callable[[Any, Any], Awaitable[bytes]]
 Handler = Any  # grpc.RpcMethodHandler, which is generic in its stub alone
 
@@ -42,6 +46,7 @@ class FeastHandlers:
     def __init__(self, features: OnlineFeatures, writer: FeatureWriter) -> None:
         self._features = features
         self._writer = writer
+        self._asked: dict[tuple[str, bytes, bool, bool], Asked] = {}
         self._info: bytes = GetFeastServingInfoResponse(version=version("waypost")).SerializeToString()
 
     def by_service(self) -> Mapping[str, Mapping[str, Handler]]:
@@ -65,17 +70,23 @@ class FeastHandlers:
 
     async def get_online_features(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
         """Features of a service or list, for every row."""
-        asked = Asked(
-            service=request.feature_service,
-            features=tuple(request.features.val),
-            full_names=request.full_feature_names,
-            view_versions=request.include_feature_view_version_metadata,
+        key = (
+            request.feature_service,
+            request.features.SerializeToString(),
+            request.full_feature_names,
+            request.include_feature_view_version_metadata,
         )
-        return await self._features.answer(
+        asked = self._asked.get(key) or _asked(request)
+        answer = await self._features.answer(
             asked,
             GivenMessages("entities", request.entities),
             GivenMessages("request_context", request.request_context),
         )
+        if key not in self._asked and len(key[1]) <= MOST_KEPT_BYTES:
+            if len(self._asked) >= MOST_KEPT:
+                del self._asked[next(iter(self._asked))]
+            self._asked[key] = asked
+        return answer
 
     async def push(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
         """One row to every view of a push source."""
@@ -88,6 +99,15 @@ class FeastHandlers:
         await self._writer.write(request.feature_view_name, _row(request))
         done: bytes = WriteToOnlineStoreResponse(status=True).SerializeToString()
         return done
+
+
+def _asked(request: Any) -> Asked:
+    return Asked(
+        service=request.feature_service,
+        features=tuple(request.features.val),
+        full_names=request.full_feature_names,
+        view_versions=request.include_feature_view_version_metadata,
+    )
 
 
 def _row(request: Any) -> Pushed:

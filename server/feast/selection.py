@@ -40,7 +40,7 @@ class Read:
     """Views that are looked up by the same columns of the request.
 
     Attributes:
-        columns: For each join key, the request's column that holds it.
+        columns: Each join key, and the request's column that holds it.
     """
 
     plan: ReadPlan
@@ -93,19 +93,23 @@ class AnswerPlan:
 
     Attributes:
         keys: Entity columns, first in the response.
+        key_names: Their names.
         entity_columns: The column that each entity name stands for.
         request: Columns that on-demand views take from the request.
         straight: Whether the response's features are those of the one read, in its order.
+        width: How many features are read or computed for each row.
         head: The response's metadata, serialized.
     """
 
     keys: tuple[JoinKey, ...]
+    key_names: tuple[str, ...]
     entity_columns: dict[str, str]
     reads: tuple[Read, ...]
     computations: tuple[Computation, ...]
     request: tuple[Feature, ...]
     outputs: tuple[Output, ...]
     straight: bool
+    width: int
     head: bytes
 
 
@@ -115,6 +119,10 @@ class PlanBook:
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
         self._plans: dict[Asked, AnswerPlan] = {}
+
+    def known(self, asked: Asked) -> AnswerPlan | None:
+        """The plan of a request that was asked before."""
+        return self._plans.get(asked)
 
     def plan(self, asked: Asked) -> AnswerPlan:
         """The plan of a request.
@@ -178,14 +186,18 @@ class _Compiling:
             and len(wanted) == len(self._outputs)
             and wanted == list(range(len(reads[0].plan.refs)))
         )
+        computations = self._computations()
         return AnswerPlan(
             keys=tuple(self._keys.values()),
+            key_names=tuple(self._keys),
             entity_columns=self._entities,
             reads=reads,
-            computations=self._computations(),
+            computations=computations,
             request=tuple(self._request.values()),
             outputs=tuple(self._outputs),
             straight=straight,
+            width=sum(len(read.plan.refs) for read in reads)
+            + sum(len(item.features) for item in computations),
             head=self._head(),
         )
 
@@ -322,7 +334,9 @@ class _Compiling:
             plan = ReadPlan.compile(self._definitions.catalog, tuple(group.places), as_stored=True)
         except OnlineStoreError as error:
             raise InvalidRequestError.of("FEATURE_NOT_READABLE", self._field, str(error)) from error
-        return Read(plan=plan, columns=group.columns)
+        renamed = dict(group.columns)
+        names = sorted({key.name for part in plan.groups for key in part.keys.join_keys})
+        return Read(plan=plan, columns=tuple((name, renamed.get(name, name)) for name in names))
 
     def _head(self) -> bytes:
         response = GetOnlineFeaturesResponse()
