@@ -32,6 +32,7 @@ from streaming.lease import Leases, PartitionLease
 from streaming.materializer import Materializer, MaterializerLimits
 from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
+from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisPartitionReader, settle_partitions
 from streaming.sink import OfflineSink
 from streaming.windows.warm import warm
@@ -64,7 +65,7 @@ def partition_materializer(
     views += [kind.segments_view.view for kind in plan.kinds if kind.segments_view is not None]
     return Materializer(
         client=client,
-        reader=RedisPartitionReader(client, lease.keys),
+        reader=ReadAhead(RedisPartitionReader(client, lease.keys)),
         writer=entity_writer(repo, client),
         plan=plan,
         schema=repo.events,

@@ -121,9 +121,13 @@ def note_ids(
     found = np.empty(len(rows), dtype=np.uint8)
     owners, starts = np.unique(codes[order], return_index=True)
     stops = [*starts[1:].tolist(), len(rows)]
-    for owner, start, stop in zip(owners.tolist(), starts.tolist(), stops, strict=True):
+    alone = zip(buckets[starts].tolist(), ids[starts].tolist(), places[starts].tolist(), strict=True)
+    for owner, start, stop, one in zip(owners.tolist(), starts.tolist(), stops, alone, strict=True):
         recent = customers.states[owner].recent
-        found[start:stop] = recent.note(buckets[start:stop], ids[start:stop], places[start:stop])
+        if stop - start == 1:
+            found[start] = recent.note_one(*one)
+        else:
+            found[start:stop] = recent.note(buckets[start:stop], ids[start:stop], places[start:stop])
     marks[order] = found
     return marks
 

@@ -6,21 +6,22 @@ one customer are taken for one with a probability of n² / 2⁶⁵: for the most
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import mmh3
 import numpy as np
 import numpy.typing as npt
 
-from streaming.recent_kernels import CROWDED, FREE, NEW, REPEATED, SAME, note_ids
+from streaming.recent_kernels import CROWDED, FREE, NEW, REPEATED, SAME, note_id, note_ids
 
 __all__ = ["CROWDED", "MAX_RECENT_IDS", "NEW", "PREFIX", "REPEATED", "SAME", "RecentIds", "id_hashes"]
 
 MAX_RECENT_IDS = 262_144
 """Most ids of one customer; whoever brings more within the lateness bound is no customer."""
 PREFIX = b"r:"
-_RECORD_BYTES = 16
-CHUNK_BYTES = 127 * _RECORD_BYTES
+_RECORD = struct.Struct("<qq")
+CHUNK_BYTES = 127 * _RECORD.size
 _LEAST_PLACES = 8
 
 IntArray = npt.NDArray[np.int64]
@@ -35,13 +36,14 @@ def id_hashes(event_ids: Sequence[str]) -> IntArray:
 class RecentIds:
     """Recent ids in buckets of event time, packed in the order in which they came."""
 
-    __slots__ = ("_dropped", "_packed", "_table", "_used", "_written")
+    __slots__ = ("_added", "_dropped", "_packed", "_table", "_used", "_written")
 
     def __init__(self) -> None:
         self._table = _free(_LEAST_PLACES)
         self._used = 0
         self._packed: dict[int, bytearray] = {}
         self._written: dict[int, int] = {}
+        self._added: tuple[int, ...] = ()
         self._dropped: list[bytes] = []
 
     def __len__(self) -> int:
@@ -65,8 +67,26 @@ class RecentIds:
         owners = buckets[new]
         for bucket in dict.fromkeys(owners.tolist()):
             own = records if len(records) == 1 else records[owners == bucket]
-            self._packed.setdefault(bucket, bytearray()).extend(own.tobytes())
+            self._add(bucket, own.tobytes())
         return marks
+
+    def note_one(self, bucket: int, hashed: int, position: int) -> int:
+        """As `note`, of one id."""
+        if len(self._table) < 2 * (self._used + 1):
+            self._make_room(1)
+        mark: int = note_id(self._table, self._used, MAX_RECENT_IDS, hashed, position)
+        if mark == NEW:
+            self._used += 1
+            self._add(bucket, _RECORD.pack(hashed, position))
+        return mark
+
+    def _add(self, bucket: int, records: bytes) -> None:
+        packed = self._packed.get(bucket)
+        if packed is None:
+            packed = self._packed[bucket] = bytearray()
+        packed += records
+        if bucket not in self._added:
+            self._added += (bucket,)
 
     def forget(self, first_bucket: int) -> None:
         """Drop the buckets before one."""
@@ -77,20 +97,20 @@ class RecentIds:
             del self._packed[bucket]
             stored = self._written.pop(bucket, 0)
             self._dropped += [_name(bucket, number) for number in range(-(-stored // CHUNK_BYTES))]
+        self._added = tuple(bucket for bucket in self._added if bucket in self._packed)
         self._index()
 
     def take_changes(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """What the next write must set and drop; counts as written from now on."""
         changed: dict[bytes, bytes] = {}
-        for bucket, packed in self._packed.items():
-            stored = self._written.get(bucket, 0)
-            if len(packed) == stored:
-                continue
+        for bucket in self._added:
+            packed, stored = self._packed[bucket], self._written.get(bucket, 0)
             for number in range(stored // CHUNK_BYTES, -(-len(packed) // CHUNK_BYTES)):
                 changed[_name(bucket, number)] = bytes(
                     packed[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
                 )
             self._written[bucket] = len(packed)
+        self._added = ()
         dropped, self._dropped = self._dropped, []
         return changed, dropped
 

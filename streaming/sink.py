@@ -259,4 +259,4 @@ def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
 
 def timestamp_array(micros: IntArray) -> pa.Array:
     """Microseconds since the epoch as a timestamp column."""
-    return pa.array(micros.view("datetime64[us]"), type=TIMESTAMP)
+    return pa.Array.from_buffers(TIMESTAMP, len(micros), [None, pa.py_buffer(np.ascontiguousarray(micros))])

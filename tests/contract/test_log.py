@@ -23,6 +23,7 @@ from streaming.lease import Leases, fair_share
 from streaming.log import EventLog, LogRecord, PartitionReader, partition_of
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.positions import pack_position, unpack_position
+from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisLog, RedisPartitionReader, settle_partitions
 from streaming.timers import Timers
 from tests.support.valkey import start_valkey
@@ -67,7 +68,14 @@ class RedisStreams:
         return int(partition), pack_position(stream_id.encode())
 
 
-LOGS = {"redis-streams": RedisStreams}
+class RedisStreamsAhead(RedisStreams):
+    """As it is read by the materializer."""
+
+    def reader(self, partition: int) -> PartitionReader:
+        return ReadAhead(super().reader(partition))
+
+
+LOGS = {"redis-streams": RedisStreams, "redis-streams-ahead": RedisStreamsAhead}
 
 
 @pytest.fixture(scope="module")

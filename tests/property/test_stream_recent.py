@@ -20,19 +20,24 @@ def _note(ids: RecentIds, notes: list[tuple[int, int, int]]) -> list[int]:
     return marks
 
 
+def _note_alone(ids: RecentIds, notes: list[tuple[int, int, int]]) -> list[int]:
+    return [ids.note_one(*note) for note in notes]
+
+
 @settings(deadline=None)
 @given(
-    st.lists(st.tuples(NOTES, st.none() | st.integers(0, 4), st.booleans()), max_size=6), st.integers(1, 30)
+    st.lists(st.tuples(NOTES, st.none() | st.integers(0, 4), st.booleans(), st.booleans()), max_size=6),
+    st.integers(1, 30),
 )
 def test_recent_ids_are_those_of_a_dict(
-    rounds: list[tuple[list[tuple[int, int, int]], int | None, bool]], most: int
+    rounds: list[tuple[list[tuple[int, int, int]], int | None, bool, bool]], most: int
 ) -> None:
     """Ids are known by the position that first brought them, until their bucket goes, and after a reload too."""
     ids, known, stored = RecentIds(), dict[int, tuple[int, int]](), dict[bytes, bytes]()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(recent, "MAX_RECENT_IDS", most)
         patched.setattr(recent, "CHUNK_BYTES", 48)
-        for notes, forgotten, reloaded in rounds:
+        for notes, forgotten, reloaded, alone in rounds:
             expected = []
             for bucket, hashed, position in notes:
                 if hashed in known:
@@ -42,7 +47,7 @@ def test_recent_ids_are_those_of_a_dict(
                 else:
                     known[hashed] = position, bucket
                     expected.append(NEW)
-            assert _note(ids, notes) == expected
+            assert (_note_alone if alone else _note)(ids, notes) == expected
             if forgotten is not None:
                 ids.forget(forgotten)
                 known = {h: entry for h, entry in known.items() if entry[1] >= forgotten}
