@@ -27,6 +27,7 @@ CENTROIDS_FILE: Final = "model.json"
 MANIFEST_FILE: Final = "manifest.json"
 CURRENT_FILE: Final = "current"
 VERSION_LENGTH: Final = 12
+_SAID_BYTES: Final = 100
 MAX_MODEL_BYTES: Final = 256 << 20
 _VERSION: Final = re.compile(r"[0-9a-f]{12}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -164,14 +165,15 @@ def latest(models_dir: Path, name: str) -> Path | None:
     """Folder of the version in use, or None where the model has none.
 
     Raises:
-        RegistryError: If the pointer names no stored version.
+        RegistryError: If the pointer cannot be read or names no stored version.
     """
     _check_name(name)
     pointer = models_dir / name / CURRENT_FILE
-    try:
-        version = pointer.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
+    if not pointer.exists():
         return None
+    version = _read(pointer)[:_SAID_BYTES].decode("ascii", "backslashreplace").strip()
+    if not _VERSION.fullmatch(version):
+        raise RegistryError(f"{pointer} names {version!r}, which is no version: twelve hex digits expected")
     folder = _folder(models_dir, name, version)
     if not folder.is_dir():
         raise RegistryError(f"{pointer} names {version}, which is not stored: promote another version")
