@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from online.address import Kind, Node
 from online.channel import Answer, Channel
 from online.columns import GroupReplies
+from online.commands import DUMP, undumped
 from online.errors import ReadTooLargeError, StoreLostError, StoreTopologyError, StoreUnavailableError
 from online.kernels import KIND, NO_KEY, UNANSWERED
 from online.link import open_link
@@ -36,6 +37,7 @@ FRESH_S: Final = 1.0
 _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 _CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 _OK: Final = ord("+")
+_BULK: Final = ord("$")
 _UNSETTLED: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 
 
@@ -175,10 +177,10 @@ class Asker:
             KeyEncodingError: A row's join key does not fit its type.
             ReadTooLargeError: The batch is full.
         """
-        commands = group.packer.commands(rows)
         if group.near and self._near is not None:
-            return self._want_near(batch, group, commands, self._near)
-        return Wanted(group, batch.add(commands, group.packer.kind))
+            return self._want_near(batch, group, group.packer.commands(rows), self._near)
+        packer = group.dumper if group.dumper is not None and self._dumps() else group.packer
+        return Wanted(group, batch.add(packer.commands(rows), packer.kind))
 
     async def ask(self, batch: Batch, ends_at: float) -> Found:
         """Send a batch and wait for its replies until `ends_at` on the loop's clock; nothing is raised."""
@@ -199,6 +201,10 @@ class Asker:
             await channel.aclose()
         if self._leaving:
             await asyncio.wait(self._leaving)
+
+    def _dumps(self) -> bool:
+        """Whether every server that is connected to may be asked for dumps; one that is not is asked for none yet."""
+        return bool(self._channels) and all(channel.dumps for channel in self._channels.values())
 
     def _want_near(
         self, batch: Batch, group: ReadGroup, commands: Sequence[bytes | None], near: NearCache
@@ -307,7 +313,7 @@ class Asker:
         run.reply_count += len(replies)
         for place in places if run.errors else ():
             run.errors.pop(place, None)
-        again = self._judge(run, node, places, offsets, answer) if replies.errors else ()
+        again = self._judge(run, node, places, offsets, answer) if replies.errors or replies.odd else ()
         for place, fill in fills.items():
             row = first + offsets[places.index(place)]
             if self._near is not None and replies.table[row - 1, KIND] == _OK and not replies.error(row):
@@ -317,10 +323,20 @@ class Asker:
     def _judge(
         self, run: _Run, node: Node, places: Sequence[int], offsets: Sequence[int], answer: Answer
     ) -> Sequence[int]:
-        """Find out which errors mean "ask elsewhere", which "no answer", and which are the key's own fault."""
+        """Find out which errors mean "ask elsewhere", which "no answer", and which are the key's own fault.
+
+        What came as a dump that cannot be read is asked for by HGETALL.
+        """
         again: list[int] = []
         for place, offset in zip(places, offsets, strict=True):
-            text = answer.replies.error(answer.first + offset)
+            row = answer.first + offset
+            text = answer.replies.error(row)
+            if run.commands[place].startswith(DUMP) and answer.replies.table[row, KIND] == _BULK:
+                run.rows[place] = UNANSWERED
+                run.fail([place], "a dump could not be read")
+                run.commands[place] = undumped(run.commands[place])
+                again.append(place)
+                continue
             if text is None or text.startswith("WRONGTYPE"):
                 continue
             run.rows[place] = UNANSWERED

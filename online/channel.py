@@ -109,6 +109,11 @@ class Channel:
         """When the server was last heard from on the connection there is, on the loop's clock; 0 without one."""
         return self._link.heard_at if self._link is not None else 0.0
 
+    @property
+    def dumps(self) -> bool:
+        """Whether hashes may be read by DUMP on the connection there is."""
+        return self._link is not None and self._link.dumps
+
     async def exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
         """Send packed commands and return their replies; those of other callers may be in the same pipeline.
 

@@ -15,6 +15,10 @@ _LONGEST_KNOWN_BYTES: Final = 64
 
 Commands = list[bytes | None]
 
+WHOLE: Final = b"*2\r\n$7\r\nHGETALL\r\n"
+DUMP: Final = b"*2\r\n$4\r\nDUMP\r\n"
+"""Heads of the two commands that read a hash whole."""
+
 
 class Packer:
     """Packs the command that reads one entity: its key between what all such commands have in common.
@@ -91,3 +95,8 @@ class _Starts(dict[int, bytes]):
         if size <= _MOST_STARTS:
             self[size] = start
         return start
+
+
+def undumped(command: bytes) -> bytes:
+    """The command that reads by HGETALL what one reads by DUMP."""
+    return WHOLE + command.removeprefix(DUMP)

@@ -69,13 +69,13 @@ _data = types.Array(uint8, 1, "C")
 _vector = int64[::1]
 _table = int64[:, ::1]
 _pair = types.UniTuple(int64, 2)
-_FLAGS: Final = {"cache": True, "nogil": True, "error_model": "numpy"}
+FLAGS: Final = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 # Helpers: numbers in, numbers out, see `online.memory`
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def line_end(at, stop):  # type: ignore[no-untyped-def]
     """Return the place of the CR that ends a line, -1 where it has not come yet, -2 where CR or LF stands alone."""
     while at < stop:
@@ -90,7 +90,7 @@ def line_end(at, stop):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def length_of(at, stop):  # type: ignore[no-untyped-def]
     """Read the length in a header: -1 for null, -2 where it is none."""
     if stop - at == 2 and byte_at(at) == _MINUS and byte_at(at + 1) == _ZERO + 1:
@@ -107,7 +107,7 @@ def length_of(at, stop):  # type: ignore[no-untyped-def]
     return number if number <= MAX_BULK_BYTES else -2
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def digits_end(at, stop):  # type: ignore[no-untyped-def]
     """Return the place behind the digits that start at `at`."""
     while at < stop and _ZERO <= byte_at(at) <= _NINE:
@@ -115,7 +115,7 @@ def digits_end(at, stop):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit([types.boolean(int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64)], **FLAGS)
 def is_integer(at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line is an int64 in decimal, without needless zeros."""
     start = at + 1 if at < stop and byte_at(at) == _MINUS else at
@@ -129,7 +129,7 @@ def is_integer(at, stop):  # type: ignore[no-untyped-def]
     return size <= uint64(9_223_372_036_854_775_807) + uint64(start - at)
 
 
-@njit([types.boolean(int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64)], **FLAGS)
 def is_double(at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line is `inf`, `nan` or a decimal number with digits before its point."""
     start = at + 1 if at < stop and byte_at(at) == _MINUS else at
@@ -151,7 +151,7 @@ def is_double(at, stop):  # type: ignore[no-untyped-def]
     return end == stop
 
 
-@njit([types.boolean(int64, int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64, int64)], **FLAGS)
 def is_line(kind, at, stop):  # type: ignore[no-untyped-def]
     """Tell whether a line may stand behind a type byte that needs nothing more."""
     if kind in (_STRING_LINE, _ERROR):
@@ -170,7 +170,7 @@ def is_line(kind, at, stop):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit([_pair(int64, int64)], **_FLAGS)
+@njit([_pair(int64, int64)], **FLAGS)
 def varint(at, stop):  # type: ignore[no-untyped-def]
     """Read an unsigned varint, cut to 64 bits; returns it and the place behind it, -1 where there is none."""
     value = 0
@@ -186,14 +186,14 @@ def varint(at, stop):  # type: ignore[no-untyped-def]
     return value, -1
 
 
-@njit([int64(int64)], **_FLAGS)
+@njit([int64(int64)], **FLAGS)
 def signed32(number):  # type: ignore[no-untyped-def]
     """Read the low 32 bits as two's complement."""
     low = number & 0xFFFFFFFF
     return low - (1 << 32) if low >> 31 else low
 
 
-@njit([int64(int64)], **_FLAGS)
+@njit([int64(int64)], **FLAGS)
 def widened(bits):  # type: ignore[no-untyped-def]
     """The bits of a float64 that is the float32 of these bits."""
     narrow = np.empty(1, uint32)
@@ -203,7 +203,7 @@ def widened(bits):  # type: ignore[no-untyped-def]
     return wide.view(int64)[0]
 
 
-@njit([_pair(int64, int64, int64)], **_FLAGS)
+@njit([_pair(int64, int64, int64)], **FLAGS)
 def number_of(at, stop, value_type):  # type: ignore[no-untyped-def]
     """Read a number in the one encoding that protobuf writes; returns (1, its word), or (0, 0) for anything else."""
     tag = byte_at(at)
@@ -231,14 +231,14 @@ def number_of(at, stop, value_type):  # type: ignore[no-untyped-def]
     return (1, number * _US) if -_MOST_SECONDS < number < _MOST_SECONDS else (0, 0)
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def sized_start(at, stop):  # type: ignore[no-untyped-def]
     """Where the bytes start that a tag and their number stand before, and nothing behind; -1 where that is not so."""
     size, behind = varint(at + 1, stop)
     return behind if behind >= 0 and size == stop - behind else -1
 
 
-@njit([types.boolean(int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64)], **FLAGS)
 def is_utf8(at, stop):  # type: ignore[no-untyped-def]
     """Whether bytes are text: no surrogates, nothing longer than it has to be, as protobuf and Python have it."""
     while at < stop:
@@ -266,7 +266,7 @@ def is_utf8(at, stop):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit([types.boolean(int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64)], **FLAGS)
 def is_plain(at, stop):  # type: ignore[no-untyped-def]
     """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer."""
     tag = byte_at(at)
@@ -285,7 +285,7 @@ def is_plain(at, stop):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit([_pair(int64, int64)], **_FLAGS)
+@njit([_pair(int64, int64)], **FLAGS)
 def stamp_of(at, stop):  # type: ignore[no-untyped-def]
     """Read a `google.protobuf.Timestamp`: (1, microseconds), or (0, 0) for what protobuf would not write."""
     seconds = 0
@@ -304,7 +304,7 @@ def stamp_of(at, stop):  # type: ignore[no-untyped-def]
     return 1, seconds * _US + nanos // 1_000
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def hash_at(at, stop):  # type: ignore[no-untyped-def]
     """FNV-1a of some bytes, not negative."""
     value = uint64(0xCBF29CE484222325)
@@ -314,7 +314,7 @@ def hash_at(at, stop):  # type: ignore[no-untyped-def]
     return int64(value >> uint64(1))
 
 
-@njit([types.boolean(int64, int64, int64)], **_FLAGS)
+@njit([types.boolean(int64, int64, int64)], **FLAGS)
 def same_bytes(one, other, size):  # type: ignore[no-untyped-def]
     """Whether two places hold the same bytes."""
     i = 0
@@ -328,7 +328,7 @@ def same_bytes(one, other, size):  # type: ignore[no-untyped-def]
 # Framing
 
 
-@njit([types.UniTuple(int64, 3)(int64, int64, _table, int64, int64, int64)], **_FLAGS)
+@njit([types.UniTuple(int64, 3)(int64, int64, _table, int64, int64, int64)], **FLAGS)
 def strings(at, stop, leaves, leaf, missing, base):  # type: ignore[no-untyped-def]
     """Frame strings for as long as they are plain and whole, and one is left; returns (place, leaf, missing)."""
     room = leaves.shape[0]
@@ -358,7 +358,7 @@ def strings(at, stop, leaves, leaf, missing, base):  # type: ignore[no-untyped-d
     return at, leaf, missing
 
 
-@njit([int64(_data, int64, _vector, _table, _table)], **_FLAGS)
+@njit([int64(_data, int64, _vector, _table, _table)], **FLAGS)
 def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
     """Frame the replies in `data[:stop]` from where the state stands; returns why it stopped.
 
@@ -459,7 +459,7 @@ def scan(data, stop, state, leaves, replies):  # type: ignore[no-untyped-def]
 # Reading values into columns
 
 
-@njit([int64(_data, int64, int64)], **_FLAGS)
+@njit([int64(_data, int64, int64)], **FLAGS)
 def field_hash(data, at, stop):  # type: ignore[no-untyped-def]
     """FNV-1a over the bytes of a hash field, not negative."""
     base = int64(data.ctypes.data)
@@ -473,7 +473,7 @@ def field_hash(data, at, stop):  # type: ignore[no-untyped-def]
             _table, uint8[:, ::1], _table, _table, _table, _table, _table, int64,
         )
     ],
-    **_FLAGS,
+    **FLAGS,
 )  # fmt: skip
 def decode(  # type: ignore[no-untyped-def]
     data, leaves, replies, rows, whole, fields, bounds, table, columns, views, now_us,
@@ -628,7 +628,7 @@ def decode(  # type: ignore[no-untyped-def]
 # Feast's responses
 
 
-@njit([int64(int64, uint64)], **_FLAGS)
+@njit([int64(int64, uint64)], **FLAGS)
 def put_varint(at, value):  # type: ignore[no-untyped-def]
     """Write an unsigned varint; returns the place behind it."""
     while value > uint64(127):
@@ -639,7 +639,7 @@ def put_varint(at, value):  # type: ignore[no-untyped-def]
     return at + 1
 
 
-@njit([int64(int64)], **_FLAGS)
+@njit([int64(int64)], **FLAGS)
 def length_size(length):  # type: ignore[no-untyped-def]
     """Bytes of a length as a varint."""
     size = 1
@@ -649,7 +649,7 @@ def length_size(length):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit([int64(int64, int64)], **_FLAGS)
+@njit([int64(int64, int64)], **FLAGS)
 def put_stamp(at, event_us):  # type: ignore[no-untyped-def]
     """Write an `event_timestamps = 3` of a `FeatureVector`; returns the place behind it."""
     seconds = event_us // _US
@@ -667,7 +667,7 @@ def put_stamp(at, event_us):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit([int64(int64, int64, int64)], **_FLAGS)
+@njit([int64(int64, int64, int64)], **FLAGS)
 def put_bytes(at, source, size):  # type: ignore[no-untyped-def]
     """Copy some bytes; returns the place behind them."""
     while size >= 8:
@@ -689,7 +689,7 @@ def put_bytes(at, source, size):  # type: ignore[no-untyped-def]
             _data, uint8[:, ::1], _table, _table, _table, _vector, uint8[::1], uint8[::1], uint8[::1]
         )
     ],
-    **_FLAGS,
+    **FLAGS,
 )
 def splice(data, statuses, event_us, starts, lengths, view_of, codes, carries, spare):  # type: ignore[no-untyped-def]
     """Write every column as a `FeatureVector results = 2` of Feast's `GetOnlineFeaturesResponse`.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online.address import Node
+from online.dumps import NO_ROOM, unpack
 from online.errors import StoreLostError, StoreUnavailableError
 from online.kernels import (
     DEPTH,
@@ -35,11 +36,14 @@ from online.kernels import (
 from online.replies import Replies
 from online.topology import Topology
 
+MAX_ODD: Final = 16
+"""A connection that brought so many dumps that are not read brings no more."""
 MAX_PENDING_BYTES: Final = 64 << 20
 """Most bytes of replies that wait for the rest of their pipeline."""
 _ROOM_BYTES: Final = 256 << 10
 _LEAST_BYTES: Final = 64 << 10
 _PUSH: Final = ord(">")
+_COMPRESSION: Final = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$14\r\nrdbcompression\r\n"
 _TRACK: Final = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nOPTIN\r\n"
 
 Push = list[Any]
@@ -76,6 +80,7 @@ class Link(asyncio.BufferedProtocol):
 
     Attributes:
         heard_at: When bytes came last, on the loop's clock; 0 before the first.
+        dumps: Whether hashes may be read by DUMP.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -91,7 +96,19 @@ class Link(asyncio.BufferedProtocol):
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._leaves = np.empty((256, 2), np.int64)
         self._table = np.empty((64, 5), np.int64)
+        self._unpacks = False
+        self._unpacked: NDArray[np.int64] = self._leaves[:0]
+        self._odd = 0
         self.heard_at = 0.0
+
+    @property
+    def dumps(self) -> bool:
+        return self._unpacks and self._odd < MAX_ODD
+
+    def read_dumps(self) -> None:
+        """Take strings among the replies from now on for dumps."""
+        self._unpacks = True
+        self._unpacked = np.empty_like(self._leaves)
 
     def send(self, payload: bytes, pipeline: Pipeline) -> None:
         """Send packed commands; their replies go to `pipeline`, in order behind those of earlier ones."""
@@ -202,6 +219,8 @@ class Link(asyncio.BufferedProtocol):
 
     def _cut(self, first: int, stop: int) -> tuple[Replies, int]:
         """A copy of some replies, and the place behind their last byte."""
+        if self._unpacks:
+            return self._unpack(first, stop)
         table = self._table[first:stop].copy()
         _, first_leaf, _, start, _ = table[0].tolist()
         _, _, last_leaf, _, end = table[-1].tolist()
@@ -212,6 +231,18 @@ class Link(asyncio.BufferedProtocol):
         if first_leaf:
             table[:, FIRST : STOP + 1] -= first_leaf
         return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS])), end
+
+    def _unpack(self, first: int, stop: int) -> tuple[Replies, int]:
+        """As `_cut`, with dumps read."""
+        rows = self._table[first:stop]
+        table = np.empty_like(rows)
+        while (counts := unpack(self._buffer, self._leaves, rows, self._unpacked, table))[0] == NO_ROOM:
+            self._unpacked = _grown(self._unpacked)
+        leaf_count, odd = counts
+        self._odd += odd
+        start, end = int(rows[0, START]), int(rows[-1, END])
+        leaves = self._unpacked[:leaf_count].copy()
+        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS]), odd), end
 
     def _keep_from(self, position: int) -> None:
         """Drop the bytes before `position`; what is left is framed from the start (a push in it is told twice)."""
@@ -264,8 +295,7 @@ async def open_link(topology: Topology, node: Node, track: bool, listener: Liste
     """
     commands = topology.handshake(resp=3)
     required = len(commands)
-    if track:
-        commands = [*commands, _TRACK]
+    commands = [*commands, _COMPRESSION, *([_TRACK] if track else [])]
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(topology.connect_timeout_s):
         _, link = await topology.open(node, lambda: Link(listener))
@@ -280,6 +310,9 @@ async def open_link(topology: Topology, node: Node, track: bool, listener: Liste
     for text in filter(None, refusals):
         link.abort(text)
         raise StoreUnavailableError(f"{node} refused the connection: {text}")
+    # What is compressed takes both sides longer than HGETALL; who may not know reads by that, too.
+    if replies.texts(required) == [b"rdbcompression", b"no"]:
+        link.read_dumps()
     return link
 
 

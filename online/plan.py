@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.schema import Catalog, FeatureRef, JoinKey, ValueType, View
-from online.commands import Packer
+from online.commands import DUMP, WHOLE, Packer
 from online.errors import PlanError
 from online.kernels import AS_STORED, field_hash
 from online.keys import US_PER_SECOND, EntityKeys, feature_field, timestamp_field
@@ -56,13 +56,15 @@ class ReadGroup:
 
     Attributes:
         fields: Hash fields, values and timestamps.
-        whole: Read by HGETALL rather than HMGET; see `reads_whole`.
+        whole: Read by HGETALL (or DUMP) rather than HMGET; see `reads_whole`.
         near: All views of the group may be kept in memory.
         types: Value type of each column.
         columns: int64[columns, 4], see `online.kernels.SLOT`.
         views: int64[views, 3], see `online.kernels.STAMP`.
         lookup: The fields, for the kernels.
         packer: Packs the command that reads an entity.
+        dumper: Packs one that reads it by `DUMP`, whose replies `online.dumps` makes those of HGETALL; None where only
+            some fields are read.
         places: int64[columns]: row of the output of each column.
         text_places: Those of columns that hold texts.
         texts_per_row: How many columns these are.
@@ -79,6 +81,7 @@ class ReadGroup:
     views: NDArray[np.int64]
     lookup: FieldTable
     packer: Packer
+    dumper: Packer | None
     places: NDArray[np.int64]
     text_places: tuple[int, ...]
     texts_per_row: int
@@ -201,7 +204,7 @@ def _group(
     fields = tuple(slots.owner_by_field)
     whole = reads_whole(len(fields), _stored_fields(catalog, entity))
     keys = EntityKeys(catalog.project, entity)
-    head = b"*2\r\n$7\r\nHGETALL\r\n" if whole else b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
+    head = WHOLE if whole else b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
     text_places = tuple(position for _, position, value_type, _ in columns if value_type == ValueType.STRING)
     return ReadGroup(
         keys=keys,
@@ -213,6 +216,7 @@ def _group(
         views=np.array(stamps, np.int64),
         lookup=FieldTable.of(fields),
         packer=Packer(keys, head, b"" if whole else _packed(fields)),
+        dumper=Packer(keys, DUMP, b"") if whole else None,
         places=np.array([position for _, position, _, _ in columns], np.int64),
         text_places=text_places,
         texts_per_row=len(text_places),

@@ -23,12 +23,14 @@ class Replies:
         leaves: int64[strings, 2]: start and length of each string, number or null (length -1) in them.
         table: int64[replies, 5]: see `online.kernels.KIND`.
         errors: How many of them are errors.
+        odd: How many are dumps that `online.dumps` does not read.
     """
 
     data: NDArray[np.uint8]
     leaves: NDArray[np.int64]
     table: NDArray[np.int64]
     errors: int = 0
+    odd: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -39,6 +41,12 @@ class Replies:
             return None
         start, length = self.leaves[self.table[row, FIRST]].tolist()
         return bytes(self.data[start : start + min(length, MAX_LINE_BYTES)]).decode(errors="replace")
+
+    def texts(self, row: int) -> list[bytes]:
+        """The strings of a reply that holds no nulls."""
+        _, first, stop, _, _ = self.table[row].tolist()
+        spans = self.leaves[first:stop].tolist()
+        return [bytes(self.data[start : start + length]) for start, length in spans]
 
     def one(self, row: int) -> Replies:
         """A copy of one reply that shares nothing with the others."""
@@ -69,7 +77,7 @@ def merge(parts: Sequence[Replies]) -> Replies:
     table[:, FIRST : STOP + 1] += np.repeat(_before(leaf_counts), row_counts)[:, None]
     table[:, START:] += np.repeat(bytes_before, row_counts)[:, None]
     data = np.concatenate([part.data for part in parts])
-    return Replies(data, leaves, table, sum(part.errors for part in parts))
+    return Replies(data, leaves, table, sum(part.errors for part in parts), sum(part.odd for part in parts))
 
 
 def _before(counts: NDArray[np.int64]) -> NDArray[np.int64]:

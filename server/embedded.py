@@ -24,6 +24,7 @@ _SETTINGS = {
     "appendfsync": "always",
     "maxmemory-policy": "noeviction",
     "save": "",
+    "rdbcompression": "no",
     "bind": "127.0.0.1",
     "protected-mode": "yes",
     "daemonize": "no",

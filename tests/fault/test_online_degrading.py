@@ -24,7 +24,7 @@ USER = JoinKey(name="user_id", value_type=ValueType.INT64)
 VIEW = View(name="v", join_keys=(USER,), features=(Feature(name="a", value_type=ValueType.INT64),))
 PLAN = ReadPlan.compile(Catalog(project="demo", views=(VIEW,)), [FeatureRef(view="v", feature="a")])
 KEYS = EntityKeys("demo", [USER])
-GREETING = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n"
+GREETING = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n-ERR unknown command 'CONFIG'\r\n"
 SLACK_S = 1.0
 """What a busy machine may add to a deadline."""
 

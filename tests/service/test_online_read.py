@@ -87,7 +87,9 @@ def values(columns: Columns) -> list[list[Value]]:
 def commands_sent(client: Any) -> int:
     """How many reads of hashes the server has seen."""
     stats = client.info("commandstats")
-    return sum(stats.get(name, {}).get("calls", 0) for name in ("cmdstat_hmget", "cmdstat_hgetall"))
+    return sum(
+        stats.get(name, {}).get("calls", 0) for name in ("cmdstat_hmget", "cmdstat_hgetall", "cmdstat_dump")
+    )
 
 
 def plan(*names: str) -> ReadPlan:
