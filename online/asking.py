@@ -86,7 +86,7 @@ class Batch:
         return places
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Found:
     """What came of a batch.
 
@@ -100,7 +100,7 @@ class Found:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Wanted:
     """One group's rows of a request, before the answer.
 
@@ -204,7 +204,10 @@ class Asker:
 
     def _dumps(self) -> bool:
         """Whether every server that is connected to may be asked for dumps; one that is not is asked for none yet."""
-        return bool(self._channels) and all(channel.dumps for channel in self._channels.values())
+        for channel in self._channels.values():
+            if not channel.dumps:
+                return False
+        return bool(self._channels)
 
     def _want_near(
         self, batch: Batch, group: ReadGroup, commands: Sequence[bytes | None], near: NearCache
@@ -308,7 +311,11 @@ class Asker:
         fills: Mapping[int, Fill],
     ) -> Sequence[int]:
         replies, first = answer
-        run.rows[_index(places)] = _numbers(offsets) + (first + run.reply_count)
+        first_row = first + run.reply_count
+        if isinstance(places, range) and isinstance(offsets, range):
+            run.rows[places.start : places.stop] = np.arange(first_row, first_row + len(places))
+        else:
+            run.rows[places] = np.array(offsets, np.int64) + first_row
         run.parts.append(replies)
         run.reply_count += len(replies)
         for place in places if run.errors else ():
@@ -387,11 +394,3 @@ def key_in(command: bytes) -> bytes:
     """The key in a packed command of `online.plan`: its second word."""
     _, _, _, size, rest = command.split(b"\r\n", 4)
     return rest[: int(size[1:])]
-
-
-def _index(places: Sequence[int]) -> slice | Sequence[int]:
-    return slice(places.start, places.stop) if isinstance(places, range) else places
-
-
-def _numbers(offsets: Sequence[int]) -> NDArray[np.int64]:
-    return np.arange(len(offsets)) if isinstance(offsets, range) else np.array(offsets, np.int64)

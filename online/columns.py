@@ -162,6 +162,8 @@ def _read_group(columns: Columns, found: GroupReplies, now_us: int) -> None:
     )  # fmt: skip
     columns.malformed += malformed
     columns._parts.append(found)  # noqa: SLF001
+    if not text_count and not slow_count:
+        return
     view, objects = replies.data.data, columns.objects
     for start, length in texts[:text_count].tolist():
         data = bytes(view[start : start + length])

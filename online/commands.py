@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
+
+import numpy as np
 
 from decision.schema import ValueType
 from online.keys import EntityKeys
 from online.rows import Rows, key_columns
 
+_MANY: Final = 8
 _MOST_STARTS: Final = 256
 _KNOWN_BYTES: Final = 1 << 20
 _LONGEST_KNOWN_BYTES: Final = 64
+
+_KINDS: Final[Mapping[ValueType, np.dtype[Any]]] = {
+    ValueType.INT32: np.dtype("<i4"),
+    ValueType.INT64: np.dtype("<i8"),
+}
 
 Commands = list[bytes | None]
 
@@ -42,6 +50,7 @@ class Packer:
         self._end = keys.suffix + b"\r\n" + tail
         self.kind = b"\0".join((head, keys.prefix, self._end))
         self._known: dict[str, bytes] = {}
+        self._numbers = _numbers_of(keys, self._starts, self._end)
         is_text = [key.value_type for key in keys.join_keys] == [ValueType.STRING]
         self._most_known = _KNOWN_BYTES // (len(head) + len(keys.prefix) + len(self._end)) if is_text else 0
 
@@ -74,11 +83,56 @@ class Packer:
         return commands
 
     def _packed(self, columns: Sequence[Sequence[Any]], count: int) -> Commands:
+        if count >= _MANY and self._numbers is not None:
+            commands = self._numbers.commands(columns[0])
+            if commands is not None:
+                return commands
         starts, end = self._starts, self._end
         return [
             None if payload is None else starts[len(payload)] + payload + end
             for payload in self._keys.payloads(columns, count)
         ]
+
+
+class _Numbers:
+    """Packs many commands by one whole number in one go.
+
+    Args:
+        command: The command by 0.
+        at: Where in it the number stands.
+        kind: How it stands there.
+    """
+
+    def __init__(self, command: bytes, at: int, kind: np.dtype[Any]) -> None:
+        self._template = np.frombuffer(command, np.uint8)
+        self._kind = kind
+        self._place = slice(at, at + kind.itemsize)
+
+    def commands(self, values: Sequence[Any]) -> Commands | None:
+        """One command per value; None where one is no number of the kind."""
+        if set(map(type, values)) != {int}:
+            return None
+        try:
+            numbers = np.array(values, self._kind)
+        except OverflowError:
+            return None
+        size = len(self._template)
+        packed = np.empty((len(numbers), size), np.uint8)
+        packed[:] = self._template
+        packed[:, self._place] = numbers.view(np.uint8).reshape(len(numbers), -1)
+        data = packed.tobytes()
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def _numbers_of(keys: EntityKeys, starts: _Starts, end: bytes) -> _Numbers | None:
+    """How to pack commands by the one key, or None where it is no whole number."""
+    kind = _KINDS.get(keys.join_keys[0].value_type) if len(keys.join_keys) == 1 else None
+    if kind is None:
+        return None
+    (payload,) = keys.payloads([[0]], 1)
+    assert payload is not None
+    head = starts[len(payload)] + payload
+    return _Numbers(head + end, len(head) - kind.itemsize, kind)
 
 
 class _Starts(dict[int, bytes]):

@@ -42,6 +42,8 @@ MAX_PENDING_BYTES: Final = 64 << 20
 """Most bytes of replies that wait for the rest of their pipeline."""
 _ROOM_BYTES: Final = 256 << 10
 _LEAST_BYTES: Final = 64 << 10
+_LEAST_ROOM: Final = 256
+"""Strings that a pipeline's dumps have room for at first."""
 _PUSH: Final = ord(">")
 _COMPRESSION: Final = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$14\r\nrdbcompression\r\n"
 _TRACK: Final = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nOPTIN\r\n"
@@ -97,18 +99,14 @@ class Link(asyncio.BufferedProtocol):
         self._leaves = np.empty((256, 2), np.int64)
         self._table = np.empty((64, 5), np.int64)
         self._unpacks = False
-        self._unpacked: NDArray[np.int64] = self._leaves[:0]
+        self.dumps = False
+        self._room = _LEAST_ROOM
         self._odd = 0
         self.heard_at = 0.0
 
-    @property
-    def dumps(self) -> bool:
-        return self._unpacks and self._odd < MAX_ODD
-
     def read_dumps(self) -> None:
         """Take strings among the replies from now on for dumps."""
-        self._unpacks = True
-        self._unpacked = np.empty_like(self._leaves)
+        self._unpacks = self.dumps = True
 
     def send(self, payload: bytes, pipeline: Pipeline) -> None:
         """Send packed commands; their replies go to `pipeline`, in order behind those of earlier ones."""
@@ -236,13 +234,20 @@ class Link(asyncio.BufferedProtocol):
         """As `_cut`, with dumps read."""
         rows = self._table[first:stop]
         table = np.empty_like(rows)
-        while (counts := unpack(self._buffer, self._leaves, rows, self._unpacked, table))[0] == NO_ROOM:
-            self._unpacked = _grown(self._unpacked)
-        leaf_count, odd = counts
-        self._odd += odd
+        while True:
+            leaves = np.empty((self._room, 2), np.int64)
+            leaf_count, odd = unpack(self._buffer, self._leaves, rows, leaves, table)
+            if leaf_count != NO_ROOM:
+                break
+            self._room *= 2
+        if self._room > 4 * leaf_count + _LEAST_ROOM:
+            self._room //= 2
+        if odd:
+            self._odd += odd
+            self.dumps = self._odd < MAX_ODD
         start, end = int(rows[0, START]), int(rows[-1, END])
-        leaves = self._unpacked[:leaf_count].copy()
-        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS]), odd), end
+        data = self._buffer[start:end].copy()
+        return Replies(data, leaves[:leaf_count], table, int(self._state[ERRORS]), odd), end
 
     def _keep_from(self, position: int) -> None:
         """Drop the bytes before `position`; what is left is framed from the start (a push in it is told twice)."""

@@ -14,9 +14,9 @@ from online.kernels import FIRST, KIND, MAX_LINE_BYTES, START, STOP
 _ERROR_KINDS: Final = (ord("-"), ord("!"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Replies:
-    """Some replies in order.
+    """Some replies in order; never changed, but not frozen, since that makes each one cost thrice as much.
 
     Attributes:
         data: uint8: their bytes.

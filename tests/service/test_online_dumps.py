@@ -149,6 +149,15 @@ async def test_dumps_bring_every_value_in_one_round_trip(client: Any, reader: On
     assert dumps_sent(client) == dumps + len(stored) + 1
 
 
+async def test_dumps_of_many_and_of_few_follow_each_other(client: Any, reader: OnlineReader) -> None:
+    """The room for their strings grows and shrinks again."""
+    stored: list[list[Value]] = [[f"user {user}", 0.5, b"", user, None, 0.25] for user in range(300)]
+    for user, values in enumerate(stored):
+        put(client, user, values)
+    for count in (300, 1, 1, 1, 1, 40, 300):
+        assert await read(reader, [*range(count)]) == stored[:count]
+
+
 async def test_what_a_dump_does_not_say_plainly_is_asked_again(client: Any, reader: OnlineReader) -> None:
     """A value that the server keeps as a number, in either form, beside one that it does not."""
     stored: list[list[Value]] = [
