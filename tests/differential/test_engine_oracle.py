@@ -18,7 +18,7 @@ from tests.support.decision_trials import Trial, bundled, trial_of, trials
 TRIALS = 200
 """Policies that mutants are tried on."""
 SETTINGS = settings(
-    max_examples=max(150, settings().max_examples),
+    max_examples=max(400, settings().max_examples),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

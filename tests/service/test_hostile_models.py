@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import time
@@ -12,80 +11,27 @@ from typing import Any
 
 import grpc
 import numpy as np
-import pandas as pd
 import pytest
 import xgboost
 
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic
+from tests.support.clinic_models import CARE, FEATURES, define, stored, trained
 from training import registry
-from training.registry import Manifest
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 
-DEFINITION = """
-name: care
-feature_service: care_v1
-label: {event_type: booked, join_keys: [patient_id, department], horizon_s: 604800}
-decision_times: {entity: patient_id, every_s: 604800, jitter_s: 0, active_within_s: 7776000}
-candidates: {tag: care, join_keys: [department]}
-splits:
-  train: {start: 2024-01-01T00:00:00Z, end: 2024-02-01T00:00:00Z}
-  validation: {start: 2024-02-01T00:00:00Z, end: 2024-02-10T00:00:00Z}
-  test: {start: 2024-02-10T00:00:00Z, end: 2024-02-20T00:00:00Z}
-"""
-FEATURES = ("visits.visit_count_30d", "profile.age_years", "profile.insurer")
-INSURERS = ("north", "south")
 LIMIT_S = 1.0
 """Of processor time, a reload of everything else included: a busy machine may stall any process."""
 DETAILS_MAX = 10_000
-
-
-def trained(objective: str = "binary:logistic", **parameters: Any) -> bytes:
-    """A small model of the features, as JSON."""
-    rng = np.random.default_rng(5)
-    rows = pd.DataFrame(
-        {
-            "visits__visit_count_30d": rng.integers(0, 9, 200).astype(np.float32),
-            "profile__age_years": rng.integers(1, 99, 200).astype(np.float32),
-            "profile__insurer": pd.Categorical(rng.choice(INSURERS, 200), categories=list(INSURERS)),
-        }
-    )
-    labels = (rows["visits__visit_count_30d"] > 3).astype(int)
-    data = xgboost.DMatrix(rows, labels, enable_categorical=True)
-    settings = {"objective": objective, "max_depth": 3, "nthread": 1, **parameters}
-    return bytes(xgboost.train(settings, data, 5).save_raw("json"))
-
-
-def stored(models_dir: Path, data: bytes, features: tuple[str, ...] = FEATURES) -> Manifest:
-    """The file in the registry under its own hash, and in use."""
-    manifest = Manifest(
-        name="care",
-        version=registry.version_of(data),
-        content_hash=hashlib.sha256(data).hexdigest(),
-        feature_service="care_v1",
-        features=features,
-        splits={},
-        metrics={},
-        catalog_hash="",
-        definition_hash="",
-        parameters={},
-        libraries={},
-        created_us=1,
-    )
-    registry.save(models_dir, manifest, data)
-    registry.promote(models_dir, "care", manifest.version)
-    return manifest
 
 
 @pytest.fixture(scope="module")
 def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server that scores with a good model."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url) as running:
-        repo = running.settings.repo
-        (repo / "models").mkdir()
-        (repo / "models" / "care.yaml").write_text(DEFINITION)
-        policy = repo / "policy" / "portal.policy"
+        define(running.settings.repo, care=CARE)
+        policy = running.settings.repo / "policy" / "portal.policy"
         policy.write_text(policy.read_text().replace("  limit 3\n", "  limit 3\n  model care\n"))
         stored(running.settings.models_dir, trained())
         running.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
@@ -195,7 +141,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a feature beyond the row": (_set("split_indices", 99), "feature index"),
     "a ring": (lambda: _edited(_ring), "two parents"),
     "a path of 100,000": (lambda: _edited(_deep), "deeper than 1024"),
-    "several outputs": (lambda: trained("multi:softprob", num_class=2), "2 outputs"),
+    "several outputs": (lambda: trained(objective="multi:softprob", num_class=2), "2 outputs"),
     "linear": (
         lambda: bytes(
             xgboost.train(
@@ -231,7 +177,7 @@ WRONG = {
 def test_features_that_are_not_the_models_are_refused(clinic: Clinic, models_dir: Path, name: str) -> None:
     """Too few, too many and another order are the wrong columns."""
     data = trained(seed=100 + list(WRONG).index(name), subsample=0.9)
-    stored(models_dir, data, WRONG[name])
+    stored(models_dir, data, features=WRONG[name])
     assert f"its features {tuple(each.replace('.', '__') for each in WRONG[name])}" in assert_refused(clinic)
 
 
@@ -249,7 +195,7 @@ def test_a_feature_of_another_repo_is_refused(clinic: Clinic, models_dir: Path) 
     """A model of features that the repo does not define says which."""
     rows = xgboost.DMatrix(np.eye(9, 1), np.arange(9) % 2, feature_names=["elsewhere__age"])
     data = xgboost.train({"objective": "binary:logistic", "nthread": 1}, rows, 2).save_raw("json")
-    stored(models_dir, bytes(data), ("elsewhere.age",))
+    stored(models_dir, bytes(data), features=("elsewhere.age",))
     assert "elsewhere.age, which is no feature" in assert_refused(clinic)
 
 

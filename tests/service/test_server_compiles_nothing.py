@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
-import pandas as pd
-import xgboost
 
 from decision.centroids import Centroids
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import CLINIC, TIMEOUT_S, text
+from tests.support.clinic_models import CARE, FEATURES, LOYALTY, define, stored, trained
 from tests.support.up import ENV
-from training import registry
-from training.registry import Manifest
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
 
@@ -56,70 +51,24 @@ EXPLORES = (
     "softmax temperature 0.5 over top 3",
     "thompson successes visits.visit_count_30d failures department_load.visit_count_1d over top 3",
 )
-CARE = """
-name: care
-feature_service: care_v1
-label: {event_type: booked, join_keys: [patient_id, department], horizon_s: 604800}
-decision_times: {entity: patient_id, every_s: 604800, jitter_s: 0, active_within_s: 7776000}
-candidates: {tag: care, join_keys: [department]}
-splits:
-  train: {start: 2024-01-01T00:00:00Z, end: 2024-02-01T00:00:00Z}
-  validation: {start: 2024-02-01T00:00:00Z, end: 2024-02-10T00:00:00Z}
-  test: {start: 2024-02-10T00:00:00Z, end: 2024-02-20T00:00:00Z}
-"""
-LOYALTY = """
-kind: kmeans
-name: loyalty
-feature_service: loyalty_v1
-entity: patient_id
-instants: [2024-01-20T00:00:00Z]
-labels: [rare, frequent]
-order_by: visits.visit_count_30d
-"""
-
-
-def save(models_dir: Path, data: bytes, name: str, features: tuple[str, ...], **parts: Any) -> None:
-    """A model in use."""
-    manifest = Manifest.model_validate(
-        {
-            "name": name,
-            "version": registry.version_of(data, parts.get("labels", ())),
-            "content_hash": hashlib.sha256(data).hexdigest(),
-            "feature_service": f"{name}_v1",
-            "features": features,
-            "splits": {},
-            "metrics": {},
-            "catalog_hash": "",
-            "definition_hash": "",
-            "parameters": {},
-            "libraries": {},
-            "created_us": 1,
-            **parts,
-        }
-    )
-    registry.save(models_dir, manifest, data)
-    registry.promote(models_dir, name, manifest.version)
 
 
 def store_models(models_dir: Path, depth: int) -> None:
     """A forest with words among its inputs, as deep as that, and centroids."""
-    rng = np.random.default_rng(depth)
-    insurer = pd.Categorical(rng.choice(["north", "south"], 300), categories=["north", "south"])
-    rows = pd.DataFrame({"visits__visit_count_30d": rng.normal(size=300), "profile__insurer": insurer})
-    data = xgboost.DMatrix(rows, rng.integers(0, 2, 300), enable_categorical=True)
-    booster = xgboost.train(
-        {"max_depth": depth, "objective": "binary:logistic", "nthread": 1}, data, 10 * depth
-    )
-    features = ("visits.visit_count_30d", "profile.insurer")
-    save(models_dir, bytes(booster.save_raw("ubj")), "care", features)
+    stored(models_dir, trained("ubj", 10 * depth, max_depth=depth))
     centroids = Centroids(
         feature_names=("visits__visit_count_30d",),
         means=np.array([float(depth)]),
         deviations=np.array([4.0]),
         points=np.array([[-1.0], [1.0]]),
     )
-    save(
-        models_dir, centroids.to_bytes(), "loyalty", features[:1], kind="kmeans", labels=("rare", "frequent")
+    stored(
+        models_dir,
+        centroids.to_bytes(),
+        "loyalty",
+        FEATURES[:1],
+        kind="kmeans",
+        labels=("rare", "frequent"),
     )
 
 
@@ -149,9 +98,7 @@ def test_nothing_is_compiled_once_a_server_serves(store: EmbeddedValkey, tmp_pat
         assert server.stdout is not None
         try:
             target = next(line for line in server.stdout if line.startswith("127.0.0.1:")).strip()
-            (repo / "models").mkdir()
-            (repo / "models" / "care.yaml").write_text(CARE)
-            (repo / "models" / "loyalty.yaml").write_text(LOYALTY)
+            define(repo, care=CARE, loyalty=LOYALTY)
             with grpc.insecure_channel(target) as channel:
                 admin = admin_pb2_grpc.AdminServiceStub(channel)
                 for depth, explore in enumerate(EXPLORES, 3):

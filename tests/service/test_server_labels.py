@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from pathlib import Path
@@ -18,21 +17,12 @@ from server.decision_codec import models_of, record_bytes
 from server.decision_files import find
 from server.replay import replay
 from tests.support.clinic import CLINIC, TIMEOUT_S, refusal, run_clinic
+from tests.support.clinic_models import LOYALTY, define, stored
 from tests.support.valkey import start_valkey
-from training import registry
 from training.registry import Manifest
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 
-MODEL = """
-kind: kmeans
-name: loyalty
-feature_service: loyalty_v1
-entity: patient_id
-instants: [2024-01-20T00:00:00Z]
-labels: [rare, frequent]
-order_by: visits.visit_count_30d
-"""
 RULE = """
 rule slot_for_the_frequent on portal_banner:
   IF label(loyalty) = "frequent"
@@ -49,32 +39,14 @@ def store_model(models_dir: Path, labels: tuple[str, ...] = ("rare", "frequent")
         deviations=np.array([4.0]),
         points=np.array([[-1.0], [1.0]]),
     ).to_bytes()
-    manifest = Manifest(
-        kind="kmeans",
-        labels=labels,
-        name="loyalty",
-        version=registry.version_of(data, labels),
-        content_hash=hashlib.sha256(data).hexdigest(),
-        feature_service="loyalty_v1",
-        features=("visits.visit_count_30d",),
-        splits={},
-        metrics={},
-        catalog_hash="",
-        definition_hash="",
-        parameters={},
-        libraries={},
-        created_us=1,
-    )
-    registry.save(models_dir, manifest, data)
-    registry.promote(models_dir, manifest.name, manifest.version)
-    return manifest
+    features = ("visits.visit_count_30d",)
+    return stored(models_dir, data, "loyalty", features, kind="kmeans", labels=labels)
 
 
 def make_repo(repo: Path) -> None:
     """The clinic's, with the model and the rule."""
     shutil.copytree(CLINIC, repo)
-    (repo / "models").mkdir()
-    (repo / "models" / "loyalty.yaml").write_text(MODEL)
+    define(repo, loyalty=LOYALTY)
     with (repo / "policy" / "portal.policy").open("a") as policy, (repo / "views.py").open("a") as views:
         policy.write(RULE)
         views.write(SERVICE)
@@ -88,8 +60,7 @@ def test_a_model_that_tells_other_labels_is_refused(tmp_path: Path) -> None:
     request = decision_pb2.DecideRequest(placement="portal_banner", customer_id="7")
     with start_valkey(tmp_path / "valkey") as url, run_clinic(tmp_path, url) as clinic:
         clinic.put("visits", {"patient_id": 7}, {"visit_count_30d": 8}, time.time_ns() // 1_000)
-        renamed = MODEL.replace("frequent]", "regular]")
-        (tmp_path / "repo" / "models" / "loyalty.yaml").write_text(renamed)
+        define(tmp_path / "repo", loyalty=LOYALTY.replace("frequent]", "regular]"))
         policy = tmp_path / "repo" / "policy" / "portal.policy"
         policy.write_text(policy.read_text().replace('"frequent"', '"regular"'))
         with pytest.raises(grpc.RpcError) as caught:

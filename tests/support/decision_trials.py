@@ -117,7 +117,8 @@ def ask(plan: PlacementPlan, rng: random.Random) -> Question:
         customer = dict.fromkeys(customer, nothing)
     columns = _columns(plan.candidate_layout, rng, exact)
     candidates = tuple(rng.choices(plan.offer_names, k=3)) if plan.offer_names and rng.random() < 0.2 else ()
-    rows = [name for name in plan.considered(candidates) if rng.random() < 0.9]
+    asked_for = plan.offer_names if rng.random() < 0.1 else plan.considered(candidates)
+    rows = [name for name in asked_for if rng.random() < 0.9]
     rng.shuffle(rows)
     offers = {offer: {name: _cell(name, rng, nulls) for name in columns} for offer in rows}
     context = {name: _value(dtype, rng) for name, dtype in CONTEXT.items() if rng.random() < 0.8}
