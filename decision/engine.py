@@ -94,12 +94,12 @@ def _ranked(weighing: Weighing, limit: int, *, attributions: bool) -> tuple[Rank
     offers = weighing.plan.offers
     return tuple(
         RankedOffer(
-            offer=offers[offer].name,
-            content=offers[offer].content,
-            score=score,
-            propensity=propensity,
-            prediction=prediction,
-            reasons=(*words, *features.get(row, ())),
+            offers[offer].name,
+            offers[offer].content,
+            score,
+            propensity,
+            prediction,
+            (*words, *features.get(row, ())) if features else words,
         )
         for row, offer, score, propensity, prediction, words in zip(
             rows.tolist(),

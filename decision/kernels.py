@@ -868,6 +868,32 @@ def arbitrate(  # type: ignore[no-untyped-def]
     return merged, propensity, crowded, below, pinned, moved, drawn
 
 
+# Reasons ---------------------------------------------------------------------------------------------------------
+
+
+@njit(types.UniTuple(_out(int64), 2)(_T2, _I1), **_OPTIONS)
+def acts_upon(hits, rows):  # type: ignore[no-untyped-def]
+    """Acts that acted upon some rows.
+
+    Args:
+        hits: As `run_rules` gives them.
+        rows: int64[k].
+
+    Returns:
+        int64[...], acts in file order, row after row; int64[k], where each row's end.
+    """
+    acts = np.empty(hits.shape[0] * rows.shape[0], np.int64)
+    ends = np.empty(rows.shape[0], np.int64)
+    count = 0
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        for act in range(hits.shape[0]):
+            acts[count] = act
+            count += hits[act, row] != 0
+        ends[i] = count
+    return acts[:count].copy(), ends
+
+
 # Ages -------------------------------------------------------------------------------------------------------------
 
 

@@ -176,9 +176,12 @@ class PlacementPlan:
         return tuple(act for rule in self.rules for act in (*rule.then, *rule.otherwise))
 
     @cached_property
-    def act_reasons(self) -> tuple[Reason, ...]:
-        """What each of `acts` did, in words."""
-        return tuple(act.reason for act in self.acts)
+    def act_reasons(self) -> NDArray[np.object_]:
+        """What each of `acts` did, in words: `Reason`s, as an array to take many from at once."""
+        told = np.empty(len(self.acts), np.object_)
+        for number, act in enumerate(self.acts):
+            told[number] = act.reason
+        return told
 
     @cached_property
     def may_be_idle(self) -> frozenset[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decision import kernels
 from decision.kernels import FITS, INCLUDED, PINNED
 from decision.plan import Act
 from decision.policy import Include, Pin
@@ -31,24 +32,26 @@ def reasons(
         predictions: What the model says about each, or None.
     """
     plan, assessment, ranking = weighing.plan, weighing.assessment, weighing.ranking
-    model, hits = weighing.model_version, np.ascontiguousarray(assessment.hits.T[rows])
-    for row, offer, flags, moved, prediction, acted in zip(
+    acts, ends = kernels.acts_upon(assessment.hits, rows)
+    known, acts = plan.act_reasons[acts].tolist(), acts.tolist()
+    model, start = weighing.model_version, 0
+    for row, offer, flags, was, prediction, end in zip(
         rows.tolist(),
         weighing.rows.offers[rows].tolist(),
         assessment.flags[rows].tolist(),
-        ranking.moved_by_row[rows].tolist(),
+        ranking.moved_by_row[rows, 0].tolist(),
         predictions,
-        hits,
+        ends.tolist(),
         strict=True,
     ):
-        acts = acted.nonzero()[0].tolist()
         yield (
-            *_rules(weighing, row, flags, acts),
-            *(_segments(weighing, acts) if plan.reads_segments else ()),
-            *_model(model, prediction),
+            *_rules(weighing, row, flags, acts[start:end], known[start:end]),
+            *(_segments(weighing, acts[start:end]) if plan.reads_segments else ()),
+            *(_model(model, prediction) if prediction is not None else ()),
             plan.worth_reasons[offer],
-            *_exploration(weighing, row, moved),
+            *(_exploration(weighing, row) if was or weighing.beliefs is not None else ()),
         )
+        start = end
 
 
 def fallback_reasons(weighing: Weighing) -> tuple[Reason, ...]:
@@ -79,11 +82,17 @@ def _feature(weighing: Weighing, row: int, column: Column, contribution: float) 
     return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
 
 
-def _rules(weighing: Weighing, row: int, flags: int, acts: Sequence[int]) -> Iterable[Reason]:
-    known, idle = weighing.plan.act_reasons, weighing.plan.may_be_idle
+def _rules(
+    weighing: Weighing, row: int, flags: int, acts: Sequence[int], known: Sequence[Reason]
+) -> Sequence[Reason]:
+    """What the acts upon a row did: as known of each, but for those that may have changed nothing."""
     if not (flags & PINNED or (flags & INCLUDED and flags & FITS)):
-        return map(known.__getitem__, acts)
-    return [_rule(weighing, row, weighing.plan.acts[act]) if act in idle else known[act] for act in acts]
+        return known
+    idle = weighing.plan.may_be_idle
+    return [
+        _rule(weighing, row, weighing.plan.acts[act]) if act in idle else reason
+        for act, reason in zip(acts, known, strict=True)
+    ]
 
 
 def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
@@ -110,16 +119,12 @@ def _segments(weighing: Weighing, acts: Sequence[int]) -> Iterator[Reason]:
         yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
 
 
-def _model(version: str, prediction: float | None) -> tuple[Reason, ...]:
-    if prediction is None:
-        return ()
-    return (Reason(kind=ReasonKind.MODEL, name=version, detail=f"predicts {prediction:.4g}"),)
+def _model(version: str, prediction: float) -> tuple[Reason, ...]:
+    return (Reason(ReasonKind.MODEL, version, f"predicts {prediction:.4g}"),)
 
 
-def _exploration(weighing: Weighing, row: int, moved: tuple[int, int]) -> tuple[Reason, ...]:
-    was, now = moved
-    if not was and weighing.beliefs is None:
-        return ()
+def _exploration(weighing: Weighing, row: int) -> tuple[Reason, ...]:
+    was, now = weighing.ranking.moved_by_row[row].tolist()
     drawn = _draw(weighing, row)
     parts = [drawn, f"moved it from {was} to {now} among scored offers" if was else ""]
     detail = ", ".join(filter(None, parts))

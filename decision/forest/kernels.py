@@ -28,7 +28,7 @@ import numpy as np
 from numba import boolean, float32, float64, int32, int64, njit, types, uint8, uint32, uint64, void
 from numpy.typing import NDArray
 
-from decision.forest.lanes import ROWS, WIDE, add_tree
+from decision.forest.lanes import ROWS, WIDE, WIDTHS, add_tree
 
 WALKS: Final = 8
 """Walks side by side, and trees of a batch."""
@@ -83,7 +83,7 @@ def key_of(value: float) -> Any:
 
 
 @njit(
-    [void(_const(float32, 2), int64, int64, int64, int64, _const(int32), int32[::1])],
+    [void(_const(float32, 2), int64, int64, int64, int64, int64, _const(int32), int32[::1])],
     cache=True,
     nogil=True,
     fastmath=False,
@@ -94,24 +94,30 @@ def fill_lanes(
     rows: NDArray[np.float32],
     i: int,
     count: int,
+    lanes: int,
     features: int,
     coded_count: int,
     coded: NDArray[np.int32],
     keys: NDArray[np.int32],
 ) -> None:
-    """Write `count` rows from row `i` on as keys and codes, one to a lane; codes of other lanes stay what they are."""
+    """Write `count` rows from row `i` on as keys and codes, one to a lane.
+
+    Codes of other lanes stay what they are, keys of other lanes below `lanes` become keys of something.
+    """
     some = features * ROWS
     to_right, to_left = keys[:some], keys[some : 2 * some]
     values = to_left.view(np.float32)
     for lane in range(count):
         for j in range(features):
             values[uint64(j * ROWS + lane)] = rows[uint64(i + lane), uint64(j)]
-    for at in range(some):
-        value = values[at]
-        missing = math.isnan(value)
-        key = key_of(value)
-        to_right[at] = int32(KEY_GREATEST) if missing else key
-        to_left[at] = int32(KEY_LEAST) if missing else key
+    for j in range(features):
+        for first in range(j * ROWS, j * ROWS + lanes, WIDTHS[0]):
+            for at in range(first, first + WIDTHS[0]):
+                value = values[at]
+                missing = math.isnan(value)
+                key = key_of(value)
+                to_right[at] = int32(KEY_GREATEST) if missing else key
+                to_left[at] = int32(KEY_LEAST) if missing else key
     for c in range(coded_count):
         for lane in range(count):
             value = rows[i + lane, coded[2 * c]]
@@ -201,15 +207,18 @@ def walk_pool(at, stride, keys, nodes, pool_node, pool_left, bits):  # type: ign
 
 
 @njit(
-    [void(_const(int32), _const(uint64), _const(int32), int64, int64, int64, float32[::1])],
+    [void(_const(int32), _const(uint64), _const(int32), int64, int64, int64, int64, float32[::1])],
     cache=True,
     nogil=True,
     fastmath=False,
     error_model="numpy",
     boundscheck=False,
 )
-def add_sixteen_rows(keys, nodes, table, count, begin, end, sums):  # type: ignore[no-untyped-def]
-    """Take up to sixteen rows through each tree; `sums[g * ROWS + lane]` gains the leaves, idle lanes anything."""
+def add_rows(keys, nodes, table, count, lanes, begin, end, sums):  # type: ignore[no-untyped-def]
+    """Take `count` rows through each tree, at most `lanes`, one of `WIDTHS`.
+
+    `sums[g * ROWS + lane]` gains the leaves, idle lanes anything.
+    """
     batches = table[table[BATCHES] : table[TREE_GROUP]]
     tree_group = table[table[TREE_GROUP] : table[BASE]]
     leaf = table[table[LEAF] : table[NEXT]].view(np.float32)
@@ -227,7 +236,7 @@ def add_sixteen_rows(keys, nodes, table, count, begin, end, sums):  # type: igno
         base = uint64(batches[batch]) + uint64(t & 7) * width
         into = int64(tree_group[t]) * ROWS
         if WIDE and flags == 0:
-            add_tree(int64(depth), base, keys, nodes, leaf, sums, into)
+            add_tree(int64(depth), lanes, base, keys, nodes, leaf, sums, into)
             continue
         leaves = base - width
         for first in range(0, count, WALKS):
@@ -356,7 +365,8 @@ def add_one_row(keys, nodes, table, begin, end, sums):  # type: ignore[no-untype
 def add_margins(rows, nodes, table, begin, end, out):  # type: ignore[no-untyped-def]
     """Fill `out[n, g]` with the margins of trees `begin` to `end`.
 
-    Rows go sixteen at a time; a rest of one or two rows goes one by one, a greater one as sixteen with idle lanes.
+    As many rows as vectors are made for go at a time; a rest goes in the narrowest vectors that hold it, with idle
+    lanes, and one of one or two rows goes one by one.
     """
     groups = int64(table[GROUPS])
     features = int64(table[FEATURES])
@@ -370,16 +380,17 @@ def add_margins(rows, nodes, table, begin, end, out):  # type: ignore[no-untyped
     i = 0
     while n - i >= 3:
         count = min(n - i, ROWS)
-        fill_lanes(rows, i, count, features, coded_count, coded, keys)
+        lanes = WIDTHS[0] if count <= WIDTHS[0] else WIDTHS[1] if count <= WIDTHS[1] else WIDTHS[2]
+        fill_lanes(rows, i, count, lanes, features, coded_count, coded, keys)
         for k in range(groups):
             sums[k * ROWS : (k + 1) * ROWS] = base[k]
-        add_sixteen_rows(keys, nodes, table, count, begin, end, sums)
+        add_rows(keys, nodes, table, count, lanes, begin, end, sums)
         for lane in range(count):
             for k in range(groups):
                 out[i + lane, k] = sums[k * ROWS + lane]
         i += count
     while i < n:
-        fill_lanes(rows, i, 1, features, coded_count, coded, keys)
+        fill_lanes(rows, i, 1, 1, features, coded_count, coded, keys)
         out[i] = base
         add_one_row(keys, nodes, table, begin, end, out[i])
         i += 1
@@ -536,7 +547,7 @@ def add_contributions(  # type: ignore[no-untyped-def]
     path_followed = np.empty(depth + 1, np.bool_)
     weights = np.empty(depth + 2, np.float64)
     for i in range(rows.shape[0]):
-        fill_lanes(rows, i, 1, features, coded_count, coded, keys)
+        fill_lanes(rows, i, 1, 1, features, coded_count, coded, keys)
         for t in range(begin, end):
             sums = out[i, tree_group[t]]
             for leaf in leaves[leaf_start[t] : leaf_start[t + 1]]:

@@ -1,4 +1,4 @@
-"""Sixteen rows through one complete tree, a row in each lane of a vector.
+"""Rows through one complete tree, a row in each lane of a vector.
 
 All splits of the tree are compared, and from the leaves up each split keeps one of two vectors. That takes ten times
 the comparisons of a walk, yet none waits for another, and nothing is looked up lane by lane.
@@ -6,6 +6,7 @@ the comparisons of a walk, yet none waits for another, and nothing is looked up 
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any, Final
 
 from llvmlite import binding, ir
@@ -14,8 +15,10 @@ from numba.extending import intrinsic
 
 from decision.vectors import HALF, WORD, data_of, loaded, spread
 
-ROWS: Final = 16
-"""Rows side by side."""
+ROWS: Final = 64
+"""Most rows side by side."""
+WIDTHS: Final = (16, 32, ROWS)
+"""How many rows vectors are made for; four times as many take twice the time, as fetching a tree takes much of it."""
 MAX_DEPTH: Final = 8
 """Splits of the longest path of a complete tree."""
 
@@ -30,48 +33,48 @@ def _is_wide() -> bool:
 WIDE: Final = _is_wide()
 """Whether this takes less time than walks do; with narrower vectors it takes half as much again."""
 
-_KEYS: Final = ir.VectorType(HALF, ROWS)
-_SUMS: Final = ir.VectorType(ir.FloatType(), ROWS)
-
 
 @intrinsic
 def add_tree(
-    _typing: Any, depth: Any, base: Any, keys: Any, nodes: Any, leaves: Any, sums: Any, into: Any
+    _typing: Any, depth: Any, lanes: Any, base: Any, keys: Any, nodes: Any, leaves: Any, sums: Any, into: Any
 ) -> Any:
-    """`add_tree(depth, base, keys, nodes, leaves, sums, into)`: add to each row's sum the leaf that it reaches.
+    """`add_tree(depth, lanes, base, keys, nodes, leaves, sums, into)`: add to each row's sum the leaf that it reaches.
 
     A tree of at most `MAX_DEPTH` splits on a path and no categorical one. Its nodes lie at `base` as `kernels` has
     them, its leaves from `base` on, left to right. The sums, float32, begin at `into`; keys are int32, `ROWS` to a
-    slot.
+    slot. `lanes`, one of `WIDTHS`, is how many rows count.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = [
             data_of(context, builder, kind, arg)
-            for kind, arg in zip(signature.args[2:6], args[2:6], strict=True)
+            for kind, arg in zip(signature.args[3:7], args[3:7], strict=True)
         ]
-        place = builder.bitcast(builder.gep(arrays.pop(), [args[6]]), _SUMS.as_pointer())
-        tree = _Tree(builder, args[1], *arrays)
+        place = builder.gep(arrays.pop(), [args[7]])
         done = builder.append_basic_block("added")
-        choice = builder.switch(args[0], done)
-        for splits in range(MAX_DEPTH + 1):
-            block = builder.append_basic_block(f"depth{splits}")
-            choice.add_case(ir.Constant(WORD, splits), block)
+        shape = builder.add(builder.mul(args[1], ir.Constant(WORD, MAX_DEPTH + 1)), args[0])
+        choice = builder.switch(shape, done)
+        for rows, splits in product(WIDTHS, range(MAX_DEPTH + 1)):
+            block = builder.append_basic_block(f"rows{rows}depth{splits}")
+            choice.add_case(ir.Constant(WORD, rows * (MAX_DEPTH + 1) + splits), block)
             with builder.goto_block(block):
-                found = tree.reached(1, splits)
-                builder.store(builder.fadd(builder.load(place, align=4), found), place, align=4)
+                into_lanes = builder.bitcast(place, ir.VectorType(ir.FloatType(), rows).as_pointer())
+                found = _Tree(builder, rows, args[2], *arrays).reached(1, splits)
+                builder.store(builder.fadd(builder.load(into_lanes, align=4), found), into_lanes, align=4)
                 builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
 
-    return types.void(depth, base, keys, nodes, leaves, sums, into), generate
+    return types.void(depth, lanes, base, keys, nodes, leaves, sums, into), generate
 
 
 class _Tree:
     """Writes the code of one complete tree, whose nodes count from 1 at the root."""
 
-    def __init__(self, builder: Any, base: Any, keys: Any, nodes: Any, leaves: Any) -> None:
+    def __init__(self, builder: Any, lanes: int, base: Any, keys: Any, nodes: Any, leaves: Any) -> None:
         self._builder = builder
+        self._lanes = lanes
+        self._key_lanes = ir.VectorType(HALF, lanes)
         self._keys = keys
         self._halves = builder.bitcast(builder.gep(nodes, [base]), HALF.as_pointer())
         self._leaves = builder.gep(leaves, [base])
@@ -80,13 +83,13 @@ class _Tree:
         """The leaves that rows reach from a node, with so many splits on each path from it."""
         if splits == 0:
             first = 1 << (node.bit_length() - 1)
-            return spread(self._builder, self._at(self._leaves, node - first), ROWS)
+            return spread(self._builder, self._at(self._leaves, node - first), self._lanes)
         builder = self._builder
-        limit = spread(builder, self._at(self._halves, 2 * node), ROWS)
+        limit = spread(builder, self._at(self._halves, 2 * node), self._lanes)
         slot = builder.zext(self._at(self._halves, 2 * node + 1), WORD)
-        right = builder.icmp_signed(">=", loaded(builder, self._keys, slot, _KEYS), limit)
-        left_leaves = self.reached(2 * node, splits - 1)
-        return builder.select(right, self.reached(2 * node + 1, splits - 1), left_leaves)
+        left, right = (self.reached(child, splits - 1) for child in (2 * node, 2 * node + 1))
+        goes_right = builder.icmp_signed(">=", loaded(builder, self._keys, slot, self._key_lanes), limit)
+        return builder.select(goes_right, right, left)
 
     def _at(self, start: Any, place: int) -> Any:
         return self._builder.load(self._builder.gep(start, [ir.Constant(WORD, place)]), align=4)

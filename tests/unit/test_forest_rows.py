@@ -62,6 +62,22 @@ def test_encode_rounds_numbers_once(forest: Forest) -> None:
     assert float(np.float32(great)) == rows[0, 0] or float(np.float32(float(great))) != rows[0, 0]
 
 
+@pytest.mark.parametrize("depth", range(1, lanes.MAX_DEPTH + 2))
+def test_every_number_of_rows_goes_through_trees_of_every_depth(depth: int) -> None:
+    """Where vectors of one width end and the next begin, and where trees get too deep for them."""
+    rng = np.random.default_rng(depth)
+    rows = rng.normal(size=(2 * lanes.ROWS + 2, 5)).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    matrix = xgboost.DMatrix(rows, rng.normal(size=len(rows)))
+    params = {"max_depth": depth, "min_child_weight": 0, "tree_method": "exact", "nthread": 1}
+    booster = xgboost.train(params, matrix, 9)
+    forest = load_forest(bytes(booster.save_raw("ubj")))
+    theirs = booster.inplace_predict(rows, predict_type="margin")[:, None]
+    around = [width + more for width in (0, *lanes.WIDTHS, 2 * lanes.ROWS) for more in (-1, 0, 1, 2)]
+    for count in around[1:]:
+        assert same_bits(forest.margins(rows[:count]), theirs[:count])
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
