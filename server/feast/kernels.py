@@ -17,7 +17,7 @@ _MOST_BYTES: Final = 10
 _data = types.Array(uint8, 1, "C", readonly=True)
 
 
-@njit([int64(_data, int64, int64[::1])], cache=True, nogil=True, error_model="numpy")
+@njit([int64(_data, int64, int64[::1])], cache=True, error_model="numpy")
 def read_varints(data, tag, out):  # type: ignore[no-untyped-def]
     """Fill `out` with the varints of `repeated Value val = 1`; 0 unless all have the tag, as many as fit exactly."""
     at, stop, count = 0, len(data), 0
