@@ -137,6 +137,8 @@ class Feed:
             By column of the matrix the first value that the model never saw, where there is one.
         """
         kernels.fill_matrix(self.table, block.words, block.statuses, index, now_us, matrix)
+        if not self.coded:
+            return {}
         found = {column.matrix_column: column.fill(block, index, matrix) for column in self.coded}
         return {place: value for place, value in found.items() if value is not None}
 
@@ -200,6 +202,8 @@ class ScoringPlan:
 
 def unseen_categories(handle: Reader, unseen: Mapping[int, Value]) -> tuple[Degradation, ...]:
     """What a decision says of values that a model never saw, given by its column, in the order of its columns."""
+    if not unseen:
+        return ()
     return tuple(
         Degradation(
             kind=DegradationKind.UNSEEN_CATEGORY,
