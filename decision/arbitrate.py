@@ -70,7 +70,7 @@ class Terms:
     beliefs: Beliefs = NO_BELIEFS
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)  # as `decision.rows.Rows`
 class Ranking:
     """The whole order.
 

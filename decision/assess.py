@@ -78,7 +78,7 @@ class Standing:
         return self.competes and not self.reached and not self.excluded and (self.fits or self.included)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)  # as `decision.rows.Rows`
 class Assessment:
     """What came of rules, eligibility and caps.
 

@@ -160,10 +160,8 @@ class _Survey(NamedTuple):
 def _survey(frame: Frame) -> _Survey:
     survey = _Survey({}, set(), set())
     for block in (frame.customer, frame.candidates):
-        newest_us, stale, found = kernels.survey(block.layout.view_of, block.statuses, block.event_us)
-        for view, event_us, is_stale, is_found in zip(
-            block.layout.views, newest_us.tolist(), stale.tolist(), found.tolist(), strict=True
-        ):
+        known = kernels.survey(block.layout.view_of, block.statuses, block.event_us).tolist()
+        for view, (event_us, is_stale, is_found) in zip(block.layout.views, known, strict=True):
             survey.newest_us[view] = max(survey.newest_us.get(view, 0), event_us)
             if is_stale:
                 survey.stale.add(view)
@@ -194,7 +192,7 @@ def _degradations(
         *weighing.scoring.unseen,
     )
     ended = _degradation(DegradationKind.FALLBACK, plan.name, "nothing else was left") if fallback else ()
-    return tuple(dict.fromkeys((*lacking, *ended)))
+    return tuple(dict.fromkeys((*lacking, *ended))) if lacking or ended else ()
 
 
 def _unknown_customer(plan: PlacementPlan, found: _Survey) -> tuple[Degradation, ...]:
@@ -208,6 +206,8 @@ def _unknown_customer(plan: PlacementPlan, found: _Survey) -> tuple[Degradation,
 
 
 def _stale(found: _Survey) -> tuple[Degradation, ...]:
+    if not found.stale:
+        return ()
     detail = "older than the view's TTL, and used"
     return tuple(
         Degradation(kind=DegradationKind.STALE_FEATURES, name=view, detail=detail)
@@ -216,6 +216,8 @@ def _stale(found: _Survey) -> tuple[Degradation, ...]:
 
 
 def _untold(plan: PlacementPlan) -> tuple[Degradation, ...]:
+    if not plan.labels:
+        return ()
     detail = "the segmentation model is not loaded: its label is NULL"
     return tuple(
         Degradation(kind=DegradationKind.MODEL_ABSENT, name=label.model, detail=detail)

@@ -94,7 +94,7 @@ def _out(kind: Any, dimensions: int = 1) -> Any:
 
 
 _I1, _I2, _F1, _F2, _U1 = _in(int64, 1), _in(int64, 2), _in(float64, 1), _in(float64, 2), _in(uint64, 1)
-_B2, _T2 = _in(boolean, 2), _in(uint8, 2)
+_B2, _T1, _T2 = _in(boolean, 2), _in(uint8, 1), _in(uint8, 2)
 
 
 # Assessing --------------------------------------------------------------------------------------------------------
@@ -288,6 +288,25 @@ def fill_matrix(table, words, statuses, index, now_us, matrix):  # type: ignore[
                 elif kind == READ_AGE:
                     value = float32((float64(now_us) - float64(words[column, row])) / DAY_US)
             matrix[i, into] = value
+
+
+@njit(boolean(_in(float32, 2)), **_OPTIONS)
+def all_finite(predictions):  # type: ignore[no-untyped-def]
+    """Whether a model gave nothing but finite numbers."""
+    for i in range(predictions.shape[0]):
+        for k in range(predictions.shape[1]):
+            if not math.isfinite(predictions[i, k]):
+                return False
+    return True
+
+
+@njit(_out(float64)(_I1, _F1, int64), **_OPTIONS)
+def put_by_row(eligible, predictions, rows):  # type: ignore[no-untyped-def]
+    """float64[rows]: each prediction at its row, NaN elsewhere."""
+    by_row = np.full(rows, np.nan)
+    for i in range(eligible.shape[0]):
+        by_row[eligible[i]] = predictions[i]
+    return by_row
 
 
 @njit(float64(float64, float64), **_OPTIONS)
@@ -871,48 +890,51 @@ def arbitrate(  # type: ignore[no-untyped-def]
 # Reasons ---------------------------------------------------------------------------------------------------------
 
 
-@njit(types.UniTuple(_out(int64), 2)(_T2, _I1), **_OPTIONS)
-def acts_upon(hits, rows):  # type: ignore[no-untyped-def]
-    """Acts that acted upon some rows.
+@njit(types.Tuple((_out(int64), _out(int64, 2)))(_I1, _I1, _T1, _I2, _T2), **_OPTIONS)
+def told(rows, offers, flags, moved, hits):  # type: ignore[no-untyped-def]
+    """What the reasons of some rows are made of.
 
     Args:
-        hits: As `run_rules` gives them.
         rows: int64[k].
+        offers: The rows' offers.
+        flags: As `settle` leaves them.
+        moved: As `arbitrate` gives it.
+        hits: As `run_rules` gives them.
 
     Returns:
-        int64[...], acts in file order, row after row; int64[k], where each row's end.
+        int64[...], the acts upon each row in file order, row after row; int64[k, 4], each row's offer, flags, place
+        before exploration where that moved it, and where its acts end.
     """
     acts = np.empty(hits.shape[0] * rows.shape[0], np.int64)
-    ends = np.empty(rows.shape[0], np.int64)
+    known = np.empty((rows.shape[0], 4), np.int64)
     count = 0
     for i in range(rows.shape[0]):
         row = rows[i]
         for act in range(hits.shape[0]):
             acts[count] = act
             count += hits[act, row] != 0
-        ends[i] = count
-    return acts[:count].copy(), ends
+        known[i, 0], known[i, 1], known[i, 2], known[i, 3] = offers[row], flags[row], moved[row, 0], count
+    return acts[:count].copy(), known
 
 
 # Ages -------------------------------------------------------------------------------------------------------------
 
 
-@njit(types.Tuple((_out(int64), _out(boolean), _out(boolean)))(_I1, _T2, _I2), **_OPTIONS)
+@njit(_out(int64, 2)(_I1, _T2, _I2), **_OPTIONS)
 def survey(view_of, statuses, event_us):  # type: ignore[no-untyped-def]
-    """Of each view: its newest event time, whether any cell of it is STALE, and whether anything of it was found."""
+    """int64[views, 3]: the newest event time, whether any cell is STALE, and whether anything was found."""
     views = event_us.shape[0]
-    newest_us = np.empty(views, np.int64)
-    stale, found = np.zeros(views, np.bool_), np.zeros(views, np.bool_)
+    known = np.zeros((views, 3), np.int64)
     for view in range(views):
         newest = 0
         for row in range(event_us.shape[1]):
             newest = max(newest, event_us[view, row])
-        newest_us[view] = newest
+        known[view, 0] = newest
     for column in range(statuses.shape[0]):
         some_stale, some_found = False, False
         for row in range(statuses.shape[1]):
             some_stale |= statuses[column, row] == STALE
             some_found |= statuses[column, row] != NOT_FOUND
-        stale[view_of[column]] |= some_stale
-        found[view_of[column]] |= some_found
-    return newest_us, stale, found
+        known[view_of[column], 1] |= some_stale
+        known[view_of[column], 2] |= some_found
+    return known

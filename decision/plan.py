@@ -126,7 +126,8 @@ class PlacementPlan:
         request_binding: The request's program over the customer's block and the context's.
         candidate_binding: The candidates' program over those two, the candidates' block and `constants`.
         constants: What rules read of the offers as `offer.NAME`, a row each.
-        context_layout: The columns of the context's block, with the customer's key as text and the models' labels.
+        context_layout: The columns of the context's block that conditions read, with the customer's key as text and the
+            models' labels.
         tables: Rules, caps and tag limits as arrays.
         customer_layout: The columns of the customer's block, as `customer_refs`.
         candidate_layout: The columns of the candidates' block, as `candidate_refs`.
@@ -169,6 +170,11 @@ class PlacementPlan:
     @property
     def context(self) -> Mapping[str, DType]:
         return self.placement.context
+
+    @cached_property
+    def no_context(self) -> Block:
+        """The context's block where no condition reads any."""
+        return Block.of_row(self.context_layout, {})
 
     @cached_property
     def acts(self) -> tuple[Act, ...]:

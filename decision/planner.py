@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -80,7 +80,7 @@ class Planner:
         request_program = Program.compile(_conditions(rules, per_candidate=False))
         candidate_program = Program.compile([*per_candidate, *(when for _, when in own)])
         customer, candidates = layout_of(self.catalog, customer_refs), layout_of(self.catalog, candidate_refs)
-        context = context_layout(placement, labels)
+        context = context_layout(placement, labels, request_program.names | candidate_program.names)
         constants = _constants(offer_plans, candidate_program)
         return PlacementPlan(
             placement=placement,
@@ -330,11 +330,12 @@ def _worth(offer: Offer) -> str:
     return f"value {offer.value:g}{weight}"
 
 
-def context_layout(placement: Placement, models: Iterable[str]) -> Layout:
-    """Columns of what a request brings, and of the labels that models tell at it."""
+def context_layout(placement: Placement, models: Iterable[str], read: Collection[str]) -> Layout:
+    """Columns of what a request brings, and of the labels that models tell at it, as far as they are read."""
     declared = [(f"{CONTEXT}.{name}", dtype) for name, dtype in placement.context.items()]
     labels = [(label_name(model), DType.STRING) for model in models]
-    return Layout.of([*declared, (CUSTOMER, DType.STRING), *labels])
+    known = (*declared, (CUSTOMER, DType.STRING), *labels)
+    return Layout.of((name, dtype) for name, dtype in known if name in read)
 
 
 def _constants(offers: Mapping[str, OfferPlan], program: Program) -> Block:

@@ -32,17 +32,13 @@ def reasons(
         predictions: What the model says about each, or None.
     """
     plan, assessment, ranking = weighing.plan, weighing.assessment, weighing.ranking
-    acts, ends = kernels.acts_upon(assessment.hits, rows)
-    known, acts = plan.act_reasons[acts].tolist(), acts.tolist()
+    told, rows_told = kernels.told(
+        rows, weighing.rows.offers, assessment.flags, ranking.moved_by_row, assessment.hits
+    )
+    known, acts = plan.act_reasons[told].tolist(), told.tolist()
     model, start = weighing.model_version, 0
-    for row, offer, flags, was, prediction, end in zip(
-        rows.tolist(),
-        weighing.rows.offers[rows].tolist(),
-        assessment.flags[rows].tolist(),
-        ranking.moved_by_row[rows, 0].tolist(),
-        predictions,
-        ends.tolist(),
-        strict=True,
+    for row, (offer, flags, was, end), prediction in zip(
+        rows.tolist(), rows_told.tolist(), predictions, strict=True
     ):
         yield (
             *_rules(weighing, row, flags, acts[start:end], known[start:end]),

@@ -20,7 +20,9 @@ from decision.schema import Status, Value
 _FIRST: Final = np.zeros(1, np.int64)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(
+    kw_only=True, eq=False
+)  # not frozen: one is made a decision, and freezing takes longer than filling it in
 class Rows:
     """The customer's, the context's and the considered offers' values; what was not fetched is NULL.
 
@@ -140,6 +142,8 @@ def _index(names: tuple[str, ...], rows: tuple[str, ...]) -> NDArray[np.int64]:
 
 
 def _context(plan: PlacementPlan, request: Request, labels: Mapping[str, str | None]) -> Block:
+    if not plan.context_layout.names:
+        return plan.no_context
     given = {f"{CONTEXT}.{name}": value for name, value in request.context.items()}
     told = {label_name(model): label for model, label in labels.items()}
     return Block.of_row(plan.context_layout, {**given, CUSTOMER: request.customer_id, **told})

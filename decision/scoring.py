@@ -178,7 +178,7 @@ class ScoringPlan:
     def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64] | None:
         """float64[m], one prediction per row; None where the model gives something that is not a finite number."""
         predictions = self.handle.forest.predict(matrix)
-        if not np.isfinite(predictions).all():
+        if not kernels.all_finite(predictions):
             return None
         return predictions.reshape(len(matrix)).astype(np.float64)
 

@@ -23,7 +23,7 @@ from decision.rows import Rows
 _NOTHING: Final = np.zeros(0)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)  # as `decision.rows.Rows`
 class Scoring:
     """The model's part.
 
@@ -53,7 +53,7 @@ class Scoring:
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)  # as `decision.rows.Rows`
 class Weighing:
     """What a decision is worded from.
 
@@ -172,8 +172,7 @@ def _score(rows: Rows, eligible: NDArray[np.int64], now_us: int, *, skip_scoring
         return _unscored(
             DegradationKind.MODEL_ABSENT, model, "the model gave something that is not a finite number"
         )
-    by_row = np.full(len(rows.names), np.nan)
-    by_row[eligible] = predictions
+    by_row = kernels.put_by_row(eligible, predictions, len(rows.names))
     return Scoring(rows=eligible, matrix=inputs.matrix, by_row=by_row, unseen=inputs.unseen)
 
 

@@ -190,6 +190,8 @@ class Encoder:
         """Write blocks, one per source, into a frame that has room for exactly their rows."""
         frame.rows = frame.numbers.shape[1]
         for bringing, given in zip(sources, inputs, strict=True):
+            if not len(bringing.table):
+                continue
             block, codes = given.block, bringing.codes(given, texts)
             gather(
                 bringing.table, block.words, block.statuses, given.index, codes, frame.numbers, frame.truths
