@@ -20,6 +20,7 @@ import numpy as np
 
 from decision import assess, engine, kernels, planner, reasons, tables, weigh
 from decision.planner import Planner
+from decision.scoring import ScoringPlan
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,9 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "exploration goes on where nothing scored": Mutant(
         weigh, "_terms", "placement.explore if whole else Explore()", "placement.explore"
     ),
-    "what is not finite scores": Mutant(weigh, "_score", "if predictions is None", "if False"),
+    "what is not finite scores": Mutant(
+        ScoringPlan, "predict", "if not kernels.all_finite(predictions)", "if False"
+    ),
     "the minimum itself is too little": Mutant(
         kernels, "arbitrate", "scores[row] < minimum", "scores[row] <= minimum"
     ),
