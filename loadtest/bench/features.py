@@ -284,7 +284,13 @@ def report(results: Results) -> Report:
 
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What was not as it should be while the load lasted."""
+    """What the gRPC stack itself allows, and what was not as it should be while the load lasted."""
+    one = rows[0]
+    listen, serve = (one["echo_rps"] / one[f"{name}_rps"] for name in ("listen", "serve"))
+    yield (
+        f"At 1 row the bare echo itself answers {listen:.1f} × as often as feast listen and {serve:.1f} × as often "
+        "as feast serve."
+    )
     for row in rows:
         for name, count in row["unanswered"].items():
             if count:
