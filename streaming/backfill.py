@@ -39,7 +39,7 @@ from streaming.sink import (
 )
 from streaming.timers import member_text
 from streaming.windows.sweep import Sweep, sweep_chunks
-from streaming.writes import apply_writes, prepare_writes
+from streaming.writes import prepare_writes, send_writes
 
 ENTITIES_PER_WRITE = 2000
 ROWS_PER_PART = 1_000_000
@@ -254,7 +254,7 @@ def _load_online(
         prepared = [prepare_writes(group, np.arange(len(group.keys)), None) for group in groups]
         with writing:
             _announce(client, kind, plan, groups, partition_count)
-            written = apply_writes(writer, prepared)
+            written = send_writes(writer, prepared)
         refused = sum(int((~outcome.accepted).sum()) for outcome in written)
         if refused:
             raise StreamingError(f"the store already holds state of {refused} entities of kind {kind.name}")

@@ -4,13 +4,17 @@ The order of a batch is what makes a crash harmless. Read behind the checkpoint;
 written (`streaming/journal.py`); write each entity under its revision; log segment changes and settle timers; log rows
 offline; and only then move the checkpoint. A record that is read again finds its position already applied on the
 entities that have it, so no event is lost or counted twice online, and what left the entities is in the journal.
+
+While the log is longer than a batch, the writes of a batch are on their way beside the computation of the next one,
+which takes for granted that they hold. It is thrown away where they do not, before anything of it is written down.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -39,13 +43,17 @@ from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.errors import SumOverflow, ValueRefused
-from streaming.writes import PreparedWrites, Written, apply_writes, prepare_writes
+from streaming.writes import PreparedWrites, Written, note_written, prepare_writes, send_writes
 
 IntArray = npt.NDArray[np.int64]
 
 log = structlog.get_logger()
 
 MAX_WRITE_ATTEMPTS = 20
+QUIET_READS = 5
+"""After so many reads that found nothing, a tenth of the rows is enough for the checkpoint to move at once."""
+CAREFUL_BATCHES = 64
+"""How many batches are not computed ahead after one that was void."""
 POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
 """What one event can cause by its content; it must never stop the events behind it."""
 
@@ -104,8 +112,50 @@ class _Batch:
         return [self.customers[code] for code in np.unique(self.codes[self.admitted.rows]).tolist()]
 
 
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """How far the records are read and computed.
+
+    Attributes:
+        position: Of the last record.
+        record_count: Records since the log began.
+        now_us: Logical time.
+    """
+
+    position: int = 0
+    record_count: int = 0
+    now_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A batch whose writes are on their way.
+
+    Attributes:
+        start: Before the batch.
+        end: After it.
+        until_us: Logical time that everything is brought to once the writes are done.
+        sent: The writes.
+    """
+
+    batch: _Batch
+    start: _Moment
+    end: _Moment
+    until_us: int
+    sent: _Sent | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """Writes, the intent that they were announced by, and what becomes of them."""
+
+    writes: Sequence[PreparedWrites]
+    intent: Intent
+    written: Callable[[], list[Written]]
+
+
 class Materializer:
-    """Applies one partition of the log. One thread, one owner."""
+    """Applies one partition of the log. One thread at work, one owner."""
 
     def __init__(
         self,
@@ -145,9 +195,12 @@ class Materializer:
         self._limits = limits
         self._timers = Timers(client, owner.keys.timers)
         self._cache = StateCache(writer, self._partition, limits.max_cached_entities)
-        self._position = 0
-        self._record_count = 0
-        self._now_us = 0
+        self._at = _Moment()
+        self._flight: _Flight | None = None
+        self._landed = Progress()
+        self._careful = 0
+        self._quiet_reads = 0
+        self._background = ThreadPoolExecutor(1, "writes")
         self._number = 0
         self._checkpoint = Progress()
         self._created_us = 0
@@ -158,7 +211,7 @@ class Materializer:
     @property
     def now_us(self) -> int:
         """Logical time."""
-        return self._now_us
+        return self._at.now_us
 
     @property
     def next_due_us(self) -> int:
@@ -172,11 +225,12 @@ class Materializer:
             LeaseLost: If another owner has come meanwhile; `step` and `checkpoint` raise it too.
         """
         self._checkpoint = checkpoint = self._owner.checkpoint()
-        self._position, self._now_us = checkpoint.position, checkpoint.time_us
-        self._record_count, self._number = checkpoint.record_count, checkpoint.intent
+        self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
+        self._number = checkpoint.intent
         self._recover()
         self._timers.load()
-        self._show_applied()
+        self._note_landed(self._at)
+        self._show_applied(self._at.now_us)
 
     def _recover(self) -> None:
         intents = self._owner.undelivered(self._checkpoint)
@@ -200,32 +254,41 @@ class Materializer:
         While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
         """
         if self._unflushed and self._sink.row_count >= self._limits.checkpoint_rows:
+            self._land()
             time.sleep(self._limits.wait_ms / 1000)
             self._checkpoint_if_due()
             return 0
         self._tick_if_due()
-        records = self._reader.read(self._position, self._limits.batch_records, self._wait_ms())
-        due = set(self._timers.due(self._now_us, max(len(records), self._limits.timers_per_batch)))
+        records = self._reader.read(self._at.position, self._limits.batch_records, self._wait_ms())
+        due = set(self._timers.due(self._at.now_us, max(len(records), self._limits.timers_per_batch)))
+        self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
         if len(records) or due:
             self._apply(records, due)
+        else:
+            self._land()
         self._checkpoint_if_due()
         return len(records)
 
     def checkpoint(self) -> None:
-        """Flush what is logged offline, then move the checkpoint and trim the log behind it."""
+        """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
+        self._land()
+        self._move_checkpoint()
+
+    def _move_checkpoint(self) -> None:
+        """Move the checkpoint behind what is applied, flushed and delivered; what is on its way stays before it."""
         self._checkpointed_at = time.monotonic()
-        progress = self._progress(self._now_us)
+        progress = self._landed
         if progress != self._checkpoint or self._sink.row_count:
             if not self._flush():
                 return
             self._owner.move_checkpoint(progress)
-            self._reader.trim(self._position)
+            self._reader.trim(progress.position)
             self._checkpoint = progress
         self._owner.publish_stats(self.stats.summary())
 
-    def _progress(self, time_us: int) -> Progress:
-        return Progress(
-            position=self._position, time_us=time_us, record_count=self._record_count, intent=self._number
+    def _note_landed(self, at: _Moment) -> None:
+        self._landed = Progress(
+            position=at.position, time_us=at.now_us, record_count=at.record_count, intent=self._number
         )
 
     def _flush(self) -> bool:
@@ -243,67 +306,144 @@ class Materializer:
         return True
 
     def _wait_ms(self) -> int:
-        return 0 if self._timers.next_due_us() <= self._now_us else self._limits.wait_ms
+        is_busy = self._flight is not None or self._timers.next_due_us() <= self._at.now_us
+        return 0 if is_busy else self._limits.wait_ms
 
     def _tick_if_due(self) -> None:
         if self._system_now_us is None:
             return
         now_us = self._system_now_us()
-        if self._timers.next_due_us() <= now_us and self._now_us < self._timers.next_due_us():
+        if self._timers.next_due_us() <= now_us and self._at.now_us < self._timers.next_due_us():
             self._reader.tick(now_us)
 
     def _checkpoint_if_due(self) -> None:
         waited_s = time.monotonic() - self._checkpointed_at
-        full = self._sink.row_count >= self._limits.checkpoint_rows and not self._unflushed
+        most_rows = self._limits.checkpoint_rows // (10 if self._quiet_reads >= QUIET_READS else 1)
+        full = self._sink.row_count >= most_rows and not self._unflushed
         if full or waited_s >= self._limits.checkpoint_interval_s:
-            self.checkpoint()
+            self._move_checkpoint()
 
     def _apply(self, records: Records, due: set[Member]) -> None:
         """Apply a batch; if something in it cannot be computed or stored, one by one, and put that aside alone."""
-        before = self._position, self._now_us
+        before = self._at
         try:
-            self._apply_batch(records, due)
+            batch, writes = self._compute(records, due)
+            if not self._land(is_ahead=True):
+                before = self._at
+                batch, writes = self._compute(records, due)
         except POISON:
-            # States in memory may be ahead of the store now; what was written is skipped by its position. Lateness
-            # is judged by the time before each record, so the clock goes back to where the batch began.
-            self._position, self._now_us = before
-            self._cache.clear()
-            for place in range(len(records)):
-                self._apply_alone(records[place : place + 1])
-            for member in due:
-                self._advance_alone(member)
-        self._record_count += len(records)
-        self._show_applied()
+            self._at = before
+            self._land(is_ahead=True)
+            self._apply_one_by_one(records, due)
+            return
+        is_ahead = len(records) == self._limits.batch_records and self._may_run_ahead(writes)
+        self._launch(batch, writes, before, is_ahead=is_ahead)
+        if not is_ahead:
+            self._land()
+
+    def _may_run_ahead(self, writes: Sequence[PreparedWrites]) -> bool:
+        """Not where others have changed entities lately, nor where the cache could lose one that is on its way."""
+        self._careful = max(self._careful - 1, 0)
+        return not self._careful and 2 * sum(map(len, writes)) <= self._limits.max_cached_entities
+
+    def _apply_one_by_one(self, records: Records, due: set[Member]) -> None:
+        """States in memory may be ahead of the store now; what was written is skipped by its position.
+
+        Lateness is judged by the time before each record, so the clock must be where the batch began.
+        """
+        self._cache.clear()
+        for place in range(len(records)):
+            self._apply_alone(records[place : place + 1])
+        for member in due:
+            self._advance_alone(member)
 
     def _apply_alone(self, record: Records) -> None:
+        before = self._at
         try:
-            self._apply_batch(record, set())
+            self._apply_whole(record, set())
         except POISON as error:
             self._cache.clear()
-            self._position = int(record.positions[0])
+            self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
             self.stats.dead += 1
             self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
+            self._note_landed(self._at)
+            self._show_applied(self._at.now_us)
 
     def _advance_alone(self, member: Member) -> None:
         try:
-            self._apply_batch(Records.none(), {member})
+            self._apply_whole(Records.none(), {member})
         except POISON as error:
             self._cache.clear()
             self.stats.dead += 1
             log.exception("entity.not_advanced", kind=member[0], key=member[1].hex(), detail=str(error))
             self._owner.conclude({}, [member])
+            self._show_applied(self._at.now_us)
 
-    def _apply_batch(self, records: Records, due: set[Member]) -> None:
+    def _apply_whole(self, records: Records, due: set[Member]) -> None:
+        """Apply a batch with nothing on its way before it or after it."""
+        before = self._at
+        batch, writes = self._compute(records, due)
+        self._launch(batch, writes, before)
+        self._finish_flight()
+
+    def _compute(self, records: Records, due: set[Member]) -> tuple[_Batch, list[PreparedWrites]]:
         """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
         customers, codes = self._customers(records)
         admitted = self._admit(records, customers, codes)
         feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
-        if len(records):
-            self._position = int(records.positions[-1])
-        self._now_us = admitted.now_us
-        self._write_all(_Batch(records, admitted, customers, codes, feeds, due))
-        self._count(records, admitted)
+        position = int(records.positions[-1]) if len(records) else self._at.position
+        self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
+        batch = _Batch(records, admitted, customers, codes, feeds, due)
+        return batch, [
+            part
+            for kind in self._plan.kinds
+            for part in self._prepare(kind, self._touched(kind, batch), batch)
+        ]
+
+    def _launch(
+        self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, *, is_ahead: bool = False
+    ) -> None:
+        """Write down what a batch writes, and send it off: now, or where nothing is ahead once it is waited for."""
+        sent = self._send(writes, {}, is_ahead=is_ahead) if writes else None
+        until_us = min(self._at.now_us, self._timers.next_due_us() - 1)
+        self._flight = _Flight(batch, start, self._at, until_us, sent)
         self._cache.shrink()
+
+    def _land(self, *, is_ahead: bool = False) -> bool:
+        """Wait for the writes on their way, and do what follows from them.
+
+        Args:
+            is_ahead: Whether the batch behind them is computed already.
+
+        Returns:
+            Whether they held as they were sent; where not, what was computed behind them is void.
+        """
+        if self._flight is None:
+            return True
+        start, records, due = self._flight.start, self._flight.batch.records, self._flight.batch.due
+        try:
+            return self._finish_flight(is_ahead=is_ahead)
+        except POISON:
+            self._at = start
+            self._apply_one_by_one(records, due)
+            return False
+
+    def _finish_flight(self, *, is_ahead: bool = False) -> bool:
+        flight, self._flight = self._flight, None
+        assert flight is not None
+        refused, hidden = self._conclude(flight.sent, flight.batch) if flight.sent else ({}, frozenset())
+        held = not refused and not hidden
+        if not held:
+            self._at = flight.end
+            if is_ahead:
+                self._cache.clear()
+                self._careful = CAREFUL_BATCHES
+            self._write_again(refused, hidden, flight.batch)
+        self._settle(flight.batch.settled)
+        self._count(flight.batch, flight.end.now_us)
+        self._note_landed(flight.end)
+        self._show_applied(flight.until_us)
+        return held
 
     def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
         """Entities of a kind that are due or that the batch changes."""
@@ -336,14 +476,13 @@ class Materializer:
         ]
         return [key for key, _ in known], [state for _, state in known]
 
-    def _count(self, records: Records, admitted: Admitted) -> None:
+    def _count(self, batch: _Batch, now_us: int) -> None:
+        records, admitted = batch.records, batch.admitted
         arrived_us, event_us = records.arrived_us[records.event_rows], records.events.event_us
         self.stats.events += len(admitted.rows)
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
-        self.stats.freshen(
-            arrived_us[admitted.rows], event_us[admitted.rows], time.time_ns() // 1000, self._now_us
-        )
+        self.stats.freshen(arrived_us[admitted.rows], event_us[admitted.rows], time.time_ns() // 1000, now_us)
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
         late = f"arrived more than {self._schema.lateness_s} s after its event time"
@@ -363,9 +502,9 @@ class Materializer:
             return NEVER_US - 1
         return self._system_now_us() + self._schema.max_future_s * 1_000_000
 
-    def _show_applied(self) -> None:
+    def _show_applied(self, until_us: int) -> None:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
-        self._owner.show(self._progress(min(self._now_us, self._timers.next_due_us() - 1)))
+        self._owner.show(replace(self._landed, time_us=min(until_us, self._timers.next_due_us() - 1)))
 
     def _customers(self, records: Records) -> tuple[list[bytes], IntArray]:
         """Entity keys of the customers of a batch's events, and for each event the number of its own."""
@@ -381,7 +520,7 @@ class Materializer:
         admitted = admit(
             records,
             Customers(codes, states),
-            now_us=self._now_us,
+            now_us=self._at.now_us,
             lateness_us=lateness_us,
             ceiling_us=self._ceiling_us(),
         )
@@ -410,11 +549,11 @@ class Materializer:
             return []
         news = self._note_ids(keys, states, batch) if kind is self._plan.customer else set[bytes]()
         borrowed = borrow(self._client, kind, keys)
-        groups = advance(kind, keys, states, batch.feeds, batch.positions, borrowed, self._now_us)
+        groups = advance(kind, keys, states, batch.feeds, batch.positions, borrowed, self._at.now_us)
         return [writes for group in groups if (writes := self._prepare_group(group, news, batch)) is not None]
 
     def _prepare_group(self, group: Group, news: set[bytes], batch: _Batch) -> PreparedWrites | None:
-        wanted = group.fed | (group.before_us < self._now_us)
+        wanted = group.fed | (group.before_us < self._at.now_us)
         changed = news | {change.key for change in group.changes}
         if changed:
             wanted |= np.array([key in changed for key in group.keys], dtype=np.bool_)
@@ -425,7 +564,7 @@ class Materializer:
             return None
         for number in entities.tolist():
             state = group.states[number]
-            state.position = max(state.position, self._position)
+            state.position = max(state.position, self._at.position)
             state.mark = self._number + 1
         return prepare_writes(group, entities, self._partition)
 
@@ -464,44 +603,48 @@ class Materializer:
             )
         return {keys[number] for number in np.unique(owners[is_news]).tolist()}
 
-    def _write_all(self, batch: _Batch) -> None:
-        """Write entities; those that somebody else changed meanwhile are read and computed again."""
-        writes = [
-            part
-            for kind in self._plan.kinds
-            for part in self._prepare(kind, self._touched(kind, batch), batch)
-        ]
-        void: dict[int, frozenset[Part]] = {}
+    def _write_again(
+        self, refused: Mapping[str, list[bytes]], hidden: frozenset[Part], batch: _Batch
+    ) -> None:
+        """Write what somebody else changed meanwhile, read and computed again."""
         for _ in range(MAX_WRITE_ATTEMPTS):
-            if not writes and not void:
-                break
-            refused, hidden = self._write(writes, void, batch)
-            void = {self._number: hidden} if hidden else {}
             writes = [
                 part
                 for kind in self._plan.kinds
                 for part in self._prepare(kind, refused.get(kind.name, []), batch)
             ]
-        else:
-            count = sum(len(part) for part in writes)
-            raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
-        self._settle(batch.settled)
+            if not writes and not hidden:
+                return
+            void = {self._number: hidden} if hidden else {}
+            refused, hidden = self._conclude(self._send(writes, void), batch)
+        count = sum(map(len, refused.values()))
+        raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
 
-    def _write(
-        self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]], batch: _Batch
-    ) -> tuple[dict[str, list[bytes]], frozenset[Part]]:
-        """Write under one intent and do what follows from it.
-
-        Returns:
-            What was refused, by kind, and what of the intent did not happen: the refused, and rows of views of which
-            another writer had brought a later one.
-        """
+    def _send(
+        self,
+        writes: Sequence[PreparedWrites],
+        void: Mapping[int, frozenset[Part]],
+        *,
+        is_ahead: bool = False,
+    ) -> _Sent:
+        """Write down what is about to be written, and send that off."""
         intent = self._intent(writes, void)
         announced = self._announced(writes)
         self._owner.intend(intent, announced)
         self._timers.remember(announced)
         self._number = intent.number
-        written = apply_writes(self._writer, writes)
+        note_written(writes)
+        send = partial(send_writes, self._writer, writes)
+        return _Sent(writes, intent, self._background.submit(send).result if is_ahead else send)
+
+    def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part]]:
+        """Wait for writes, and do what follows from them.
+
+        Returns:
+            What was refused, by kind, and what of the intent did not happen: the refused, and rows of views of which
+            another writer had brought a later one.
+        """
+        writes, written = sent.writes, sent.written()
         refused: dict[str, list[bytes]] = {}
         hidden: set[Part] = set()
         for part, outcome in zip(writes, written, strict=True):
@@ -518,7 +661,7 @@ class Materializer:
             self.stats.writes += len(part)
             self.stats.refused_writes += len(gone)
             self.stats.state_bytes_written += int(part.state_bytes[outcome.accepted].sum())
-        true = intent.without(hidden)
+        true = sent.intent.without(hidden)
         self._sink.extend(true.rows)
         self._log_changes(true)
         if batch.due:

@@ -201,26 +201,29 @@ def _pairs(fields: Iterable[Mapping[bytes, bytes]]) -> Runs:
     return runs_of([part for pair in own.items() for part in pair] if own else () for own in fields)
 
 
-def apply_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> list[Written]:
-    """Write, and note on the states of those accepted what the store now holds."""
+def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> list[Written]:
+    """Write."""
     outcomes = writer.apply_many([part.words for part in prepared])
-    written = []
-    for part, outcome in zip(prepared, outcomes, strict=True):
-        _note(part, outcome.accepted)
-        written.append(Written(outcome.accepted, part.fresh & outcome.written.T))
-    return written
+    return [
+        Written(outcome.accepted, part.fresh & outcome.written.T)
+        for part, outcome in zip(prepared, outcomes, strict=True)
+    ]
 
 
-def _note(part: PreparedWrites, accepted: BoolArray) -> None:
+def note_written(prepared: Sequence[PreparedWrites]) -> None:
+    """Note on states what the store holds once their writes are accepted; one that is refused must be read again."""
+    for part in prepared:
+        _note(part)
+
+
+def _note(part: PreparedWrites) -> None:
     digests = np.zeros_like(part.places)
     for view, values in enumerate(part.values):
         if values is not None:
             own = part.places[view] >= 0
             digests[view, own] = values.digests[part.places[view, own]]
     known = list(zip(*digests.tolist(), strict=True)) if len(digests) else [()] * len(part)
-    for number, (state, is_accepted) in enumerate(zip(part.states, accepted.tolist(), strict=True)):
-        if not is_accepted:
-            continue
+    for number, state in enumerate(part.states):
         state.revision += 1
         state.written = known[number]
         state.is_lasting = True

@@ -10,6 +10,8 @@ import pyarrow.dataset as ds
 import pytest
 import redis
 
+import streaming.materializer
+from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.keys import PartitionKeys
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish, random_events, tick
 from tests.support.valkey import start_valkey
@@ -164,9 +166,51 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     assert _offline(disturbed) == expected[2]
 
 
+@pytest.mark.parametrize(
+    "seed", [200, 201, *(pytest.param(n, marks=pytest.mark.soak) for n in range(202, 220))]
+)
+def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
+    url: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was computed ahead of a refused write is thrown away, and nothing that leaves an entity is there twice."""
+    monkeypatch.setattr(streaming.materializer, "CAREFUL_BATCHES", 0)
+    undisturbed, disturbed = World.create(), World.create()
+    _log_events(url, seed, 60)
+    client = _connect(url)
+    materializer = undisturbed.materializer(client, batch_records=1)
+    drain(materializer)
+    materializer.checkpoint()
+    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+
+    _log_events(url, seed, 60)
+    rng, writer = random.Random(seed), EntityWriter(client)
+    materializer = disturbed.materializer(client, batch_records=1)
+    while materializer.step():
+        keys = list(features(client, disturbed.plan))
+        raised = rng.sample(keys, rng.randrange(len(keys) + 1))
+        revisions = map(revision_of, writer.load(raised))
+        writer.apply(
+            [
+                EntityWrite(key=key, revision=revision, views=(), state={})
+                for key, revision in zip(raised, revisions, strict=True)
+            ]
+        )
+    drain(materializer)
+    materializer.checkpoint()
+    assert materializer.stats.refused_writes > 5
+    assert features(client, disturbed.plan) == expected[0]
+    assert _by_entity(_changes(client)) == _by_entity(expected[1])
+    assert _offline(disturbed) == expected[2]
+
+
 def _changes(client: redis.Redis) -> list[dict[bytes, bytes]]:
     entries: Any = client.xrange(PartitionKeys(PROJECT, 0).changes)
     return [fields for _, fields in entries]
+
+
+def _by_entity(changes: list[dict[bytes, bytes]]) -> list[dict[bytes, bytes]]:
+    """Changes of each entity in their order; a refused entity's come after those of its batch that were not."""
+    return sorted(changes, key=lambda fields: fields[b"entity"])
 
 
 def _offline(world: World) -> dict[str, list[tuple[object, ...]]]:
