@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -77,10 +77,13 @@ class Planner:
         customer_refs = tuple(ref for ref in refs if self._view(ref).name in self._customer_views)
         candidate_refs = tuple(ref for ref in refs if ref.view not in self._customer_views)
         offer_plans = {offer.name: _offer_plan(offer, placement, places.get(offer.name)) for offer in offers}
-        request_program = Program.compile(_conditions(rules, per_candidate=False))
-        candidate_program = Program.compile([*per_candidate, *(when for _, when in own)])
         customer, candidates = layout_of(self.catalog, customer_refs), layout_of(self.catalog, candidate_refs)
-        context = context_layout(placement, labels, request_program.names | candidate_program.names)
+        brought = _brought(placement, labels)
+        common = frozenset((*customer.names, *brought))
+        request_program = Program.compile(_conditions(rules, per_candidate=False))
+        candidate_program = Program.compile([*per_candidate, *(when for _, when in own)], common)
+        named = request_program.names | candidate_program.names
+        context = Layout.of((name, dtype) for name, dtype in brought.items() if name in named)
         constants = _constants(offer_plans, candidate_program)
         return PlacementPlan(
             placement=placement,
@@ -330,12 +333,11 @@ def _worth(offer: Offer) -> str:
     return f"value {offer.value:g}{weight}"
 
 
-def context_layout(placement: Placement, models: Iterable[str], read: Collection[str]) -> Layout:
-    """Columns of what a request brings, and of the labels that models tell at it, as far as they are read."""
-    declared = [(f"{CONTEXT}.{name}", dtype) for name, dtype in placement.context.items()]
-    labels = [(label_name(model), DType.STRING) for model in models]
-    known = (*declared, (CUSTOMER, DType.STRING), *labels)
-    return Layout.of((name, dtype) for name, dtype in known if name in read)
+def _brought(placement: Placement, models: Iterable[str]) -> dict[str, DType]:
+    """Types of what a request brings, and of the labels that models tell at it."""
+    declared = {f"{CONTEXT}.{name}": dtype for name, dtype in placement.context.items()}
+    labels = {label_name(model): DType.STRING for model in models}
+    return {**declared, CUSTOMER: DType.STRING, **labels}
 
 
 def _constants(offers: Mapping[str, OfferPlan], program: Program) -> Block:

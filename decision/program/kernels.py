@@ -33,6 +33,8 @@ from decision.program.opcodes import (
     AND,
     AT_BEGIN,
     AT_CELLS,
+    AT_COMMON,
+    AT_EACH,
     AT_END,
     AT_NOW,
     AT_NUMBERS,
@@ -956,8 +958,19 @@ def _run_one(
             _others(kind, count, out, stride, body, code, halves, numbers, truths, texts, lists, 1)
 
 
+@njit([void(_CODE, _NUMBERS, _TRUTHS, int64)], cache=True, error_model="numpy")
+def _copy_common(code: Any, numbers: Any, truths: Any, n: int) -> None:
+    """Give all rows what the first has in the registers of what they have in common."""
+    at = code[AT_COMMON]
+    for k in range(at + 1, at + 1 + code[at]):
+        numbers[code[k], 1:n] = numbers[code[k], 0]
+    at += 1 + code[at]
+    for k in range(at + 1, at + 1 + code[at]):
+        truths[code[k], 1:n] = truths[code[k], 0]
+
+
 @njit(
-    [void(_CODE, _ARENA, _TEXTS, _LISTS, int64, int64, int64, boolean)],
+    [void(_CODE, _ARENA, _TEXTS, _LISTS, int64, int64, int64, boolean, boolean)],
     cache=True,
     error_model="numpy",
 )
@@ -970,6 +983,7 @@ def run(
     room: int,
     n: int,
     packs: bool,
+    shares: bool,
 ) -> None:
     """Evaluate a program over the n rows of a block.
 
@@ -982,6 +996,7 @@ def run(
         room: Rows that the arena has room for, b.
         n: Rows, at most b.
         packs: Whether the masks are written too.
+        shares: Whether all rows have the same in the slots that were said to be common; it is looked at once then.
     """
     if n == 0:
         return
@@ -1006,15 +1021,20 @@ def run(
             for w in range(code[AT_WORDS]):
                 masks[w] = packed(cells, code[AT_TRUTH] + 64 * w)
         return
-    at = code[AT_BEGIN]
-    while at < code[AT_END]:
+    at, rows = code[AT_BEGIN], 1 if shares else n
+    while True:
+        if at == code[AT_EACH] and rows < n:
+            _copy_common(code, numbers, truths, n)
+            rows = n
+        if at >= code[AT_END]:
+            break
         kind, count, out, stride, slot = code[at], code[at + 1], code[at + 2], code[at + 3], code[at + 4]
         body = at + HEADER
         at = code[at + 5]
         if kind <= SPREAD_LAST:
-            _spread(kind, count, out, slot, body, code, numbers, truths, texts, now_us, n)
+            _spread(kind, count, out, slot, body, code, numbers, truths, texts, now_us, rows)
         else:
-            _others(kind, count, out, stride, body, code, halves, numbers, truths, texts, lists, n)
+            _others(kind, count, out, stride, body, code, halves, numbers, truths, texts, lists, rows)
     if packs:
         _pack_many(code, truths, n, masks)
 

@@ -1,13 +1,14 @@
 """Registers for a graph's values, and the graph as the kernel's arrays.
 
-Operations of one level and kind become one group with neighbouring results. Registers of numbers are int64 first, then
+Operations of one level and kind become one group with neighbouring results; those that read only what all rows have in
+common come first, in groups of their own. Registers of numbers are int64 first, then
 float64. Registers of bytes are the NULLs of the int64 ones first; then truth, where the conditions' results lead: what
 AND, OR and the like give for a condition lies there from the start, other results are copied there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, cast
 
@@ -22,8 +23,8 @@ EIGHT: Final = 8
 """Constants that the kernel compares with at once; the truths of groups that do so start and end at such places."""
 _FLOAT_ORDER: Final = frozenset({opcodes.LE_F, opcodes.GE_F, opcodes.EQ_F, opcodes.NE_F})
 _COMMUTES: Final = frozenset({opcodes.AND, opcodes.OR})
-GroupKey = tuple[int, int, int, int]
-"""Level, kind, compared value (-1 in kinds that compare none), words per operation."""
+GroupKey = tuple[bool, int, int, int, int]
+"""Whether rows differ in it, level, kind, compared value (-1 in kinds that compare none), words per operation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +52,15 @@ class Layout:
     register: tuple[int, ...]
 
 
-def lay_out(graph: Graph, results: list[int]) -> Layout:
+def lay_out(graph: Graph, results: list[int], common: Collection[str] = ()) -> Layout:
     """Lay a graph out.
 
     Args:
         graph: The operations.
         results: Values of the conditions, in their order.
+        common: Names of what all rows of a block may have in common.
     """
-    groups = _grouped(graph)
+    groups = _grouped(graph, _common(graph, common))
     registers = _Registers(graph, groups, results)
     code = _Writer(graph, registers.register).write(groups, registers)
     truths = registers.truth_template()
@@ -74,18 +76,34 @@ def lay_out(graph: Graph, results: list[int]) -> Layout:
     )
 
 
-def _grouped(graph: Graph) -> dict[GroupKey, list[int]]:
+def _common(graph: Graph, names: Collection[str]) -> list[bool]:
+    """Whether each value is the same in all rows where those of that name are."""
+    scalars, lists = ([name in names for name, _ in given] for given in (graph.slots, graph.lists))
+    common: list[bool] = []
+    for operation in graph.operations:
+        if operation.kind == SLOT:
+            common.append(scalars[cast("int", operation.words[0])])
+        else:
+            common.append(
+                all(common[arg] for arg in operation.args)
+                and all(lists[cast("int", place)] for place in operation.leading)
+            )
+    return common
+
+
+def _grouped(graph: Graph, common: list[bool]) -> dict[GroupKey, list[int]]:
     groups: dict[GroupKey, list[int]] = {}
     for value, operation in enumerate(graph.operations):
         if operation.kind >= 0:
-            groups.setdefault(_key(graph.levels[value], operation), []).append(value)
-    for (_, kind, _, _), values in groups.items():
+            key = (not common[value], *_key(graph.levels[value], operation))
+            groups.setdefault(key, []).append(value)
+    for (_, _, kind, _, _), values in groups.items():
         if kind <= opcodes.LIKE:
             values.sort(key=lambda value: _limit(graph.operations[value]))
     return dict(sorted(groups.items()))
 
 
-def _key(level: int, operation: Operation) -> GroupKey:
+def _key(level: int, operation: Operation) -> tuple[int, int, int, int]:
     if operation.kind <= opcodes.SPREAD_LAST:
         return level, operation.kind, operation.args[0], len(operation.words)
     stride = len(operation.leading) + len(operation.args) + len(operation.words)
@@ -144,7 +162,7 @@ class _Registers:
         return start + len(values)
 
     def _assign_group(self, key: GroupKey, values: list[int], start: int) -> int:
-        if key[1] > opcodes.SPREAD_LAST:
+        if key[2] > opcodes.SPREAD_LAST:
             return self._assign(values, start)
         return _up(self._assign(values, _up(start, EIGHT)), EIGHT)
 
@@ -197,9 +215,16 @@ class _Writer:
     def write(self, groups: dict[GroupKey, list[int]], registers: _Registers) -> NDArray[np.int64]:
         self._words = [0] * opcodes.PROLOGUE
         self._write_pools()
+        at_common = len(self._words)
+        self._write_common(groups)
         begin = len(self._words)
-        for key, values in groups.items():
+        common = {key: values for key, values in groups.items() if not key[0]}
+        for key, values in common.items():
             self._write_group(key, values)
+        each = len(self._words)
+        for key, values in groups.items():
+            if key not in common:
+                self._write_group(key, values)
         if registers.copies:
             copies = [[self.register[value], place] for place, value in registers.copies]
             self._close((opcodes.COPY, len(copies), 0, 2, 0), _halves(copies))
@@ -214,6 +239,8 @@ class _Writer:
             now[0] if now else -1,
             registers.result_count,
             registers.parts,
+            each,
+            at_common,
         ]
         behind = [0] * EIGHT  # a vector of constants may reach behind the last one
         code = np.array(self._words + behind, np.int64)
@@ -227,8 +254,17 @@ class _Writer:
                     self._pools[word] = len(self._words)
                     self._words += word.words
 
+    def _write_common(self, groups: dict[GroupKey, list[int]]) -> None:
+        common = [value for key, values in groups.items() if not key[0] for value in values]
+        spaces = [self.graph.operations[value].space for value in common]
+        for absent in ("truth", "float"):
+            kept = [
+                self.register[value] for value, space in zip(common, spaces, strict=True) if space != absent
+            ]
+            self._words += [len(kept), *kept]
+
     def _write_group(self, key: GroupKey, values: list[int]) -> None:
-        _, kind, compared, stride = key
+        _, _, kind, compared, stride = key
         header = (kind, len(values), self.register[values[0]], stride)
         if _is_logic(kind):
             self._close((*header, 0), _halves(sorted(self._logic(value) for value in values)))

@@ -112,6 +112,8 @@ AT_WORDS: Final = 5  # how many masks of 64 the registers of truth fill
 AT_NOW: Final = 6  # register of now(), -1 where nothing reads it
 AT_RESULTS: Final = 7  # how many registers of truth are results of conditions
 AT_PARTS: Final = 8  # how many, from the next word on, are other truths
-PROLOGUE: Final = 9
+AT_EACH: Final = 9  # where the groups end that read nothing but what all rows have in common
+AT_COMMON: Final = 10  # their registers: how many of numbers, which, how many of bytes, which
+PROLOGUE: Final = 11
 
 PARTS: Final = ("year", "month", "day", "day_of_year", "weekday", "hour", "minute", "second")

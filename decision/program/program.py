@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -44,10 +44,12 @@ class Program:
         bits: Bit of every distinct condition and part of one in `Results.parts`, by expression.
     """
 
-    def __init__(self, expressions: tuple[Expr, ...], lowering: Lowering, results: list[int]) -> None:
+    def __init__(
+        self, expressions: tuple[Expr, ...], lowering: Lowering, results: list[int], common: Collection[str]
+    ) -> None:
         graph = lowering.graph
         self.expressions = expressions
-        self._layout: Layout = lay_out(graph, results)
+        self._layout: Layout = lay_out(graph, results, common)
         self._graph_texts = tuple(graph.texts)
         self._encoder = Encoder(graph, self._layout, len(results))
         self._texts = Texts(Patterns(tuple(graph.patterns), tuple(graph.salts)), self._graph_texts)
@@ -56,11 +58,13 @@ class Program:
 
     @classmethod
     @CollectorPaused()
-    def compile(cls, expressions: Sequence[Expr]) -> Program:
+    def compile(cls, expressions: Sequence[Expr], common: Collection[str] = ()) -> Program:
         """Compile conditions.
 
         Args:
             expressions: Typed trees of type bool, such as rules' conditions and offers' `when`.
+            common: Names of values that are the same in all rows of one `Binding.run`, such as the customer's over the
+                candidates. What reads nothing else is computed once there.
 
         Raises:
             ValueError: If one of them is of another type.
@@ -70,7 +74,7 @@ class Program:
                 raise ValueError(f"expression {place} at {expr.span} is {expr.dtype}, not a condition")
         lowering = Lowering()
         results = [lowering.value(expr) for expr in expressions]
-        return cls(tuple(expressions), lowering, results)
+        return cls(tuple(expressions), lowering, results, common)
 
     @property
     def dtypes(self) -> Mapping[str, DType]:
@@ -145,7 +149,7 @@ class Program:
 
     def evaluate(self, frame: Frame, now_us: int) -> Results:
         """Evaluate a frame; it may be evaluated again at another time, but not by two threads at once."""
-        self._evaluate_block(frame, now_us, packs=True)
+        self._evaluate_block(frame, now_us, packs=True, shares=False)
         return frame.results
 
     def run_columns(self, columns: Mapping[str, Column], row_count: int, now_us: int) -> Results:
@@ -171,7 +175,7 @@ class Program:
         for start in range(0, row_count, room):
             count = min(room, row_count - start)
             self._encoder.fill_block(frame, resolved, start, count, texts)
-            self._evaluate_block(frame, now_us, packs=False)
+            self._evaluate_block(frame, now_us, packs=False, shares=False)
             registers[:, start : start + count] = self._outputs(frame)
         return Results.of(registers)
 
@@ -192,7 +196,7 @@ class Program:
         """Evaluate every condition over rows of blocks; see `Binding.run`."""
         frame = self._taken(row_count)
         self._encoder.gather(frame, sources, inputs, self._texts.generation())
-        self._evaluate_block(frame, now_us, packs=False)
+        self._evaluate_block(frame, now_us, packs=False, shares=True)
         truths = frame.results.truths.copy()
         self._spare.append(frame)
         return truths
@@ -209,9 +213,9 @@ class Program:
         fitting = _BLOCK_BYTES // self._layout.row_bytes
         return max(1, min(row_count, max(_BLOCK_ROWS_MIN, min(_BLOCK_ROWS_MAX, fitting))))
 
-    def _evaluate_block(self, frame: Frame, now_us: int, *, packs: bool) -> None:
+    def _evaluate_block(self, frame: Frame, now_us: int, *, packs: bool, shares: bool) -> None:
         code, arena = self._layout.code, frame.arena
-        kernels.run_now(code, arena, frame.texts, frame.lists, now_us, frame.room, frame.rows, packs)
+        kernels.run_now(code, arena, frame.texts, frame.lists, now_us, frame.room, frame.rows, packs, shares)
 
     def _outputs(self, frame: Frame) -> NDArray[np.uint8]:
         base = self._layout.truth_base
@@ -229,7 +233,8 @@ class Binding:
         """Evaluate every condition over rows of blocks.
 
         Args:
-            inputs: A block of each bound layout, with `row_count` places of its rows.
+            inputs: A block of each bound layout, with `row_count` places of its rows; where the program was compiled
+                with common names, those places are all one in the blocks that have them.
             row_count: At least 1.
             now_us: The value of `now()`.
 
