@@ -38,6 +38,7 @@ _ASKING: Final = b"*1\r\n$6\r\nASKING\r\n"
 _CACHING: Final = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n"
 _OK: Final = ord("+")
 _BULK: Final = ord("$")
+_ELSEWHERE: Final = frozenset({"MOVED", "ASK"})
 _UNSETTLED: Final = frozenset({"CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 
 
@@ -203,7 +204,7 @@ class Asker:
             await asyncio.wait(self._leaving)
 
     def _dumps(self) -> bool:
-        """Whether every server that is connected to may be asked for dumps; one that is not is asked for none yet."""
+        """Whether every server that is connected to may be asked for dumps; by others they are read all the same."""
         for channel in self._channels.values():
             if not channel.dumps:
                 return False
@@ -332,25 +333,26 @@ class Asker:
     ) -> Sequence[int]:
         """Find out which errors mean "ask elsewhere", which "no answer", and which are the key's own fault.
 
-        What came as a dump that cannot be read is asked for by HGETALL.
+        What came as a dump that cannot be read, or was refused as one, is asked for by HGETALL.
         """
         again: list[int] = []
         for place, offset in zip(places, offsets, strict=True):
             row = answer.first + offset
             text = answer.replies.error(row)
-            if run.commands[place].startswith(DUMP) and answer.replies.table[row, KIND] == _BULK:
-                run.rows[place] = UNANSWERED
-                run.fail([place], "a dump could not be read")
-                run.commands[place] = undumped(run.commands[place])
-                again.append(place)
-                continue
-            if text is None or text.startswith("WRONGTYPE"):
+            is_odd = text is None and answer.replies.table[row, KIND] == _BULK
+            if not is_odd and (text is None or text.startswith("WRONGTYPE")):
                 continue
             run.rows[place] = UNANSWERED
-            run.fail([place], text)
+            run.fail([place], text or "a dump could not be read")
+            code, *words = (text or "").split(" ")
+            if run.commands[place].startswith(DUMP) and code not in _ELSEWHERE | _UNSETTLED:
+                run.commands[place] = undumped(run.commands[place])
+                again.append(place)
+                if text is not None:
+                    self._channel(node).refuse_dumps()
+                continue
             run.asked.pop(place, None)
-            code, *words = text.split(" ")
-            if code in ("MOVED", "ASK") and len(words) == 2:
+            if code in _ELSEWHERE and len(words) == 2:
                 again.append(place)
                 self._redirect(run, place, code, words, node)
             elif code in _UNSETTLED:

@@ -114,6 +114,11 @@ class Channel:
         """Whether hashes may be read by DUMP on the connection there is."""
         return self._link is not None and self._link.dumps
 
+    def refuse_dumps(self) -> None:
+        """Read hashes by HGETALL for as long as the connection there is lives."""
+        if self._link is not None:
+            self._link.dumps = False
+
     async def exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
         """Send packed commands and return their replies; those of other callers may be in the same pipeline.
 

@@ -156,6 +156,8 @@ def unpack(data, leaves, replies, out_leaves, out_replies):  # type: ignore[no-u
             length = leaves[first, 1]
             at = address + leaves[first, 0]
             behind = hash_strings(at, at + length, out_leaves, leaf, base) if length >= 0 else leaf
+            if behind >= out_leaves.shape[0]:
+                return NO_ROOM, 0
             if (behind - leaf) % 2:
                 behind = ODD
         if behind != ODD:

@@ -104,9 +104,14 @@ class Link(asyncio.BufferedProtocol):
         self._odd = 0
         self.heard_at = 0.0
 
-    def read_dumps(self) -> None:
-        """Take strings among the replies from now on for dumps."""
-        self._unpacks = self.dumps = True
+    def read_dumps(self, *, asks: bool) -> None:
+        """Take strings among the replies from now on for dumps.
+
+        Args:
+            asks: Whether hashes may be read by DUMP. Where they may not, dumps come all the same: of what was meant for
+                another connection.
+        """
+        self._unpacks, self.dumps = True, asks
 
     def send(self, payload: bytes, pipeline: Pipeline) -> None:
         """Send packed commands; their replies go to `pipeline`, in order behind those of earlier ones."""
@@ -244,7 +249,7 @@ class Link(asyncio.BufferedProtocol):
             self._room //= 2
         if odd:
             self._odd += odd
-            self.dumps = self._odd < MAX_ODD
+            self.dumps = self.dumps and self._odd < MAX_ODD
         start, end = int(rows[0, START]), int(rows[-1, END])
         data = self._buffer[start:end].copy()
         return Replies(data, leaves[:leaf_count], table, int(self._state[ERRORS]), odd), end
@@ -316,8 +321,7 @@ async def open_link(topology: Topology, node: Node, track: bool, listener: Liste
         link.abort(text)
         raise StoreUnavailableError(f"{node} refused the connection: {text}")
     # What is compressed takes both sides longer than HGETALL; who may not know reads by that, too.
-    if replies.texts(required) == [b"rdbcompression", b"no"]:
-        link.read_dumps()
+    link.read_dumps(asks=replies.texts(required) == [b"rdbcompression", b"no"])
     return link
 
 

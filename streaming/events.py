@@ -151,8 +151,11 @@ class Events:
 
     @staticmethod
     def from_bytes(texts: Sequence[bytes]) -> Events:
-        """Read what `EventRecord.to_bytes` wrote."""
-        return Events._of(json.loads(b"[%b]" % b",".join(texts)))
+        """Read what `EventRecord.to_bytes` wrote; ValueError where that is not one event each."""
+        rows = json.loads(b"[%b]" % b",".join(texts))
+        if len(rows) != len(texts):
+            raise ValueError(f"{len(texts)} records hold {len(rows)} events")
+        return Events._of(rows)
 
     @staticmethod
     def _of(rows: Sequence[Any]) -> Events:

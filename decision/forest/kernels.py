@@ -6,8 +6,8 @@ Legend: `n` rows, `f` features, `g` groups (classes or targets), `t` trees. Rows
 are added in the model's order, in float32.
 
 **Trees.** The top of a tree, at most `lanes.MAX_DEPTH` splits deep, is stored complete: node `i` has children `2 i`
-and `2 i + 1`, short branches are padded. Sixteen rows take a whole tree at once where vectors are
-as wide, see `lanes`. Elsewhere a walk is a fixed number of steps without branches, and eight walks run side by side to
+and `2 i + 1`, short branches are padded. Up to sixty-four rows take a whole tree at once where vectors hold sixteen,
+see `lanes`. Elsewhere a walk is a fixed number of steps without branches, and eight walks run side by side to
 hide the latency of loads: one row through eight trees, or eight rows through one tree. Batches with deeper trees go on
 in the pool, where a node names its left child and the right one is next to it.
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from online.store import connect, open_topology
 from online.values import encode_value
 from online.write import RowWrite, RowWriter
 from server.embedded import EmbeddedValkey
+from tests.support.talking import talking
 from tests.support.valkey import run_valkey
 
 USER = JoinKey(name="user_id", value_type=ValueType.INT64)
@@ -27,8 +27,6 @@ KEYS = EntityKeys("demo", [USER])
 GREETING = b"%1\r\n$6\r\nserver\r\n$5\r\nredis\r\n-ERR unknown command 'CONFIG'\r\n"
 SLACK_S = 1.0
 """What a busy machine may add to a deadline."""
-
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
@@ -64,32 +62,6 @@ async def read(reader: OnlineReader, number: int, timeout_s: float = 2.0) -> tup
     status = Status(columns.statuses[0, 0])
     assert (status is Status.TIMEOUT) == (columns.error is not None)
     return columns.values(0)[0], status
-
-
-@contextlib.asynccontextmanager
-async def talking(talk: Talk) -> AsyncIterator[OnlineReader]:
-    """A reader of a server that answers as `talk` does."""
-    talks: list[asyncio.Task[None]] = []
-
-    async def answer(incoming: asyncio.StreamReader, outgoing: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        talks.append(task)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await talk(incoming, outgoing)
-        outgoing.close()
-        with contextlib.suppress(OSError):
-            await outgoing.wait_closed()
-
-    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-    reader = OnlineReader(open_topology(f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}/0"))
-    try:
-        yield reader
-    finally:
-        await reader.aclose()
-        listener.close()
-        if talks:
-            await asyncio.wait(talks, timeout=5)
 
 
 async def test_requests_of_one_moment_share_a_round_trip(reader: OnlineReader) -> None:

@@ -200,7 +200,10 @@ def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
     assert materializer.stats.refused_writes > 5
     assert features(client, disturbed.plan) == expected[0]
     assert _by_entity(_changes(client)) == _by_entity(expected[1])
-    assert _offline(disturbed) == expected[2]
+    for view, rows in _offline(disturbed).items():
+        assert [row[:-1] for row in rows] == [row[:-1] for row in expected[2][view]]
+        # What fell due and was refused is done again with the next batch, at whose time it then is.
+        assert all(row[-1] >= wanted[-1] for row, wanted in zip(rows, expected[2][view], strict=True))
 
 
 def _changes(client: redis.Redis) -> list[dict[bytes, bytes]]:
@@ -213,7 +216,7 @@ def _by_entity(changes: list[dict[bytes, bytes]]) -> list[dict[bytes, bytes]]:
     return sorted(changes, key=lambda fields: fields[b"entity"])
 
 
-def _offline(world: World) -> dict[str, list[tuple[object, ...]]]:
+def _offline(world: World) -> dict[str, list[tuple[Any, ...]]]:
     """Each view's log, in order: repeats dropped, and rows that say again what the row before them said."""
     logs = {}
     for folder in sorted(world.offline.iterdir()):
@@ -227,7 +230,7 @@ def _offline(world: World) -> dict[str, list[tuple[object, ...]]]:
         ]
         rows.sort(key=lambda row: ([row[key] for key in keys], row["event_timestamp"], row["created"]))
         assert len({tuple(map(str, row.values())) for row in rows}) == len(rows), "a row is there twice"
-        kept: list[tuple[object, ...]] = []
+        kept: list[tuple[Any, ...]] = []
         said: dict[tuple[object, ...], tuple[object, ...]] = {}
         for row in rows:
             entity, values = tuple(row[key] for key in keys), tuple(row[name] for name in names)

@@ -110,3 +110,13 @@ def test_damaged_dumps_are_read_within_their_bytes(
         assert start <= at
         assert at + size <= end
         start = at + size
+
+
+def test_full_tables_make_no_dump_odd() -> None:
+    """Wherever in a pipeline the room ends, there is more of it, and all dumps are read."""
+    pairs = [(b"f%d" % number, b"v") for number in range(33)]
+    for before in range(12):
+        data = hmget_reply([b"x"] * before) + bulk(compact_dump(pairs)) + bulk(large_dump(pairs))
+        replies, odd = unpacked(data)
+        assert odd == 0
+        assert [len(strings(replies, row)) for row in range(3)] == [before, 66, 66]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.errors import EventRefused, EventSchemaError
-from streaming.events import EventRecord, EventSchema
+from streaming.events import EventRecord, Events, EventSchema
 from waypost.events.v1 import events_pb2
 
 NOW_US = 1_700_000_000_000_000
@@ -143,6 +143,9 @@ def test_near_names_are_suggested() -> None:
 def test_records_survive_the_log(record: EventRecord) -> None:
     """What is appended is what is read, for any text and number."""
     assert EventRecord.from_bytes(record.to_bytes()) == record
+    assert Events.from_bytes([record.to_bytes()] * 2).record(1) == record
+    with pytest.raises(ValueError, match="2 records hold 3 events"):
+        Events.from_bytes([record.to_bytes() + b"," + record.to_bytes(), record.to_bytes()])
 
 
 @pytest.mark.parametrize(
