@@ -16,7 +16,7 @@ import xgboost
 
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic
-from tests.support.clinic_models import CARE, FEATURES, define, stored, trained
+from tests.support.clinic_models import FEATURES, score_with_care, stored, trained
 from training import registry
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
@@ -30,11 +30,7 @@ DETAILS_MAX = 10_000
 def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server that scores with a good model."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url) as running:
-        define(running.settings.repo, care=CARE)
-        policy = running.settings.repo / "policy" / "portal.policy"
-        policy.write_text(policy.read_text().replace("  limit 3\n", "  limit 3\n  model care\n"))
-        stored(running.settings.models_dir, trained())
-        running.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        score_with_care(running)
         assert decided(running).startswith("care@")
         yield running
 

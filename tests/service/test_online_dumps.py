@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import random
-import shutil
 import struct
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +18,7 @@ from online.read import OnlineReader, ReadPlan
 from online.store import connect, open_topology
 from online.values import encode_value
 from online.write import RowWrite, RowWriter
-from tests.support.stores import free_port
-from tests.support.valkey import start_valkey
+from tests.support.stores import start_store
 
 USER = JoinKey(name="user", value_type=ValueType.INT64)
 TYPES = (
@@ -49,37 +43,12 @@ DIGITS: float = struct.unpack("<f", b"1234")[0]
 SIZES = (0, 1, 55, 61, 62, 63, 64, 65, 127, 128, 4_090, 4_100, 20_000)
 
 
-@contextmanager
-def start_redis(folder: Path) -> Iterator[str]:
-    """Run the installed Redis."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no redis-server on PATH: dumps are tested on Valkey alone")
-    port = free_port()
-    arguments = ["--port", str(port), "--save", "", "--rdbcompression", "no", "--dir", str(folder)]
-    child = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
-    try:
-        url = f"redis://127.0.0.1:{port}/0"
-        deadline = time.monotonic() + 20
-        with connect(url) as client:
-            while True:
-                try:
-                    client.ping()
-                    break
-                except redis.ConnectionError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-        yield url
-    finally:
-        child.kill()
-        child.wait()
-
-
 @pytest.fixture(scope="module", params=["valkey", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of each kind."""
-    start = start_valkey if request.param == "valkey" else start_redis
-    with start(tmp_path_factory.mktemp(request.param)) as address:
+    with start_store(
+        request.param, tmp_path_factory.mktemp(request.param), {"rdbcompression": "no"}
+    ) as address:
         yield address
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +17,7 @@ from online.read import OnlineReader, ReadPlan
 from online.store import connect, open_topology
 from online.values import encode_value
 from online.write import RowWrite, RowWriter
-from tests.support.stores import free_port
-from tests.support.valkey import start_valkey
+from tests.support.stores import start_store
 
 OFFER = JoinKey(name="offer", value_type=ValueType.STRING)
 VIEW = View(
@@ -39,38 +34,10 @@ SEEN_WITHIN_S = 0.05
 """A write is seen within this time."""
 
 
-@contextmanager
-def start_redis(folder: Path) -> Iterator[str]:
-    """Run the installed Redis."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no redis-server on PATH: the near cache is tested on Valkey alone")
-    port = free_port()
-    child = subprocess.Popen(
-        [program, "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
-    )
-    try:
-        url = f"redis://127.0.0.1:{port}/0"
-        deadline = time.monotonic() + 20
-        with connect(url) as client:
-            while True:
-                try:
-                    client.ping()
-                    break
-                except Exception:  # noqa: BLE001 - not there yet, whatever it says
-                    assert time.monotonic() < deadline
-                    time.sleep(0.01)
-        yield url
-    finally:
-        child.kill()
-        child.wait()
-
-
 @pytest.fixture(scope="module", params=["valkey", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of each kind."""
-    start = start_valkey if request.param == "valkey" else start_redis
-    with start(tmp_path_factory.mktemp(request.param)) as address:
+    with start_store(request.param, tmp_path_factory.mktemp(request.param), {}) as address:
         yield address
 
 

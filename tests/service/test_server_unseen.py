@@ -15,8 +15,7 @@ from server.decision_files import find
 from server.embedded import EmbeddedValkey
 from server.replay import replay
 from tests.support.clinic import TIMEOUT_S, Clinic, run_clinic
-from tests.support.clinic_models import CARE, INSURERS, define, stored, trained
-from waypost.admin.v1 import admin_pb2
+from tests.support.clinic_models import INSURERS, score_with_care
 from waypost.decision.v1 import decision_pb2
 
 UNSEEN = decision_pb2.DEGRADATION_KIND_UNSEEN_CATEGORY
@@ -26,11 +25,7 @@ UNSEEN = decision_pb2.DEGRADATION_KIND_UNSEEN_CATEGORY
 def clinic(store: EmbeddedValkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A server that scores by the insurer, among others; patient 7 has one that the model knows, 8 has not."""
     with run_clinic(tmp_path_factory.mktemp("clinic"), store.url) as running:
-        define(running.settings.repo, care=CARE)
-        policy = running.settings.repo / "policy" / "portal.policy"
-        policy.write_text(policy.read_text().replace("  limit 3\n", "  limit 3\n  model care\n"))
-        stored(running.settings.models_dir, trained())
-        running.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        score_with_care(running)
         for patient, insurer in ((7, INSURERS[0]), (8, "west")):
             values: dict[str, Value] = {"age_years": 40, "insurer": insurer, "reminders_wanted": True}
             running.put("profile", {"patient_id": patient}, values, time.time_ns() // 1_000)

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from tests.support.clinic import TIMEOUT_S, Clinic
 from training import registry
 from training.registry import Manifest
+from waypost.admin.v1 import admin_pb2
 
 CARE = """
 name: care
@@ -84,3 +86,12 @@ def stored(
     registry.save(models_dir, manifest, data)
     registry.promote(models_dir, name, manifest.version)
     return manifest
+
+
+def score_with_care(clinic: Clinic) -> None:
+    """Have the running clinic's portal scored by a good model."""
+    define(clinic.settings.repo, care=CARE)
+    policy = clinic.settings.repo / "policy" / "portal.policy"
+    policy.write_text(policy.read_text().replace("  limit 3\n", "  limit 3\n  model care\n"))
+    stored(clinic.settings.models_dir, trained())
+    clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)

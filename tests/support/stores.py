@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from online.slots import SLOTS
 from server.embedded import EmbeddedValkey
-from tests.support.valkey import run_valkey
+from tests.support.valkey import run_valkey, start_valkey
 
 WAIT_S = 75.0
 """Generous: a Sentinel that was kept from running for 2 s does nothing for the next 30 (its TILT mode)."""
@@ -245,6 +246,23 @@ def run_redis(binary: str, folder: Path, settings: Mapping[str, str], *, tls: bo
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def start_store(kind: str, folder: Path, settings: Mapping[str, str]) -> Iterator[str]:
+    """Run the embedded `valkey`, or the installed `redis` with these settings; yields its URL.
+
+    Skips the test where no Redis is installed.
+    """
+    if kind == "valkey":
+        with start_valkey(folder) as url:
+            yield url
+        return
+    binary = redis_server()
+    if binary is None:
+        pytest.skip("no redis-server on PATH: tested on Valkey alone")
+    with run_redis(binary, folder / "redis", settings) as port:
+        yield f"redis://127.0.0.1:{port}/0"
 
 
 def _listens(port: int) -> bool:
