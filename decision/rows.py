@@ -20,9 +20,8 @@ from decision.schema import Status, Value
 _FIRST: Final = np.zeros(1, np.int64)
 
 
-@dataclass(
-    kw_only=True, eq=False
-)  # not frozen: one is made a decision, and freezing takes longer than filling it in
+# Not frozen: one is made for each decision, and freezing takes longer than filling it in.
+@dataclass(kw_only=True, eq=False)
 class Rows:
     """The customer's, the context's and the considered offers' values; what was not fetched is NULL.
 
