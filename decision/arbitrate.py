@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,7 @@ _NO_FLOATS: Final = np.zeros(0)
 NO_BELIEFS: Final = Beliefs(_NO_FLOATS, _NO_FLOATS, _NO_FLOATS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(NamedTuple):
     """What a decision is arbitrated by besides its plan.
 
     Attributes:
@@ -65,7 +64,7 @@ class Terms:
     """
 
     minimum_score: float | None = None
-    explore: Explore = field(default_factory=Explore)
+    explore: Explore = Explore()
     seed: int = 0
     beliefs: Beliefs = NO_BELIEFS
 

@@ -139,8 +139,8 @@ def _fallback_offer(weighing: Weighing, name: str, *, first: bool) -> RankedOffe
 def _segments(weighing: Weighing) -> tuple[str, ...]:
     """Stored memberships, then what models tell as model:label."""
     rows = weighing.rows
-    stored = (segment for segment, _ in weighing.plan.memberships if rows.is_in(segment))
-    return (*stored, *(f"{model}:{label}" for model, label in rows.labels.items() if label is not None))
+    stored = [segment for segment, _ in weighing.plan.memberships if rows.is_in(segment)]
+    return (*stored, *[f"{model}:{label}" for model, label in rows.labels.items() if label is not None])
 
 
 class _Survey(NamedTuple):
@@ -159,14 +159,22 @@ class _Survey(NamedTuple):
 
 def _survey(frame: Frame) -> _Survey:
     survey = _Survey({}, set(), set())
-    for block in (frame.customer, frame.candidates):
-        known = kernels.survey(block.layout.view_of, block.statuses, block.event_us).tolist()
-        for view, (event_us, is_stale, is_found) in zip(block.layout.views, known, strict=True):
-            survey.newest_us[view] = max(survey.newest_us.get(view, 0), event_us)
-            if is_stale:
-                survey.stale.add(view)
-            if is_found:
-                survey.found.add(view)
+    customer, candidates = frame.customer, frame.candidates
+    known = kernels.survey(
+        customer.layout.view_of,
+        customer.statuses,
+        customer.event_us,
+        candidates.layout.view_of,
+        candidates.statuses,
+        candidates.event_us,
+    )
+    views = (*customer.layout.views, *candidates.layout.views)
+    for view, (event_us, is_stale, is_found) in zip(views, known.tolist(), strict=True):
+        survey.newest_us[view] = max(survey.newest_us.get(view, 0), event_us)
+        if is_stale:
+            survey.stale.add(view)
+        if is_found:
+            survey.found.add(view)
     return survey
 
 

@@ -920,12 +920,9 @@ def told(rows, offers, flags, moved, hits):  # type: ignore[no-untyped-def]
 # Ages -------------------------------------------------------------------------------------------------------------
 
 
-@njit(_out(int64, 2)(_I1, _T2, _I2), **_OPTIONS)
-def survey(view_of, statuses, event_us):  # type: ignore[no-untyped-def]
-    """int64[views, 3]: the newest event time, whether any cell is STALE, and whether anything was found."""
-    views = event_us.shape[0]
-    known = np.zeros((views, 3), np.int64)
-    for view in range(views):
+@njit(void(_I1, _T2, _I2, _out(int64, 2)), **_OPTIONS)
+def _survey_block(view_of, statuses, event_us, known):  # type: ignore[no-untyped-def]
+    for view in range(event_us.shape[0]):
         newest = 0
         for row in range(event_us.shape[1]):
             newest = max(newest, event_us[view, row])
@@ -937,4 +934,28 @@ def survey(view_of, statuses, event_us):  # type: ignore[no-untyped-def]
             some_found |= statuses[column, row] != NOT_FOUND
         known[view_of[column], 1] |= some_stale
         known[view_of[column], 2] |= some_found
+
+
+@njit(_out(int64, 2)(_I1, _T2, _I2, _I1, _T2, _I2), **_OPTIONS)
+def survey(  # type: ignore[no-untyped-def]
+    customer_view_of, customer_statuses, customer_event_us, candidate_view_of, candidate_statuses, candidate_event_us
+):  # fmt: skip
+    """What is known of the views of a frame.
+
+    Args:
+        customer_view_of: The layout's of the customer's block.
+        customer_statuses: The customer's block.
+        customer_event_us: Of the same.
+        candidate_view_of: The layout's of the candidates' block.
+        candidate_statuses: The candidates' block.
+        candidate_event_us: Of the same.
+
+    Returns:
+        int64[views, 3], the customer's block's views first: the newest event time, whether any cell is STALE, and
+        whether anything was found.
+    """
+    split = customer_event_us.shape[0]
+    known = np.zeros((split + candidate_event_us.shape[0], 3), np.int64)
+    _survey_block(customer_view_of, customer_statuses, customer_event_us, known[:split])
+    _survey_block(candidate_view_of, candidate_statuses, candidate_event_us, known[split:])
     return known

@@ -19,6 +19,7 @@ from decision.weigh import Weighing
 
 FEATURES_NAMED: Final = 3
 """How many features of a prediction are named as reasons."""
+_MODEL: Final = ReasonKind.MODEL
 
 
 def reasons(
@@ -36,17 +37,21 @@ def reasons(
         rows, weighing.rows.offers, assessment.flags, ranking.moved_by_row, assessment.hits
     )
     known, acts = plan.act_reasons[told].tolist(), told.tolist()
-    model, start = weighing.model_version, 0
+    model, worth, draws, start = weighing.model_version, plan.worth_reasons, weighing.beliefs is not None, 0
     for row, (offer, flags, was, end), prediction in zip(
         rows.tolist(), rows_told.tolist(), predictions, strict=True
     ):
-        yield (
-            *_rules(weighing, row, flags, acts[start:end], known[start:end]),
-            *(_segments(weighing, acts[start:end]) if plan.reads_segments else ()),
-            *(_model(model, prediction) if prediction is not None else ()),
-            plan.worth_reasons[offer],
-            *(_exploration(weighing, row) if was or weighing.beliefs is not None else ()),
-        )
+        words = known[start:end]
+        if flags & PINNED or (flags & INCLUDED and flags & FITS):
+            _say_what_was_idle(weighing, row, acts[start:end], words)
+        if plan.reads_segments:
+            words += _segments(weighing, acts[start:end])
+        if prediction is not None:
+            words.append(Reason(_MODEL, model, f"predicts {prediction:.4g}"))
+        words.append(worth[offer])
+        if was or draws:
+            words += _exploration(weighing, row)
+        yield tuple(words)
         start = end
 
 
@@ -78,17 +83,12 @@ def _feature(weighing: Weighing, row: int, column: Column, contribution: float) 
     return Reason(kind=ReasonKind.FEATURE, name=column.name, detail=detail)
 
 
-def _rules(
-    weighing: Weighing, row: int, flags: int, acts: Sequence[int], known: Sequence[Reason]
-) -> Sequence[Reason]:
-    """What the acts upon a row did: as known of each, but for those that may have changed nothing."""
-    if not (flags & PINNED or (flags & INCLUDED and flags & FITS)):
-        return known
+def _say_what_was_idle(weighing: Weighing, row: int, acts: Sequence[int], words: list[Reason]) -> None:
+    """Word anew, of the acts upon a row, those that may have changed nothing."""
     idle = weighing.plan.may_be_idle
-    return [
-        _rule(weighing, row, weighing.plan.acts[act]) if act in idle else reason
-        for act, reason in zip(acts, known, strict=True)
-    ]
+    for place, act in enumerate(acts):
+        if act in idle:
+            words[place] = _rule(weighing, row, weighing.plan.acts[act])
 
 
 def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
@@ -113,10 +113,6 @@ def _segments(weighing: Weighing, acts: Sequence[int]) -> Iterator[Reason]:
     for segment, rules in readers.items():
         detail = f"read by {', '.join(dict.fromkeys(rules))}"
         yield Reason(kind=ReasonKind.SEGMENT, name=segment, detail=detail)
-
-
-def _model(version: str, prediction: float) -> tuple[Reason, ...]:
-    return (Reason(ReasonKind.MODEL, version, f"predicts {prediction:.4g}"),)
 
 
 def _exploration(weighing: Weighing, row: int) -> tuple[Reason, ...]:

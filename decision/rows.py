@@ -134,7 +134,7 @@ def _laid_out(block: Block, layout: Layout) -> Block:
 
 
 def _index(names: tuple[str, ...], rows: tuple[str, ...]) -> NDArray[np.int64]:
-    if rows == names:
+    if rows is names or rows == names:
         return np.arange(len(names))
     place = {name: row for row, name in enumerate(rows)}
     return np.array([place.get(name, -1) for name in names], np.int64)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numba import boolean, int64, njit, types, uint8, void
@@ -98,8 +98,7 @@ def mark_texts(table, words, statuses, index, used):  # type: ignore[no-untyped-
                     used[words[column, row]] = True
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """A block and the rows to take of it.
 
     Attributes:
