@@ -78,11 +78,9 @@ class Ranking:
     Attributes:
         order_rows: int64[...], rows, best first.
         propensity_by_row: float64[n], probability to come first; sums to 1 unless the order is empty.
-        pinned_by_row: int64[n], position of a pin that was granted and not moved up, else 0.
-        moved_by_row: int64[n, 2], places among scored offers, from 1, before and after exploration where it moved the
-            row, else 0.
-        crowded_by_row: int64[n], number of the limited tag that left the row out, else -1.
-        below_by_row: bool[n], whether the minimum score left the row out.
+        notes: int64[5, n], each row of it named in `kernels`: the position of a pin that was granted and not moved up,
+            else 0; places among scored offers, from 1, before and after exploration where it moved the row, else 0;
+            the number of the limited tag that left the row out, else -1; 1 where the minimum score left it out.
         drawn_by_row: float64[n], the θ that Thompson sampling drew in place of the prediction, else NaN.
     """
 
@@ -90,10 +88,7 @@ class Ranking:
     eligible: NDArray[np.int64]
     order_rows: NDArray[np.int64]
     propensity_by_row: NDArray[np.float64]
-    pinned_by_row: NDArray[np.int64]
-    moved_by_row: NDArray[np.int64]
-    crowded_by_row: NDArray[np.int64]
-    below_by_row: NDArray[np.bool_]
+    notes: NDArray[np.int64]
     drawn_by_row: NDArray[np.float64]
 
     @cached_property
@@ -109,27 +104,26 @@ class Ranking:
     @cached_property
     def pinned(self) -> Mapping[str, int]:
         """Position by offer, for pins that were granted and not moved up."""
-        return {self.rows.names[row]: int(self.pinned_by_row[row]) for row in _where(self.pinned_by_row != 0)}
+        position = self.notes[kernels.PIN_AT]
+        return {self.rows.names[row]: int(position[row]) for row in _where(position != 0)}
 
     @cached_property
     def moved(self) -> Mapping[str, tuple[int, int]]:
         """Offers that exploration moved, as (place it would have had, place it got) among scored offers, from 1."""
-        moved = self.moved_by_row
-        return {
-            self.rows.names[row]: (int(moved[row, 0]), int(moved[row, 1])) for row in _where(moved[:, 0] != 0)
-        }
+        was, now = self.notes[kernels.MOVED_FROM], self.notes[kernels.MOVED_TO]
+        return {self.rows.names[row]: (int(was[row]), int(now[row])) for row in _where(was != 0)}
 
     @cached_property
     def crowded(self) -> Mapping[str, str]:
         """Offers left out by `max_per_tag`, with the tag."""
         limited = self.rows.plan.tables.limited
-        crowded = self.crowded_by_row
+        crowded = self.notes[kernels.CROWDED]
         return {self.rows.names[row]: limited[crowded[row]] for row in _where(crowded >= 0)}
 
     @cached_property
     def below(self) -> frozenset[str]:
         """Offers left out by the minimum score."""
-        return frozenset(self.rows.names[row] for row in _where(self.below_by_row))
+        return frozenset(self.rows.names[row] for row in _where(self.notes[kernels.BELOW] != 0))
 
 
 def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms) -> Ranking:
@@ -141,7 +135,7 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         terms: The rest.
     """
     rows, tables = assessment.rows, assessment.rows.plan.tables
-    order, propensity, crowded, below, pinned, moved, drawn = kernels.arbitrate(
+    order, propensity, notes, drawn = kernels.arbitrate(
         assessment.eligible,
         rows.offers,
         rows.row_of,
@@ -167,10 +161,7 @@ def arbitrate(assessment: Assessment, scores: NDArray[np.float64], terms: Terms)
         eligible=assessment.eligible,
         order_rows=order,
         propensity_by_row=propensity,
-        pinned_by_row=pinned,
-        moved_by_row=moved,
-        crowded_by_row=crowded,
-        below_by_row=below,
+        notes=notes,
         drawn_by_row=drawn,
     )
 

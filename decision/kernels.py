@@ -50,6 +50,13 @@ def _gauss(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArra
     return nodes, weights, integrals
 
 
+# What `arbitrate` notes of each row, as places in `notes`.
+PIN_AT: Final = 0
+MOVED_FROM: Final = 1
+MOVED_TO: Final = 2
+CROWDED: Final = 3
+BELOW: Final = 4
+
 # How a placement explores.
 GREEDY: Final = 0
 EPSILON: Final = 1
@@ -290,6 +297,28 @@ def fill_matrix(table, words, statuses, index, now_us, matrix):  # type: ignore[
             matrix[i, into] = value
 
 
+@njit(_out(float32, 2)(_I2, _I2, _T2, _I2, _I2, _T2, _I1, int64), **_OPTIONS)
+def model_rows(  # type: ignore[no-untyped-def]
+    customer_table, customer_words, customer_statuses, table, words, statuses, index, now_us
+):
+    """float32[m, f]: the columns of both blocks as a model reads them, the customer's the same in all rows.
+
+    Args:
+        customer_table: `fill_matrix`'s of the customer's block.
+        customer_words: The customer's block.
+        customer_statuses: Of the same.
+        table: `fill_matrix`'s of the candidates' block; the two tables fill all columns.
+        words: The candidates' block.
+        statuses: Of the same.
+        index: As `fill_matrix` takes it.
+        now_us: The decision's clock.
+    """
+    matrix = np.empty((index.shape[0], customer_table.shape[0] + table.shape[0]), np.float32)
+    fill_matrix(customer_table, customer_words, customer_statuses, np.zeros_like(index), now_us, matrix)
+    fill_matrix(table, words, statuses, index, now_us, matrix)
+    return matrix
+
+
 @njit(boolean(_in(float32, 2)), **_OPTIONS)
 def all_finite(predictions):  # type: ignore[no-untyped-def]
     """Whether a model gave nothing but finite numbers."""
@@ -300,12 +329,12 @@ def all_finite(predictions):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(_out(float64)(_I1, _F1, int64), **_OPTIONS)
+@njit(_out(float64)(_I1, _in(float32, 2), int64), **_OPTIONS)
 def put_by_row(eligible, predictions, rows):  # type: ignore[no-untyped-def]
-    """float64[rows]: each prediction at its row, NaN elsewhere."""
+    """float64[rows]: each of float32[m, 1] predictions at its row, NaN elsewhere."""
     by_row = np.full(rows, np.nan)
     for i in range(eligible.shape[0]):
-        by_row[eligible[i]] = predictions[i]
+        by_row[eligible[i]] = predictions[i, 0]
     return by_row
 
 
@@ -703,7 +732,7 @@ def explore(scores, keys, kind, top_k, parameter, seed, a, b, factors, order, ch
     _sort_descending(worth, order[:k])
 
 
-@njit(int64(_I1, _I2, _I1, int64), **_OPTIONS)
+@njit(int64(_I1, _I2, _I1, int64), inline="always", **_OPTIONS)
 def _full(limits, tags, taken, offer):  # type: ignore[no-untyped-def]
     """The first of the offer's tags with no room left, or -1."""
     for k in range(tags.shape[1]):
@@ -715,7 +744,7 @@ def _full(limits, tags, taken, offer):  # type: ignore[no-untyped-def]
     return -1
 
 
-@njit(boolean(_I1, _I2, _out(int64), int64, int64, _out(int64)), **_OPTIONS)
+@njit(boolean(_I1, _I2, _out(int64), int64, int64, _out(int64)), inline="always", **_OPTIONS)
 def _admit(limits, tags, taken, offer, row, crowded):  # type: ignore[no-untyped-def]
     """Take an offer in if its tags have room; else note the full one."""
     full = _full(limits, tags, taken, offer)
@@ -730,9 +759,7 @@ def _admit(limits, tags, taken, offer, row, crowded):  # type: ignore[no-untyped
 
 
 @njit(
-    types.Tuple(
-        (_out(int64), _out(float64), _out(int64), _out(boolean), _out(int64), _out(int64, 2), _out(float64))
-    )(
+    types.Tuple((_out(int64), _out(float64), _out(int64, 2), _out(float64)))(
         _I1, _I1, _I1, _F1, _I1, _U1, _I2, _I2, _in(boolean, 1), _I1, _I2, float64, int64, int64, float64, uint64,
         _F1, _F1, _F1
     ),
@@ -766,14 +793,15 @@ def arbitrate(  # type: ignore[no-untyped-def]
         factors: float64[n], what θ is multiplied by.
 
     Returns:
-        What `decision.arbitrate.Ranking` holds: the rows in order; by row the probability to come first, the limited
-        tag that left it out or -1, whether the minimum did, the position of its pin or 0, its places before and after
-        exploration or 0, the θ that replaced the prediction or NaN.
+        What `decision.arbitrate.Ranking` holds: the rows in order; by row the probability to come first; int64[5, n],
+        by row the position of its pin or 0, its places before and after exploration or 0, the limited tag that left it
+        out or -1, whether the minimum did; by row the θ that replaced the prediction or NaN.
     """
     rows = offers.shape[0]
-    propensity, crowded = np.zeros(rows), np.full(rows, -1)
-    below, pinned = np.zeros(rows, np.bool_), np.zeros(rows, np.int64)
-    moved, drawn = np.zeros((rows, 2), np.int64), np.full(rows, np.nan)
+    propensity, drawn = np.zeros(rows), np.full(rows, np.nan)
+    notes = np.zeros((5, rows), np.int64)
+    crowded = notes[CROWDED]
+    crowded[:] = -1
     free = np.zeros(rows, np.bool_)
     free[eligible] = True
     taken = np.zeros(limits.shape[0], np.int64)
@@ -820,7 +848,7 @@ def arbitrate(  # type: ignore[no-untyped-def]
         row = row_of[by_name[k]]
         if row >= 0 and free[row]:
             if scores[row] < minimum:
-                below[row] = True
+                notes[BELOW, row] = 1
             else:
                 full = _full(limits, tags, taken, offers[row])
                 crowded[row] = full
@@ -857,7 +885,7 @@ def arbitrate(  # type: ignore[no-untyped-def]
         row = scored[was]
         drawn[row] = theta[was]
         if was != place:
-            moved[row, 0], moved[row, 1] = was + 1, place + 1
+            notes[MOVED_FROM, row], notes[MOVED_TO, row] = was + 1, place + 1
         if _admit(limits, tags, taken, offers[row], row, crowded):
             queue[queued] = row
             queued += 1
@@ -872,7 +900,7 @@ def arbitrate(  # type: ignore[no-untyped-def]
         merged[end] = holder[g]
         end += 1
         if end == position[g]:
-            pinned[holder[g]] = position[g]
+            notes[PIN_AT, holder[g]] = position[g]
     while used < queued:
         merged[end] = queue[used]
         end += 1
@@ -884,21 +912,21 @@ def arbitrate(  # type: ignore[no-untyped-def]
                 propensity[scored[i]] = chance[i]
         else:
             propensity[merged[0]] = 1.0
-    return merged, propensity, crowded, below, pinned, moved, drawn
+    return merged, propensity, notes, drawn
 
 
 # Reasons ---------------------------------------------------------------------------------------------------------
 
 
 @njit(types.Tuple((_out(int64), _out(int64, 2)))(_I1, _I1, _T1, _I2, _T2), **_OPTIONS)
-def told(rows, offers, flags, moved, hits):  # type: ignore[no-untyped-def]
+def told(rows, offers, flags, notes, hits):  # type: ignore[no-untyped-def]
     """What the reasons of some rows are made of.
 
     Args:
         rows: int64[k].
         offers: The rows' offers.
         flags: As `settle` leaves them.
-        moved: As `arbitrate` gives it.
+        notes: As `arbitrate` gives them.
         hits: As `run_rules` gives them.
 
     Returns:
@@ -913,7 +941,12 @@ def told(rows, offers, flags, moved, hits):  # type: ignore[no-untyped-def]
         for act in range(hits.shape[0]):
             acts[count] = act
             count += hits[act, row] != 0
-        known[i, 0], known[i, 1], known[i, 2], known[i, 3] = offers[row], flags[row], moved[row, 0], count
+        known[i, 0], known[i, 1], known[i, 2], known[i, 3] = (
+            offers[row],
+            flags[row],
+            notes[MOVED_FROM, row],
+            count,
+        )
     return acts[:count].copy(), known
 
 

@@ -34,7 +34,7 @@ def reasons(
     """
     plan, assessment, ranking = weighing.plan, weighing.assessment, weighing.ranking
     told, rows_told = kernels.told(
-        rows, weighing.rows.offers, assessment.flags, ranking.moved_by_row, assessment.hits
+        rows, weighing.rows.offers, assessment.flags, ranking.notes, assessment.hits
     )
     known, acts = plan.act_reasons[told].tolist(), told.tolist()
     model, worth, draws, start = weighing.model_version, plan.worth_reasons, weighing.beliefs is not None, 0
@@ -96,7 +96,7 @@ def _rule(weighing: Weighing, row: int, act: Act) -> Reason:
     idle = ""
     if isinstance(act.action, Include) and weighing.assessment.flags[row] & FITS:
         idle = ", as it is anyway"
-    elif isinstance(act.action, Pin) and weighing.ranking.pinned_by_row[row] != act.action.position:
+    elif isinstance(act.action, Pin) and weighing.ranking.notes[kernels.PIN_AT, row] != act.action.position:
         idle = ", but another pin or too few offers moved it"
     if not idle:
         return act.reason
@@ -116,7 +116,7 @@ def _segments(weighing: Weighing, acts: Sequence[int]) -> Iterator[Reason]:
 
 
 def _exploration(weighing: Weighing, row: int) -> tuple[Reason, ...]:
-    was, now = weighing.ranking.moved_by_row[row].tolist()
+    was, now = weighing.ranking.notes[[kernels.MOVED_FROM, kernels.MOVED_TO], row].tolist()
     drawn = _draw(weighing, row)
     parts = [drawn, f"moved it from {was} to {now} among scored offers" if was else ""]
     detail = ", ".join(filter(None, parts))

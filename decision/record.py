@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from decision.schema import Value
@@ -57,8 +58,7 @@ class Reason(NamedTuple):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(NamedTuple):
     """A question.
 
     Attributes:
@@ -71,7 +71,7 @@ class Request:
 
     placement: str
     customer_id: str
-    context: Mapping[str, Value] = field(default_factory=dict)
+    context: Mapping[str, Value] = MappingProxyType({})
     candidates: tuple[str, ...] = ()
     limit: int = 0
 
@@ -100,8 +100,7 @@ class ViewAge(NamedTuple):
     age_us: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer: a pure function of everything in its record.
 
     Attributes:

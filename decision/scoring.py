@@ -137,8 +137,12 @@ class Feed:
             By column of the matrix the first value that the model never saw, where there is one.
         """
         kernels.fill_matrix(self.table, block.words, block.statuses, index, now_us, matrix)
-        if not self.coded:
-            return {}
+        return self.fill_coded(block, index, matrix)
+
+    def fill_coded(
+        self, block: Block, index: NDArray[np.int64], matrix: NDArray[np.float32]
+    ) -> dict[int, Value]:
+        """As `fill`, of the columns that are coded alone."""
         found = {column.matrix_column: column.fill(block, index, matrix) for column in self.coded}
         return {place: value for place, value in found.items() if value is not None}
 
@@ -170,17 +174,35 @@ class ScoringPlan:
             index: int64[m], the row of `candidates` for each of the forest's, -1 where it was not fetched.
             now_us: The decision's clock.
         """
-        matrix = np.empty((len(index), len(self.columns)), np.float32)
-        unseen = self.customer_feed.fill(customer, np.zeros(len(index), np.int64), now_us, matrix)
-        unseen |= self.candidate_feed.fill(candidates, index, now_us, matrix)
-        return Inputs(matrix, unseen_categories(self.handle, unseen))
+        matrix = kernels.model_rows(
+            self.customer_feed.table,
+            customer.words,
+            customer.statuses,
+            self.candidate_feed.table,
+            candidates.words,
+            candidates.statuses,
+            index,
+            now_us,
+        )
+        return Inputs(matrix, self._code(customer, candidates, index, matrix) if self._is_coded else ())
 
-    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64] | None:
-        """float64[m], one prediction per row; None where the model gives something that is not a finite number."""
+    @property
+    def _is_coded(self) -> bool:
+        return bool(self.customer_feed.coded or self.candidate_feed.coded)
+
+    def _code(
+        self, customer: Block, candidates: Block, index: NDArray[np.int64], matrix: NDArray[np.float32]
+    ) -> tuple[Degradation, ...]:
+        unseen = self.customer_feed.fill_coded(customer, np.zeros_like(index), matrix)
+        unseen |= self.candidate_feed.fill_coded(candidates, index, matrix)
+        return unseen_categories(self.handle, unseen)
+
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """float32[m, 1], one prediction per row; None where the model gives something that is not a finite number."""
         predictions = self.handle.forest.predict(matrix)
         if not kernels.all_finite(predictions):
             return None
-        return predictions.reshape(len(matrix)).astype(np.float64)
+        return predictions
 
     def top_features(self, matrix: NDArray[np.float32], count: int) -> list[list[tuple[Column, float]]]:
         """Per row the features that counted most, with their contributions to the margin, largest first.

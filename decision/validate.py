@@ -14,7 +14,7 @@ from decision.errors import (
     UnknownContextError,
     nearest,
 )
-from decision.plan import PlacementPlan
+from decision.plan import PlacementPlan, typed_key
 from decision.record import Request
 from decision.schema import DType, Scalar, Value
 
@@ -31,24 +31,23 @@ _ELEMENTS: Final[Mapping[DType, DType]] = {
 
 
 def check_request(request: Request, plan: PlacementPlan) -> Request:
-    """The request with its context typed and its candidates in file order, each once.
+    """The request with its context typed and its candidates in file order, each once, and a limit.
 
     Raises:
         InvalidRequestError: Naming the field at fault and the nearest valid name.
     """
-    plan.customer_row(request.customer_id)
+    typed_key(request.customer_id, plan.customer_key_type)
+    context, candidates = request.context, request.candidates
     return Request(
-        placement=request.placement,
-        customer_id=request.customer_id,
-        context={name: _typed(name, value, plan) for name, value in sorted(request.context.items())},
-        candidates=_candidates(request.candidates, plan),
-        limit=_limit(request.limit, plan.placement.limit),
+        request.placement,
+        request.customer_id,
+        {name: _typed(name, context[name], plan) for name in sorted(context)} if context else context,
+        _candidates(candidates, plan) if candidates else candidates,
+        _limit(request.limit, plan.placement.limit),
     )
 
 
 def _candidates(names: tuple[str, ...], plan: PlacementPlan) -> tuple[str, ...]:
-    if not names:
-        return ()
     if len(names) > MAX_CANDIDATES:
         raise InvalidRequestError("candidates", f"at most {MAX_CANDIDATES}, not {len(names)}")
     for index, name in enumerate(names):

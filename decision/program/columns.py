@@ -194,7 +194,7 @@ class Encoder:
                 continue
             block, codes = given.block, bringing.codes(given, texts)
             gather(
-                bringing.table, block.words, block.statuses, given.index, codes, frame.numbers, frame.truths
+                bringing.table, block.words, block.statuses, given.rows, codes, frame.numbers, frame.truths
             )
         if self._lists:
             frame.lists = write_lists(sources, inputs, len(self._lists), frame.rows, texts)

@@ -102,11 +102,11 @@ class Input(NamedTuple):
     """A block and the rows to take of it.
 
     Attributes:
-        index: int64[b], the block's row for each row of the program; -1 gives NULL.
+        rows: int64[b], the block's row for each row of the program; -1 gives NULL.
     """
 
     block: Block
-    index: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class Source:
             return _NO_CODES
         block = given.block
         used = np.zeros(len(block.objects), np.bool_)
-        mark_texts(self.table, block.words, block.statuses, given.index, used)
+        mark_texts(self.table, block.words, block.statuses, given.rows, used)
         codes = np.zeros(max(1, len(used)), np.int64)
         for place in used.nonzero()[0].tolist():
             codes[place] = texts.code(cast("str", block.objects[place]))
@@ -153,7 +153,7 @@ class Source:
 
     def read_list(self, slot: ListSlot, given: Input, texts: Generation) -> Lists:
         """A list of the rows that are read."""
-        return _read_list(given.block, slot, set(given.index.tolist()), texts)
+        return _read_list(given.block, slot, set(given.rows.tolist()), texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +220,9 @@ def write_lists(
     for bringing, given in zip(sources, inputs, strict=True):
         for slot in bringing.lists:
             found = bringing.read_list(slot, given, texts)
-            there = given.index >= 0
-            there[there] = found.start[given.index[there]] >= 0
-            at = given.index[there]
+            there = given.rows >= 0
+            there[there] = found.start[given.rows[there]] >= 0
+            at = given.rows[there]
             bounds[slot.number, there, 0] = found.start[at] + end
             bounds[slot.number, there, 1] = found.end[at] + end
             parts.append(found.words)

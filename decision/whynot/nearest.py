@@ -120,7 +120,7 @@ def _value_type(case: Case, name: str) -> ValueType | None:
 def _again(case: Case, offer: str, changes: Mapping[str, Value]) -> Weighing:
     """Decide on the changed inputs."""
     context = {name.partition(".")[2]: value for name, value in changes.items() if _is_context(name)}
-    request = replace(case.request, context={**case.request.context, **context})
+    request = case.request._replace(context={**case.request.context, **context})
     customer = {name: value for name, value in changes.items() if name in case.plan.customer_layout.place}
     candidate = {name: value for name, value in changes.items() if name in case.plan.candidate_layout.place}
     frame = Frame(

@@ -141,7 +141,7 @@ seeds = st.integers(0, 2**64 - 1)
 
 
 def run(bundle: Bundle, values: Frame, seed: int, **parts: object) -> Decision:
-    request = replace(Request(placement="home", customer_id="c"), **parts)  # type: ignore[arg-type]
+    request = Request(placement="home", customer_id="c", **parts)  # type: ignore[arg-type]
     return decide(request, values, bundle, now_us=NOW_US, seed=seed)
 
 
