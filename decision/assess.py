@@ -91,7 +91,7 @@ class Assessment:
         reached: bool[caps, n], caps that keep a competing row out.
         tags: Tags that rules put on the decision.
         hits: uint8[a, n], 1 where an act acted upon a row.
-        acted: bool[a], acts that acted at all, decision tags with them.
+        acted: bool[a], acts but boosts that acted at all, decision tags with them.
     """
 
     rows: Rows

@@ -20,7 +20,7 @@ from decision.policy import SHAPE_LEAST, SHAPE_MOST
 from decision.program.gather import PRESENT, STALE
 from decision.program.opcodes import TRUE
 from decision.schema import Status
-from decision.tables import EXCLUDE, INCLUDE, PIN, SHOW, TAG
+from decision.tables import BOOST, EXCLUDE, INCLUDE, PIN, SHOW, TAG
 
 # What is known of a row after `assess`, as bits.
 REQUESTED: Final = 1
@@ -162,8 +162,8 @@ def run_rules(now_us, rules, acts, targets, row_of, request_truth, candidate_tru
         flags: uint8[n], gains SHOWN, PINNED, INCLUDED and EXCLUDED.
 
     Returns:
-        uint8[a, n]: 1 where the act acted upon the row, for other acts than decision tags; bool[a], acts that acted at
-        all. A tag that a rule puts for a candidate counts where that candidate competes.
+        uint8[a, n]: 1 where the act acted upon the row, for other acts than decision tags; bool[a], acts but boosts
+        that acted at all. A tag that a rule puts for a candidate counts where that candidate competes.
     """
     rows = flags.shape[0]
     hits = np.zeros((acts.shape[0], rows), np.uint8)
@@ -186,6 +186,8 @@ def run_rules(now_us, rules, acts, targets, row_of, request_truth, candidate_tru
             for row in range(rows):
                 flags[row] |= mine[row] * bit
     for act in range(acts.shape[0]):
+        if acts[act, 0] == BOOST:
+            continue
         mine, some = hits[act], uint8(0)
         if acts[act, 0] == TAG:
             for row in range(rows):
