@@ -31,10 +31,18 @@ Tags = dict[str, frozenset[str]]
 Check = Callable[[Policy], Iterator[Finding]]
 
 
-def check(policy: Policy) -> Iterator[Finding]:
-    """Run every check."""
+def check(policy: Policy, *, whole: bool = True) -> Iterator[Finding]:
+    """Run every check.
+
+    Args:
+        policy: What was read.
+        whole: Whether that is all there is. Where declarations are missing because of errors in them, what is there is
+            checked all the same, but nothing is said to be missing.
+    """
     for run in CHECKS:
         yield from run(policy)
+    if whole:
+        yield from check_showable(policy)
 
 
 def conditions(policy: Policy) -> Iterator[tuple[str, Expr]]:
@@ -287,6 +295,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_constant,
     check_branches,
     check_rule_reach,
-    check_showable,
     check_pairs,
 )

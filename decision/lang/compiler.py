@@ -69,8 +69,7 @@ def compile_policy(
     if _within_bounds(sources, report):
         _declare_all(world, sources)
     policy = _build(world, source_hash(sources))
-    if not report.failed:
-        report.extend(check(policy))
+    report.extend(check(policy, whole=not report.failed))
     return Compiled(policy=None if report.failed else policy, findings=report.findings())
 
 

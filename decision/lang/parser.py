@@ -138,6 +138,8 @@ def _unexpected(error: UnexpectedInput, text: str) -> Failure:
 def _spelling(token: Token, expected: list[str]) -> str:
     if token.type == "EQUAL":
         return "write one = to compare"
+    if token.type == "IF":
+        return "a rule starts with `rule NAME on PLACEMENT:`"
     return nearest(token.upper(), expected) if token.type == "NAME" else ""
 
 

@@ -250,3 +250,20 @@ def test_unchanged_declaration_moves_with_its_file() -> None:
     assert [segment.span.line for segment in first.segments] == [1, 2]
     assert [segment.span.line for segment in moved.segments] == [2, 3]
     assert moved.segments[0].span.file == "b.policy"
+
+
+def test_what_an_error_leaves_is_checked_beside_it() -> None:
+    """One look shows everything; only what may be missing because of the error is not said to be missing."""
+    result = refused(
+        "rule wrong on home_hero: IF no_such_feature > 1 THEN show(orphan)\n"
+        "offer orphan:\n"
+        "rule half on home_hero priority 5: IF TRUE THEN show(nobody), exclude(orphan)\n"
+        "rule below on home_hero priority 1: IF session.views_30m > 5 AND session.views_30m < 3 THEN pin(orphan, 1)\n"
+    )
+    assert [finding.code for finding in result.findings] == ["unknown-feature", "unknown-offer", "always-false"]
+
+
+def test_a_rule_without_its_head_is_told_so() -> None:
+    """The bare IF … THEN … says nothing about where it acts."""
+    result = refused('offer plain:\nIF session.views_30m > 5 THEN show("plain")\n')
+    assert "rule NAME on PLACEMENT" in result.findings[0].suggestion
