@@ -260,7 +260,11 @@ def test_what_an_error_leaves_is_checked_beside_it() -> None:
         "rule half on home_hero priority 5: IF TRUE THEN show(nobody), exclude(orphan)\n"
         "rule below on home_hero priority 1: IF session.views_30m > 5 AND session.views_30m < 3 THEN pin(orphan, 1)\n"
     )
-    assert [finding.code for finding in result.findings] == ["unknown-feature", "unknown-offer", "always-false"]
+    assert [finding.code for finding in result.findings] == [
+        "unknown-feature",
+        "unknown-offer",
+        "always-false",
+    ]
 
 
 def test_a_rule_without_its_head_is_told_so() -> None:
