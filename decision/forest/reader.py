@@ -75,6 +75,10 @@ def _read(root: Node) -> ModelDocument:
     booster, dart = _booster(learner["gradient_booster"])
     model = booster["model"]
     trees = tuple(read_tree(node, len(names)) for node in model["trees"].items())
+    if not trees and link is not Link.IDENTITY and _estimates_base_score(param):
+        raise UnsupportedModelError(
+            f"{param.path}: the model has no trees and no base score: XGBoost would take its 0.5 for a margin"
+        )
     return ModelDocument(
         feature_names=names,
         feature_types=types,
@@ -142,6 +146,11 @@ def _base_score(param: Node, link: Link, groups: int) -> NDArray[np.float32]:
     if not np.all(in_range[link]):
         raise node.error(f"{node.text()[:40]!r} is not in the range of the objective")
     return scores
+
+
+def _estimates_base_score(param: Node) -> bool:
+    """Whether training was to find the base score; formats that do not say so always had one."""
+    return param.has("boost_from_average") and param["boost_from_average"].count() != 0
 
 
 def _booster(node: Node) -> tuple[Node, bool]:

@@ -76,10 +76,11 @@ def test_forest_names_features_as_xgboost_does_without_names() -> None:
 
 def test_forest_without_trees_gives_the_base_margin() -> None:
     """Zero rounds are a model too."""
-    empty = xgboost.train({"base_score": 0.25}, xgboost.DMatrix(ROWS, LABELS), 0)
-    forest = load_forest(bytes(empty.save_raw()))
-    theirs = empty.inplace_predict(ROWS, predict_type="margin")
-    assert same_bits(forest.margins(ROWS), columns_of(theirs, len(ROWS)))
+    for params in ({"base_score": 0.25}, {}, {"base_score": 0.25, "objective": "binary:logistic"}):
+        empty = xgboost.train(params, xgboost.DMatrix(ROWS, LABELS > 0), 0)
+        forest = load_forest(bytes(empty.save_raw()))
+        theirs = empty.inplace_predict(ROWS, predict_type="margin")
+        assert same_bits(forest.margins(ROWS), columns_of(theirs, len(ROWS)))
 
 
 def test_forest_decimal_is_rounded_once(document: str) -> None:
@@ -140,13 +141,15 @@ def test_forest_refuses_categories_that_xgboost_cut_short() -> None:
 
 
 def test_forest_refuses_what_it_cannot_reproduce(document: str) -> None:
-    """gblinear, vector leaves, unknown objectives and future formats are refused by name."""
+    """gblinear, vector leaves, unknown objectives, future formats and untrained models are refused by name."""
+    untrained = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, LABELS > 0), 0)
     linear = xgboost.train({"booster": "gblinear"}, xgboost.DMatrix(ROWS, LABELS), 1)
     vector = xgboost.train({"multi_strategy": "multi_output_tree"}, xgboost.DMatrix(ROWS, ROWS[:, :2]), 1)
     refused = {
         "gblinear": bytes(linear.save_raw()),
         "vector leaves": bytes(vector.save_raw()),
         "objective 'x:y'": _edited(document, lambda v: v["learner"]["objective"].update(name="x:y")),
+        "no trees and no base score": bytes(untrained.save_raw()),
         "format 4": _edited(document, lambda v: v.update(version=[4, 0, 0])),
         "right child": _edited(document, lambda v: _swap_children(_tree(v))),
         "kind of split": _edited(document, lambda v: _tree(v)["split_type"].__setitem__(0, 2)),
