@@ -45,7 +45,12 @@ class Report:
     def __init__(self) -> None:
         self._kept: list[Finding] = []
         self._lost_count = 0
-        self.failed = False
+        self.error_count = 0
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything found is an error."""
+        return self.error_count > 0
 
     @property
     def count(self) -> int:
@@ -58,7 +63,7 @@ class Report:
 
     def extend(self, findings: Iterable[Finding]) -> None:
         for item in findings:
-            self.failed |= item.severity == "error"
+            self.error_count += item.severity == "error"
             if len(self._kept) < FINDINGS_MAX:
                 self._kept.append(item)
             else:

@@ -28,7 +28,7 @@ SECOND_US = 1_000_000
 def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
     """Check one rule and put it together; None where anything in it is wrong."""
     decl, place = rule.decl, rule.place
-    findings_before = world.report.count
+    errors_before = world.report.error_count
     known = world.known(world.placements, decl.placement, place, Code.UNKNOWN_PLACEMENT, "placement")
     context = world.contexts.get(decl.placement.text, {CUSTOMER: DType.STRING})
     bound = _condition(world, rule, context) if known else None
@@ -38,7 +38,7 @@ def build_rule(world: World, rule: Located[RuleDecl]) -> Rule | None:
     priority = _priority(world, rule)
     active_from_us = _instant(world, place, decl.active_from)
     active_until_us = _instant(world, place, decl.active_until)
-    if bound is None or per_candidate is None or world.report.count > findings_before:
+    if bound is None or per_candidate is None or world.report.error_count > errors_before:
         return None
     return Rule(
         name=rule.name,

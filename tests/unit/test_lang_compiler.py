@@ -271,3 +271,9 @@ def test_a_rule_without_its_head_is_told_so() -> None:
     """The bare IF … THEN … says nothing about where it acts."""
     result = refused('offer plain:\nIF session.views_30m > 5 THEN show("plain")\n')
     assert "rule NAME on PLACEMENT" in result.findings[0].suggestion
+
+
+def test_a_rule_with_a_warning_acts() -> None:
+    """A tag that no offer has is worth a word, and no reason to leave the rule out."""
+    policy = compiled('rule hopeful on home_hero: IF session.views_30m > 5 THEN boost(tag "nobody", 2)\n')
+    assert [rule.name for rule in policy.rules] == ["hopeful"]
