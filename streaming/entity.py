@@ -31,6 +31,7 @@ POSITIONS = b"p"
 SEGMENTS = b"s"
 LATEST_PREFIX = b"l:"
 WINDOWS_PREFIX = b"w:"
+HEAD, OTHER = -1, -2
 RECENT_BUCKETS = 8
 """The lateness bound is covered by this many buckets of recent event ids."""
 NEVER_US = int(np.iinfo(np.int64).max)
@@ -165,10 +166,12 @@ def _decode(
             if not owners or owners[-1] is not state:
                 owners.append(state)
                 chunks.append(Stored())
-            if bits < 0:
+            if bits >= 0:
+                chunks[-1].add(bits, number, data)
+            elif bits == HEAD:
                 chunks[-1].head = data
             else:
-                chunks[-1].add(bits, number, data)
+                chunks[-1].add_other(name, data)
         elif name == REVISION_FIELD:
             state.revision = int(data)
         elif name == POSITIONS:
@@ -186,12 +189,12 @@ def _decode(
 
 @lru_cache(65_536)
 def _chunk_place(name: bytes) -> tuple[str, int, int]:
-    """View of a chunk of windows, bits and number of its range; -1 for bits of the head."""
+    """View of a chunk of windows, bits and number of its range; HEAD or OTHER for bits of what is not of tiles."""
     view, _, place = name[len(WINDOWS_PREFIX) :].decode().rpartition(":")
     if place == "h":
-        return view, -1, 0
+        return view, HEAD, 0
     view, _, bits = view.rpartition(":")
-    return view, int(bits), int(place)
+    return (view, OTHER, 0) if bits.startswith("d") else (view, int(bits), int(place))
 
 
 def _decode_positions(state: EntityState, data: bytes, partition: int) -> None:

@@ -36,7 +36,7 @@ def changes(
         applied: The step from them.
         fresh: 1 where nothing is stored, whatever the state before.
     """
-    if plan.firsts:
+    if plan.firsts or plan.distincts:
         return _compared(plan, before, applied.states, fresh)
     found = _numbers(plan, applied, fresh)
     if not plan.references:

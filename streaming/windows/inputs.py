@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from streaming.windows.batch import Batch, RawColumn, naive_times
+from streaming.windows.distinct import hashes
 from streaming.windows.errors import ValueRefused
 from streaming.windows.kernels import fixed_from_floats
 from streaming.windows.plan import Carrier, Encoding, WindowPlan
@@ -34,11 +35,13 @@ class Inputs:
         valid: Shape (rows, columns): 1 where the column is not NULL.
         lanes: Shape (rows, lanes): the numbers that are added and compared; 0 where NULL.
         carried: By (column number, carrier): the values, typed; filler where NULL.
+        hashes: By column number: what tells the values apart; filler where NULL.
     """
 
     valid: ByteArray
     lanes: IntArray
     carried: dict[tuple[int, Carrier], AnyArray]
+    hashes: dict[int, IntArray]
 
 
 def prepare(plan: WindowPlan, batch: Batch) -> Inputs:
@@ -61,7 +64,11 @@ def prepare(plan: WindowPlan, batch: Batch) -> Inputs:
     carried: dict[tuple[int, Carrier], AnyArray] = {}
     for key in plan.carried:
         carried[key] = _carry(plan.columns[key[0]], data[key[0]], valid[:, key[0]], key[1])
-    return Inputs(valid, lanes, carried)
+    told = {
+        each.column: hashes(plan.columns[each.column], data[each.column], valid[:, each.column])
+        for each in plan.distincts
+    }
+    return Inputs(valid, lanes, carried, told)
 
 
 def split_nulls(raw: RawColumn) -> tuple[AnyArray, AnyArray]:

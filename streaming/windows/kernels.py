@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 _COUNT, _SUM, _MIN, _MAX = 0, 1, 2, 3
-_NUMBER, _MEAN, _EXTREME, _FIRST, _REFS = 0, 1, 2, 3, 4
+_NUMBER, _MEAN, _EXTREME, _FIRST, _REFS, _DISTINCT = 0, 1, 2, 3, 4, 5
 INT_MAX = np.int64(np.iinfo(np.int64).max)
 INT_MIN = np.int64(np.iinfo(np.int64).min)
 _FIXED_LIMIT = 9_223_372_036_854.0
@@ -242,6 +242,9 @@ def read_features(  # type: ignore[no-untyped-def]
             for rest in range(filled, at + reads[f, 5]):
                 out[row, rest] = 0
                 null[row, rest] = 1
+        elif read == _DISTINCT:  # `distinct_kernels` counts
+            out[row, at] = 0
+            null[row, at] = 0
         elif read == _FIRST:
             rank = window_firsts[w, slot]
             out[row, at] = max(rank, 0)

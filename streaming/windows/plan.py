@@ -2,7 +2,8 @@
 
 Windows of one view share their partial results: a mean is a sum and a count, and any number of windows over the same
 (column, function) read the same slot of the same tiles. `last` and `last_k` need no tiles at all: as every window
-ends at the present, the newest k rows of all are enough, and a window shows those of them that it still covers.
+ends at the present, the newest k rows of all are enough, and a window shows those of them that it still covers. So it
+is with distinct values, of which the latest tile is enough.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ MAX_LAST = 100
 """Largest k of `last_k(k)`."""
 ROWS = frozenset({"", "*"})
 """Column names that mean the row itself."""
-FUNCTIONS = ("sum", "count", "mean", "min", "max", "first", "last", "last_k(k)")
+FUNCTIONS = ("sum", "count", "count_distinct", "mean", "min", "max", "first", "last", "last_k(k)")
+DISTINCT_EXACT_BELOW = 256
+"""Distinct counts are exact below this number; see `distinct`."""
 
 
 class Encoding(enum.IntEnum):
@@ -78,6 +81,7 @@ class Read(enum.IntEnum):
     EXTREME = 2  # payload: min or max, NULL where the count is 0
     FIRST = 3  # payload: rank, from the tiles
     REFS = 4  # payload: ranks, from the entity's own references
+    DISTINCT = 5  # payload: how many values, from the entity's own sets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,21 @@ class Reference:
     offset: int
     size: int
     tiles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distinct:
+    """Values of a column that an entity tells apart, each with the latest tile that has it.
+
+    Attributes:
+        column: Number of the column.
+        tiles: Forgotten once this many tiles behind the current one; -1 is never.
+        reads: int64[features, 2], window (-1: all time) and place in an output row of each feature that reads it.
+    """
+
+    column: int
+    tiles: int
+    reads: IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +150,12 @@ class WindowPlan:
         firsts: Column number and carrier of each first-of-a-tile.
         first_tiles: For each of those, the tiles after which no window needs it.
         references: What the entity remembers outside of its tiles.
+        distincts: Sets of values that it remembers outside of its tiles.
         outputs: The features.
         reads: Per feature, for the kernels: read, slot, count slot, window (-1: all time), offset, width.
         slot_features, total_features: Feature to blame for a slot's overflow.
         fingerprint: Four bytes that change with the layout of the state.
+        distinct_exact_below: See `DISTINCT_EXACT_BELOW`.
     """
 
     view: str
@@ -147,11 +168,13 @@ class WindowPlan:
     firsts: tuple[tuple[int, Carrier], ...]
     first_tiles: IntArray
     references: tuple[Reference, ...]
+    distincts: tuple[Distinct, ...]
     outputs: tuple[Output, ...]
     reads: IntArray
     slot_features: tuple[str, ...]
     total_features: tuple[str, ...]
     fingerprint: bytes
+    distinct_exact_below: int = DISTINCT_EXACT_BELOW
     first_columns: IntArray = field(init=False)
     reference_table: IntArray = field(init=False)
     carried: tuple[tuple[int, Carrier], ...] = field(init=False)
@@ -226,6 +249,7 @@ _NUMERIC = (DType.INT64, DType.FLOAT64)
 _FITS: dict[str, tuple[DType, ...]] = {
     "sum": _NUMERIC,
     "count": (DType.INT64,),
+    "count_distinct": (DType.INT64,),
     "mean": (DType.FLOAT64,),
     "min": (*_NUMERIC, DType.TIMESTAMP),
     "max": (*_NUMERIC, DType.TIMESTAMP),
@@ -287,6 +311,8 @@ class _Compiler:
             reads.append((output.read, slot, count, window, output.offset, output.width))
         layout = [self.hop_s, windows, self.columns, self.lanes, *self.slots.values(), list(self.firsts)]
         layout += [astuple(reference) for reference in references]
+        distincts = self._distincts(rows, outputs, reads)
+        layout += [("distinct", self.columns[each.column], each.tiles) for each in distincts]
         return WindowPlan(
             view=self.view.name,
             hop_us=(self.hop_s or 3600) * 1_000_000,
@@ -298,6 +324,7 @@ class _Compiler:
             firsts=tuple(self.firsts),
             first_tiles=_table(self.firsts.values(), 1),
             references=references,
+            distincts=distincts,
             outputs=tuple(outputs),
             reads=_table(reads, 6),
             slot_features=tuple(self.blame[False]),
@@ -384,12 +411,31 @@ class _Compiler:
             offset += size
         return tuple(references)
 
+    def _distincts(
+        self, rows: list[_Row], outputs: list[Output], reads: list[tuple[int, ...]]
+    ) -> tuple[Distinct, ...]:
+        """One set for each column that values are told apart of, as wide as its widest reader needs."""
+        readers: dict[str, list[tuple[int, int, int]]] = {}
+        for row, output, read in zip(rows, outputs, reads, strict=True):
+            if output.read == Read.DISTINCT:
+                readers.setdefault(row.column, []).append((row.tiles, read[3], output.offset))
+        return tuple(
+            Distinct(
+                column=self._column(column),
+                tiles=-1 if any(tiles < 0 for tiles, _, _ in of) else max(tiles for tiles, _, _ in of),
+                reads=_table([(window, place) for _, window, place in of], 2),
+            )
+            for column, of in readers.items()
+        )
+
     def _output(self, row: _Row, offset: int, references: tuple[Reference, ...]) -> tuple[Output, int, int]:
         forever = row.tiles < 0
         encoding, slot, count, width = Encoding.WHOLE, 0, 0, 1
         match row.function:
             case "count":
                 read, slot = Read.NUMBER, self._count(row, forever)
+            case "count_distinct":
+                read = Read.DISTINCT
             case "sum":
                 encoding = Encoding.WHOLE if row.dtype == DType.INT64 else Encoding.FIXED
                 read, slot = Read.NUMBER, self._lane_slot(SlotKind.SUM, row, encoding, forever)

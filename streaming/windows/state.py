@@ -21,6 +21,7 @@ from streaming.windows.codec_kernels import (
 )
 from streaming.windows.errors import StateCorrupt
 from streaming.windows.plan import HEAD_WORDS, NEVER_US, Carrier, WindowPlan
+from streaming.windows.sets import read_set, set_chunks
 from streaming.windows.wire import Reader, put_bytes, put_scalar, put_signed, put_unsigned
 
 IntArray = npt.NDArray[np.int64]
@@ -41,24 +42,28 @@ class TileState:
             all-time accumulators, and the slots of each tile.
         firsts: Per tile, the first row of each column in `plan.firsts`; empty if there are none.
         refs: Remembered rows as `plan.references` lays them out.
+        sets: Of each of `plan.distincts`, the hashes of its values, ascending as unsigned numbers, and the latest tile
+            of each: int64 pairs.
     """
 
-    __slots__ = ("data", "firsts", "refs")
+    __slots__ = ("data", "firsts", "refs", "sets")
 
     def __init__(
         self,
         data: bytes,
         firsts: tuple[tuple[Record | None, ...], ...] = (),
         refs: tuple[Record | None, ...] = (),
+        sets: tuple[bytes, ...] = (),
     ) -> None:
         self.data = data
         self.firsts = firsts
         self.refs = refs
+        self.sets = sets
 
     @classmethod
     def empty(cls, plan: WindowPlan) -> TileState:
         """The state before any event."""
-        return cls(plan.empty_data, (), (None,) * plan.reference_count)
+        return cls(plan.empty_data, (), (None,) * plan.reference_count, (b"",) * len(plan.distincts))
 
     @classmethod
     def of(
@@ -69,10 +74,11 @@ class TileState:
         tiles: IntArray,
         firsts: tuple[tuple[Record | None, ...], ...],
         refs: tuple[Record | None, ...],
+        sets: tuple[bytes, ...],
     ) -> TileState:
         """Put a state together; `times` are those of the last event and the last expiry."""
         head = np.array([*times, len(index)], dtype=np.int64)
-        return cls(np.concatenate((head, index, totals, tiles.reshape(-1))).tobytes(), firsts, refs)
+        return cls(np.concatenate((head, index, totals, tiles.reshape(-1))).tobytes(), firsts, refs, sets)
 
     @property
     def words(self) -> IntArray:
@@ -115,15 +121,20 @@ class TileState:
 class Stored:
     """Chunks of one entity's state in one view, as they are read from the store one by one."""
 
-    __slots__ = ("_parts", "head")
+    __slots__ = ("_others", "_parts", "head")
 
     def __init__(self) -> None:
         self.head: bytes | None = None
         self._parts: list[tuple[int, int, bytes]] = []
+        self._others: dict[bytes, bytes] = {}
 
     def add(self, bits: int, number: int, data: bytes) -> None:
         """Take a chunk of tiles."""
         self._parts.append((bits, number, data))
+
+    def add_other(self, name: bytes, data: bytes) -> None:
+        """Take a chunk of a set, by its id."""
+        self._others[name] = data
 
     def parts(self) -> list[tuple[int, bytes]]:
         """Number of the first tile that each chunk of tiles can hold, and the chunk; in order."""
@@ -136,6 +147,7 @@ class Stored:
         """All of them by chunk id."""
         prefix = b"w:%b:" % plan.view.encode()
         named = {prefix + b"%d:%d" % (bits, number): data for bits, number, data in self._parts}
+        named |= self._others
         return named if self.head is None else {prefix + b"h": self.head} | named
 
 
@@ -151,7 +163,7 @@ def encode(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
     """A state as chunks, by chunk id; equal states give equal bytes.
 
     `w:{view}:h` holds what is not of one tile. `w:{view}:{bits}:{number}` holds the tiles from `number << bits` to
-    the next number; a range that does not fit a chunk is halved.
+    the next number; a range that does not fit a chunk is halved. Of sets see `set_chunks`.
     """
     prefix = b"w:%b:" % plan.view.encode()
     chunks = {head_name(plan): encode_head(plan, state)}
@@ -159,6 +171,8 @@ def encode(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
     for top in sorted(set(tops)):
         first = bisect.bisect_left(tops, top)
         _encode_range(plan, state, prefix, (TOP_BITS, top), (first, bisect.bisect_right(tops, top)), chunks)
+    for number, told in enumerate(state.sets):
+        chunks |= set_chunks(prefix + b"d%d." % number, told)
     return chunks
 
 
@@ -182,10 +196,17 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         )
     last_us, expired_us, totals, refs = _decode_head(plan, chunks[prefix + b"h"])
     parts = []
+    sets: list[dict[bytes, bytes]] = [{} for _ in plan.distincts]
     for name, data in chunks.items():
-        if name != prefix + b"h":
-            bits, number = (int(text) for text in name[len(prefix) :].split(b":"))
-            parts.append(_decode_range(plan, data, number << bits))
+        place = name[len(prefix) :]
+        if place.startswith(b"d"):
+            number, _, rest = place[1:].partition(b".")
+            if int(number) >= len(sets):
+                raise StateCorrupt(f"view {plan.view!r} has no set {int(number)}")
+            sets[int(number)][rest] = data
+        elif place != b"h":
+            bits, number = place.split(b":")
+            parts.append(_decode_range(plan, data, int(number) << int(bits)))
     parts.sort(key=lambda part: int(part[0][0]))
     nothing = np.empty(0, dtype=np.int64)
     return TileState.of(
@@ -195,6 +216,7 @@ def decode(plan: WindowPlan, chunks: Mapping[bytes, bytes]) -> TileState:
         np.concatenate([part[1] for part in parts]) if parts else nothing,
         tuple(row for part in parts for row in part[2]),
         refs,
+        tuple(map(read_set, sets)),
     )
 
 
@@ -206,7 +228,7 @@ def decode_many(plan: WindowPlan, stored: Sequence[Stored]) -> list[TileState]:
     """
     if not stored:
         return []
-    if plan.firsts or any(entry.head is None for entry in stored):
+    if plan.firsts or plan.distincts or any(entry.head is None for entry in stored):
         return [decode(plan, entry.chunks(plan)) for entry in stored]
     heads = [entry.head for entry in stored if entry.head is not None]
     data, at = _side_by_side(heads)

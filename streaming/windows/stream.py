@@ -11,6 +11,7 @@ import numpy.typing as npt
 from decision.schema import Value
 from streaming.windows.batch import Batch
 from streaming.windows.codec_kernels import load_states
+from streaming.windows.distinct import step_sets
 from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.windows.inputs import prepare
 from streaming.windows.kernels import apply_rows
@@ -100,7 +101,10 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
     )  # fmt: skip
     if fault >= 0:
         raise overflow(plan, *divmod(int(fault), len(plan.slots) + len(plan.totals)))
-    new_states = _states(plan, ranking, work)
+    sets = step_sets(
+        plan, states, (ranking.row_start, ranking.row_order, ranking.row_us), inputs, now_us, work.out
+    )
+    new_states = _states(plan, ranking, work, sets)
     return Applied(
         states=new_states,
         columns={
@@ -167,17 +171,21 @@ def _check(batch: Batch, group_count: int, now_us: int) -> None:
         )
 
 
-def _states(plan: WindowPlan, ranking: Ranking, step: Step) -> list[TileState]:
+def _states(
+    plan: WindowPlan, ranking: Ranking, step: Step, sets: Sequence[tuple[bytes, ...]]
+) -> list[TileState]:
     pieces = packed_states(
         plan, (step.start, step.stop), step.index, step.tiles, step.totals, (step.last_us, step.expired_us)
     )
     refs = _refs(plan, ranking, len(pieces))
     if not plan.firsts:
-        return [TileState(piece, (), held) for piece, held in zip(pieces, refs, strict=True)]
+        return [
+            TileState(piece, (), held, told) for piece, held, told in zip(pieces, refs, sets, strict=True)
+        ]
     spans = zip(step.start.tolist(), step.stop.tolist(), strict=True)
     return [
-        TileState(piece, _firsts(plan, ranking, step.firsts[first:stop]), held)
-        for piece, held, (first, stop) in zip(pieces, refs, spans, strict=True)
+        TileState(piece, _firsts(plan, ranking, step.firsts[first:stop]), held, told)
+        for piece, held, told, (first, stop) in zip(pieces, refs, sets, spans, strict=True)
     ]
 
 

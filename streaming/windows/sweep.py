@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.windows.batch import Batch, rows_of
+from streaming.windows.distinct import sweep_sets
 from streaming.windows.inputs import Inputs, prepare
 from streaming.windows.kernels import bound_rows, sweep_rows
 from streaming.windows.order import sort_rows
@@ -113,6 +114,13 @@ def _sweep_range(plan: WindowPlan, history: _History, first: int, stop: int, unt
     )  # fmt: skip
     if rows < 0:
         raise overflow(plan, int(fault_at[0]), int(fault_at[1]))
+    sweep_sets(
+        plan,
+        (history.row_start, history.order, history.row_us),
+        history.inputs,
+        (entity[:rows], event_us[:rows]),
+        out,
+    )
     columns = _columns(plan, history, out[:rows], null[:rows])
     return Sweep(first, entity[:rows], event_us[:rows], event_us[:rows], columns, final)
 

@@ -11,7 +11,12 @@ from streaming.windows.state import TileState, decode, encode
 from streaming.windows.stream import apply
 from streaming.windows.sweep import sweep
 
-_AGGREGATIONS = (("sum", ValueType.DOUBLE), ("min", ValueType.DOUBLE), ("last", ValueType.DOUBLE))
+_AGGREGATIONS = (
+    ("sum", ValueType.DOUBLE),
+    ("min", ValueType.DOUBLE),
+    ("last", ValueType.DOUBLE),
+    ("count_distinct", ValueType.INT64),
+)
 
 
 def warm() -> None:

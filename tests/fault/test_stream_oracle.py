@@ -75,6 +75,7 @@ def _expected_spending(events: list[EventRecord], now_us: int) -> dict[str, Valu
         "largest_30m": max(half_hour, default=None),
         "last_category": last.properties["category"],
         "last_buy_at": last.event_us // SECOND_US * SECOND_US,
+        "categories_30m": len({e.properties["category"] for e in _within(events, now_us, 30)}),
     }
 
 

@@ -1,12 +1,15 @@
 """The slow, obvious meaning of sliding windows: every value from the raw events, nothing kept in between.
 
-No tiles, no int64, no shared code: sums are `fractions.Fraction`, order is a sorted list.
+No tiles, no int64, no shared code: sums are `fractions.Fraction`, order is a sorted list, many distinct values are
+counted by the k smallest hashes of all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +17,8 @@ from fractions import Fraction
 from decision.schema import Aggregation, DType, Scalar, Value, View
 
 SECOND_US = 1_000_000
+EXACT_BELOW = 256
+"""Distinct counts are exact below."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,12 @@ class Event:
     values: Mapping[str, Scalar | None]
 
 
-def feature_values(view: View, events: Iterable[Event], now_us: int) -> dict[str, Value]:
+def feature_values(
+    view: View, events: Iterable[Event], now_us: int, exact_below: int = EXACT_BELOW
+) -> dict[str, Value]:
     """Every feature of a view at a logical time."""
     seen = sorted((e for e in events if e.event_us <= now_us), key=lambda e: (e.event_us, e.event_id))
-    return {a.feature: _feature(view, a, seen, now_us) for a in view.aggregations}
+    return {a.feature: _feature(view, a, seen, now_us, exact_below) for a in view.aggregations}
 
 
 def value_time(view: View, events: Sequence[Event], now_us: int) -> int | None:
@@ -59,7 +66,9 @@ def _floor(x: int, step: int) -> int:
     return math.floor(Fraction(x, step)) * step
 
 
-def _feature(view: View, aggregation: Aggregation, seen: Sequence[Event], now_us: int) -> Value:
+def _feature(
+    view: View, aggregation: Aggregation, seen: Sequence[Event], now_us: int, exact_below: int
+) -> Value:
     rows = list(seen)
     if aggregation.window_s is not None:
         start = _floor(now_us, view.hop_s * SECOND_US) - aggregation.window_s * SECOND_US
@@ -67,6 +76,8 @@ def _feature(view: View, aggregation: Aggregation, seen: Sequence[Event], now_us
     if aggregation.column in ("", "*"):
         return len(rows)
     values = [v for event in rows if not _null(v := event.values.get(aggregation.column))]
+    if aggregation.function == "count_distinct":
+        return distinct(values, exact_below)
     dtype = view.feature_by_name[aggregation.feature].dtype
     assert dtype is not None
     return _aggregate(aggregation.function, values, dtype)
@@ -99,6 +110,30 @@ def _aggregate(function: str, values: list[Scalar | None], dtype: DType) -> Valu
             return _typed(values[-1], dtype)
         case _:
             raise AssertionError(function)
+
+
+def distinct(values: Iterable[Scalar | None], exact_below: int) -> int:
+    """How many values differ, or what the k-th smallest of their hashes tells where they are k or more."""
+    told = sorted({_hash(value) for value in values})
+    if len(told) < exact_below:
+        return len(told)
+    return max(exact_below, round(float((exact_below - 1) * 2**64) / (float(told[exact_below - 1]) + 1.0)))
+
+
+def _hash(value: Scalar | None) -> int:
+    """SplitMix64 of numbers, the first eight bytes of BLAKE2b of texts and bytes."""
+    if isinstance(value, str | bytes):
+        data = b"s" + value.encode() if isinstance(value, str) else b"b" + value
+        return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    assert isinstance(value, int | float)
+    if value == value // 1 and abs(value) < 2**63:
+        word = int(value)
+    else:
+        word = int.from_bytes(struct.pack("<d", value), "little") ^ 0x5851F42D4C957F2D
+    z = (word + 0x9E3779B97F4A7C15) % 2**64
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+    return z ^ z >> 31
 
 
 def _number(value: Scalar | None) -> float | int:

@@ -13,14 +13,14 @@ from streaming.windows.plan import WindowPlan
 from streaming.windows.state import TileState, decode, encode
 from streaming.windows.stream import apply
 from tests.property.test_online_view_words import words
-from tests.property.test_windows_oracle import HOP_US, History, as_batch, histories, views
+from tests.property.test_windows_oracle import HOP_US, History, as_batch, histories, plan_of, views
 
 
 @settings(max_examples=150, deadline=None)
 @given(views(), histories, st.data())
 def test_changes_give_the_whole_state(view: View, history: History, data: st.DataObject) -> None:
     """Stored chunks, less what is dropped and with what is put, are the chunks of the new state, and no more is put."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     states = [TileState.empty(plan)] * 3
     stored: list[dict[bytes, bytes]] = [{}, {}, {}]
     now_us, rest = -4 * HOP_US, data.draw(st.permutations(history))

@@ -13,7 +13,7 @@ from streaming.windows.errors import StateCorrupt
 from streaming.windows.plan import WindowPlan
 from streaming.windows.state import Stored, TileState, decode, decode_many, encode
 from streaming.windows.stream import apply
-from tests.property.test_windows_oracle import HOP_US, History, as_batch, histories, views
+from tests.property.test_windows_oracle import HOP_US, History, as_batch, histories, plan_of, views
 
 
 def _stored(plan: WindowPlan, chunks: dict[bytes, bytes], order: random.Random) -> Stored:
@@ -24,6 +24,8 @@ def _stored(plan: WindowPlan, chunks: dict[bytes, bytes], order: random.Random) 
         place = name.removeprefix(b"w:%b:" % plan.view.encode())
         if place == b"h":
             entry.head = chunks[name]
+        elif place.startswith(b"d"):
+            entry.add_other(name, chunks[name])
         else:
             bits, number = place.split(b":")
             entry.add(int(bits), int(number), chunks[name])
@@ -32,14 +34,14 @@ def _stored(plan: WindowPlan, chunks: dict[bytes, bytes], order: random.Random) 
 
 
 def _same(one: TileState, other: TileState) -> bool:
-    return (one.data, one.firsts, one.refs) == (other.data, other.firsts, other.refs)
+    return (one.data, one.firsts, one.refs, one.sets) == (other.data, other.firsts, other.refs, other.sets)
 
 
 @settings(max_examples=100, deadline=None)
 @given(views(), histories, st.randoms(use_true_random=False))
 def test_many_states_are_those_read_alone(view: View, history: History, order: random.Random) -> None:
     """Whatever the aggregations, in whatever order the store gives the chunks, those of other entities beside them."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     now_us = max([0, *(row[1] for row in history)]) + HOP_US
     states = apply(plan, [TileState.empty(plan)] * 3, as_batch(plan, history), now_us).states
     chunks = [encode(plan, state) for state in states]
@@ -53,7 +55,7 @@ def test_many_states_are_those_read_alone(view: View, history: History, order: r
 @given(views(), histories, st.data())
 def test_a_damaged_chunk_is_found_among_many(view: View, history: History, data: st.DataObject) -> None:
     """What is refused alone is refused among others, and nothing else is."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     now_us = max([0, *(row[1] for row in history)]) + HOP_US
     states = apply(plan, [TileState.empty(plan)] * 3, as_batch(plan, history), now_us).states
     chunks = [encode(plan, state) for state in states]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,14 @@ CHOICES: list[tuple[str, str, ValueType]] = [
     ("x", "first", V.DOUBLE),
     ("n", "last_k(2)", V.INT64_LIST),
     ("at", "last_k(2)", V.UNIX_TIMESTAMP_LIST),
+    ("s", "count_distinct", V.INT64),
+    ("n", "count_distinct", V.INT32),
+    ("x", "count_distinct", V.INT64),
+    ("at", "count_distinct", V.INT64),
+    ("b", "count_distinct", V.INT64),
 ]
+EXACT_BELOW = 4
+"""So that few rows are many values."""
 WIDTHS_S = [HOP_S, 2 * HOP_S, 5 * HOP_S, 60 * HOP_S, None]
 
 
@@ -102,6 +110,10 @@ histories = st.lists(
 History = Sequence[tuple[int, int, str, dict[str, Scalar | None]]]
 
 
+def plan_of(view: View) -> WindowPlan:
+    return replace(WindowPlan.compile(view), distinct_exact_below=EXACT_BELOW)
+
+
 def extension(values: list[Any], dtype: Any) -> Any:
     return pd.array(values, dtype=dtype)
 
@@ -143,7 +155,7 @@ def check(view: View, history: History, applied: Applied, now_us: int) -> None:
     for entity in range(3):
         events = events_of(history, entity, now_us)
         got = {name: column[entity] for name, column in applied.values.items()}
-        assert same(got, feature_values(view, events, now_us))
+        assert same(got, feature_values(view, events, now_us, EXACT_BELOW))
         due = next_expiry(view, events, now_us)
         assert applied.next_expiry_us[entity] == (NO_EXPIRY if due is None else due)
         at = value_time(view, events, now_us)
@@ -156,7 +168,7 @@ def test_windows_stream_equals_oracle_at_every_prefix(
     view: View, history: History, data: st.DataObject
 ) -> None:
     """After any micro-batch at any logical time, values, timestamps and due times are the oracle's."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     states = [TileState.empty(plan)] * 3
     now_us = -4 * HOP_US
     seen: list[tuple[int, int, str, dict[str, Scalar | None]]] = []
@@ -180,7 +192,7 @@ def test_windows_state_bytes_do_not_depend_on_arrival(
     view: View, history: History, data: st.DataObject
 ) -> None:
     """Any split and permutation of the same events gives the same bytes at the same logical time."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     end_us = data.draw(st.sampled_from([71, 75, 140])) * HOP_US
     whole = apply(plan, [TileState.empty(plan)] * 3, as_batch(plan, history), end_us)
     order = data.draw(st.permutations(history))
@@ -206,7 +218,7 @@ def sweep_rows(swept: Sweep) -> list[tuple[int, int, int, dict[str, Value]]]:
 @given(views(), histories, st.sampled_from([70, 71, 90, 140]))
 def test_windows_sweep_equals_oracle_at_every_instant(view: View, history: History, end: int) -> None:
     """A sweep writes a row at exactly the instants of change, with the oracle's values, up to the end."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     batch, until_us = as_batch(plan, history), end * HOP_US
     swept = sweep(plan, batch, 3, until_us)
     got = sweep_rows(swept)
@@ -216,7 +228,7 @@ def test_windows_sweep_equals_oracle_at_every_instant(view: View, history: Histo
         assert [row[1] for row in own] == change_times(view, events, until_us)
         for _, at, value_us, values in own:
             assert value_us == at
-            assert same(values, feature_values(view, events, at))
+            assert same(values, feature_values(view, events, at, EXACT_BELOW))
     check(view, history, swept.final, until_us)
     assert got == sorted(got, key=lambda row: row[:2])
 
@@ -225,7 +237,7 @@ def test_windows_sweep_equals_oracle_at_every_instant(view: View, history: Histo
 @given(views(), histories, st.integers(1, 20))
 def test_windows_sweep_chunks_join_to_the_whole(view: View, history: History, size: int) -> None:
     """Chunks of any size, put together, are the sweep in one piece."""
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     batch, until_us = as_batch(plan, history), 90 * HOP_US
     whole = sweep(plan, batch, 3, until_us)
     chunks = list(sweep_chunks(plan, batch, 3, until_us, rows=size))
@@ -248,7 +260,7 @@ def test_windows_chunks_are_bounded_and_round_trip(tiles: list[tuple[int, float]
         ),
         hop_s=HOP_S,
     )
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     at = np.array([k * HOP_US for k, _ in tiles] * copies, dtype=np.int64)
     batch = Batch(
         np.zeros(len(at), dtype=np.int64),
@@ -274,7 +286,7 @@ def test_windows_empty_batch_moves_time_alone(count: int) -> None:
         aggregations=(Aggregation(feature="c", column="*", function="count", window_s=HOP_S),),
         hop_s=HOP_S,
     )
-    plan = WindowPlan.compile(view)
+    plan = plan_of(view)
     applied = apply(plan, [TileState.empty(plan)] * count, Batch.empty(plan), 5)
     assert applied.values == {"c": [0] * count}
     assert applied.next_expiry_us.tolist() == [NO_EXPIRY] * count

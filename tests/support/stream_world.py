@@ -87,6 +87,7 @@ def catalog(offline: Path) -> Catalog:
             "largest_30m": double,
             "last_category": text,
             "last_buy_at": ValueType.UNIX_TIMESTAMP,
+            "categories_30m": count,
         },
         aggregations=(
             window("total_30m", "amount", "sum", 30),
@@ -94,6 +95,7 @@ def catalog(offline: Path) -> Catalog:
             window("largest_30m", "amount", "max", 30),
             window("last_category", "category", "last", None),
             window("last_buy_at", "bought_at", "max", None),
+            window("categories_30m", "category", "count_distinct", 30),
         ),
         hop_s=60,
         stream=True,
@@ -101,10 +103,11 @@ def catalog(offline: Path) -> Catalog:
     demand = view(
         "demand",
         (CATEGORY,),
-        {"total_30m": double, "count_total": count},
+        {"total_30m": double, "count_total": count, "buyers_30m": count},
         aggregations=(
             window("total_30m", "amount", "sum", 30),
             window("count_total", "amount", "count", None),
+            window("buyers_30m", "customer_id", "count_distinct", 30),
         ),
         hop_s=60,
         stream=True,

@@ -1,0 +1,126 @@
+"""Distinct counts of many values: near enough, the same in any order, and of bounded size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from decision.schema import Aggregation, Feature, ValueType, View
+from streaming.windows.batch import Batch
+from streaming.windows.plan import DISTINCT_EXACT_BELOW, WindowPlan
+from streaming.windows.sets import read_set, set_chunks
+from streaming.windows.state import CHUNK_BYTES, TileState, decode, encode
+from streaming.windows.stream import apply
+from streaming.windows.sweep import sweep
+from tests.oracle.windows import distinct
+
+HOP_US = 3_600_000_000
+WIDTHS = {"day": 24, "week": 168, "ever": None}
+ROWS = 20_000
+SEEDS = 40
+
+PLAN = WindowPlan.compile(
+    View(
+        name="visited",
+        join_keys=(),
+        features=tuple(Feature(name=name, value_type=ValueType.INT64) for name in WIDTHS),
+        aggregations=tuple(
+            Aggregation(
+                feature=name,
+                column="page",
+                function="count_distinct",
+                window_s=None if hops is None else hops * 3_600,
+            )
+            for name, hops in WIDTHS.items()
+        ),
+        hop_s=3_600,
+    )
+)
+
+
+def visits(seed: int, pages: int, hours: int = 400) -> tuple[Batch, int]:
+    """Pages that one entity saw in so many hours, and the hour after."""
+    rng = np.random.default_rng(seed)
+    at = rng.integers(0, hours * HOP_US, ROWS)
+    page = rng.integers(0, pages, ROWS) * 1_000_003 + seed
+    return Batch(np.zeros(ROWS, np.int64), at, (), {"page": page}), hours * HOP_US
+
+
+def inside(batch: Batch, now_us: int, hops: int | None) -> list[int]:
+    start_us = -1 if hops is None else now_us - hops * HOP_US
+    return np.asarray(batch.columns["page"])[batch.event_us >= start_us].tolist()
+
+
+@pytest.mark.parametrize("pages", [40, 255, 256, 3_000, 15_000])
+def test_many_values_are_counted_as_the_reference_counts_them(pages: int) -> None:
+    """By the k smallest hashes of all values, of which the state keeps enough for every window."""
+    batch, now_us = visits(1, pages)
+    values = apply(PLAN, [TileState.empty(PLAN)], batch, now_us).values
+    for name, hops in WIDTHS.items():
+        held = inside(batch, now_us, hops)
+        assert values[name] == [distinct(held, DISTINCT_EXACT_BELOW)]
+        if len(set(held)) < DISTINCT_EXACT_BELOW:
+            assert values[name] == [len(set(held))]
+
+
+def test_error_is_as_stated() -> None:
+    """Over seeds the relative error has no bias and the stated deviation, 1 / √(k − 2)."""
+    errors = []
+    for seed in range(SEEDS):
+        batch, now_us = visits(seed, 15_000)
+        values = apply(PLAN, [TileState.empty(PLAN)], batch, now_us).values
+        errors += [
+            float(values[name][0]) / len(set(inside(batch, now_us, hops))) - 1  # type: ignore[arg-type]
+            for name, hops in WIDTHS.items()
+        ]
+    stated = 1 / math.sqrt(DISTINCT_EXACT_BELOW - 2)
+    assert abs(np.mean(errors)) < 4 * stated / math.sqrt(len(errors))
+    assert 0.7 * stated < np.std(errors) < 1.3 * stated
+
+
+def test_state_is_small_and_does_not_depend_on_arrival() -> None:
+    """About k (1 + ln(n / k)) hashes stay, in chunks of 2 KB; any cut and order gives the same bytes."""
+    batch, now_us = visits(5, 15_000)
+    whole = apply(PLAN, [TileState.empty(PLAN)], batch, now_us).states[0]
+    order = np.random.default_rng(6).permutation(ROWS)
+    state = TileState.empty(PLAN)
+    for rows in np.array_split(order, 7):
+        part = Batch(
+            batch.entity[rows], batch.event_us[rows], (), {"page": np.asarray(batch.columns["page"])[rows]}
+        )
+        state = decode(PLAN, encode(PLAN, apply(PLAN, [state], part, now_us).states[0]))
+    chunks = encode(PLAN, whole)
+    assert encode(PLAN, state) == chunks
+    assert all(len(data) <= CHUNK_BYTES for data in chunks.values())
+    expected = DISTINCT_EXACT_BELOW * (1 + math.log(ROWS / DISTINCT_EXACT_BELOW))
+    assert len(whole.sets[0]) // 16 < 1.2 * expected
+
+
+def test_sweep_counts_as_the_stream_does() -> None:
+    """At instants all over the history."""
+    batch, now_us = visits(7, 3_000)
+    swept = sweep(PLAN, batch, 1, now_us)
+    for row in range(0, len(swept), len(swept) // 50):
+        at_us = int(swept.event_us[row])
+        rows = np.flatnonzero(batch.event_us <= at_us)
+        part = Batch(
+            batch.entity[rows], batch.event_us[rows], (), {"page": np.asarray(batch.columns["page"])[rows]}
+        )
+        values = apply(PLAN, [TileState.empty(PLAN)], part, at_us).values
+        assert values == {name: [column.to_list()[row]] for name, column in swept.columns.items()}
+
+
+def test_a_new_value_changes_one_chunk() -> None:
+    """Of a large set, most is not written again."""
+    rng = np.random.default_rng(8)
+    entries = np.empty((1_500, 2), np.int64)
+    entries[:, 0] = np.sort(rng.integers(0, 2**64, 1_500, np.uint64)).view(np.int64)
+    entries[:, 1] = rng.integers(400_000, 400_900, 1_500)
+    before = set_chunks(b"", entries.tobytes())
+    entries[700, 1] = 400_899
+    after = set_chunks(b"", entries.tobytes())
+    assert len(before) > 8
+    assert sum(before[name] != data for name, data in after.items()) == 1
+    assert read_set(after) == entries.tobytes()
