@@ -27,7 +27,9 @@ REFS = tuple(
         ("spending", "count_5m"),
         ("spending", "last_buy_at"),
         ("demand", "total_30m"),
+        ("spending", "categories_30m"),
         ("demand", "count_total"),
+        ("demand", "buyers_30m"),
         ("taste", "mean_30m"),
     )
 )
