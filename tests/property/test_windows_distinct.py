@@ -50,7 +50,7 @@ def visits(seed: int, pages: int, hours: int = 400) -> tuple[Batch, int]:
 
 def inside(batch: Batch, now_us: int, hops: int | None) -> list[int]:
     start_us = -1 if hops is None else now_us - hops * HOP_US
-    return np.asarray(batch.columns["page"])[batch.event_us >= start_us].tolist()
+    return list(map(int, np.asarray(batch.columns["page"])[batch.event_us >= start_us]))
 
 
 @pytest.mark.parametrize("pages", [40, 255, 256, 3_000, 15_000])
