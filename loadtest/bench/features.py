@@ -54,7 +54,9 @@ ROUNDS: Final = 3
 LOAD_S: Final = 1.5
 WHOLE: Final = 0.02
 """How far the mean size of answers under load may be from that of a good one: an error is much shorter."""
-LATENCY_S: Final = 2.0
+LATENCY_S: Final = 4.0
+LATENCY_BLOCK_US: Final = 200_000
+"""Up to twenty calls of one server in a row: it is the latency of a server at work, not of one that was just idle."""
 VECTORS: Final = 4_000
 MEMORY_REQUESTS: Final = 60_000
 """How many requests the memory is watched over; `make soak` does it over a million."""
@@ -169,6 +171,7 @@ def _latencies(doors: Mapping[str, Door], sdk: Call, count: int) -> dict[str, Ti
                 "sdk": sdk,
             },
             budget_s=LATENCY_S,
+            block_us=LATENCY_BLOCK_US,
         )
     finally:
         for channel in channels.values():

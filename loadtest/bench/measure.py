@@ -47,12 +47,16 @@ def elapsed_ns(call: Call) -> int:
     return time.perf_counter_ns() - started
 
 
-def in_turn(calls: Mapping[str, Call], *, budget_s: float = 2.0) -> dict[str, Times]:
+def in_turn(
+    calls: Mapping[str, Call], *, budget_s: float = 2.0, block_us: float = BLOCK_US
+) -> dict[str, Times]:
     """Time calls in turn, a short block of each, so that a busy moment of the machine meets all of them.
 
     Args:
         calls: What to time, by name; each is called before it is timed.
         budget_s: Wall time after which no further round starts, once all have been timed a few times.
+        block_us: Time after which a block ends early. Calls that take some milliseconds and end in another process need
+            more than the default, or most are the first after a pause.
     """
     for call in calls.values():
         call()
@@ -62,13 +66,13 @@ def in_turn(calls: Mapping[str, Call], *, budget_s: float = 2.0) -> dict[str, Ti
     while rounds < FEWEST or (time.perf_counter() < stop and min(map(len, times.values())) < MOST):
         rounds += 1
         for name, call in calls.items():
-            times[name] += _block(call)
+            times[name] += _block(call, block_us)
     return {name: Times(np.array(taken)) for name, taken in times.items()}
 
 
-def _block(call: Call) -> list[float]:
+def _block(call: Call, block_us: float) -> list[float]:
     taken: list[float] = []
-    while len(taken) < BLOCK and sum(taken) < BLOCK_US:
+    while len(taken) < BLOCK and sum(taken) < block_us:
         taken.append(elapsed_ns(call) / 1e3)
     return taken
 
