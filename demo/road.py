@@ -27,6 +27,7 @@ from server.models import parse_definitions
 from server.repo import Repo, load_repo
 from server.supervisor import Stack
 from server.training_run import candidate_keys
+from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from training import registry
@@ -138,6 +139,7 @@ def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) 
             plan=plan,
             schema=road.repo.events,
             events=history,
+            archive=archive_folder(road.settings.data_dir, catalog.project),
             until_us=until_us,
             partition_count=road.settings.partitions,
             progress=progress,

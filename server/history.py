@@ -17,6 +17,7 @@ from server.config import Settings
 from server.errors import ServerError
 from server.materialize import entity_writer, stream_plan
 from server.repo import load_repo
+from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from streaming.errors import StreamingError
@@ -67,6 +68,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
             check_store(client)
             return backfill(
                 client=client,
+                archive=archive_folder(settings.data_dir, repo.catalog.project),
                 writer=entity_writer(repo, client),
                 plan=stream_plan(repo, repo_policy(repo)),
                 schema=repo.events,

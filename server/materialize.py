@@ -26,6 +26,7 @@ from server.errors import ServerError
 from server.repo import Repo, load_repo, load_texts
 from server.sharing import BEATS_PER_LEASE, Sharer
 from server.stream_metrics import StreamCollector
+from streaming.archive import Archive, archive_folder
 from streaming.errors import LeaseLost
 from streaming.keys import policy_key
 from streaming.lease import Leases, PartitionLease
@@ -71,6 +72,7 @@ def partition_materializer(
         schema=repo.events,
         owner=PartitionOwner(client, lease),
         sink=OfflineSink(views, lease.keys.partition),
+        archive=Archive(archive_folder(settings.data_dir, plan.project), lease.keys.partition),
         system_now_us=system_now_us if settings.clock is ClockKind.SYSTEM else None,
         limits=MaterializerLimits(
             batch_records=bounds.batch_records,

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import redis
 
@@ -22,6 +23,7 @@ from online.keys import (
 )
 from online.removal import Progress, ViewFields, erase_entities, find_entities, retire_view
 from server.errors import ServerError
+from streaming.archive import erase_archived
 from streaming.entity import SEGMENTS, view_chunks
 from streaming.traces import CustomerTraces, Traces
 
@@ -56,15 +58,17 @@ class Erasure:
     Attributes:
         segments: How many segments the customer was in.
         traces: What the stream held.
+        archived: How many events the archive held.
     """
 
     kinds: tuple[RemovedKind, ...]
     segments: int
     traces: Traces
+    archived: int
 
     @property
     def nothing(self) -> bool:
-        return not self.kinds and not self.traces.total
+        return not self.kinds and not self.traces.total and not self.archived
 
 
 def erase_customer(
@@ -73,6 +77,7 @@ def erase_customer(
     customer_key: str,
     customer_id: str,
     *,
+    archive: Path,
     apply: bool,
     wait_s: float | None,
     progress: Progress,
@@ -84,6 +89,7 @@ def erase_customer(
         catalog: The repo's definitions.
         customer_key: Name of the join key of customers.
         customer_id: As text.
+        archive: The project's archive of events.
         apply: Whether to remove, or only to count.
         wait_s: How long the materializer may take to apply what was published before; None where none runs.
         progress: Told how far the search is.
@@ -106,7 +112,12 @@ def erase_customer(
         for erased in erase_entities(client, keys, SEGMENTS, apply=apply):
             tally.add(erased.key, erased.fields, erased.chunks)
             segments += len(json.loads(erased.kept)[1]) if erased.kept else 0
-    return Erasure(kinds=tally.kinds(), segments=segments, traces=traces.remove(wanted, apply=apply))
+    return Erasure(
+        kinds=tally.kinds(),
+        segments=segments,
+        traces=traces.remove(wanted, apply=apply),
+        archived=erase_archived(archive, customer_id, apply=apply),
+    )
 
 
 def retire(

@@ -50,12 +50,20 @@ class StreamCollector(Collector):
             "Logical time up to which features are current, since 1970.",
             labels=("partition",),
         )
+        archived = GaugeMetricFamily(
+            "waypost_stream_archived_seconds",
+            "Wall time at which events were last archived, since 1970.",
+            labels=("partition",),
+        )
         for partition, materializer in running.items():
             for segment, count in materializer.stats.flips.copy().items():
                 flips.add_metric((str(partition), segment), count)
             watermark.add_metric((str(partition),), materializer.now_us / 1e6)
+            if materializer.stats.archived_at_us:
+                archived.add_metric((str(partition),), materializer.stats.archived_at_us / 1e6)
         yield flips
         yield watermark
+        yield archived
         arrival = "From an event's arrival until its features are readable, in wall time."
         event_time = "From an event's own time until its features are readable, in logical time."
         for name, text in (("arrival", arrival), ("event_time", event_time)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mmh3
 import numpy as np
@@ -19,6 +20,7 @@ import redis
 from online.write import EntityWriter
 from streaming.admit import Customers, note_ids
 from streaming.advance import Group, advance
+from streaming.archive import write_backfilled
 from streaming.borrow import borrow
 from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError
@@ -80,6 +82,7 @@ def backfill(
     plan: StreamPlan,
     schema: EventSchema,
     events: pd.DataFrame,
+    archive: Path,
     until_us: int,
     partition_count: int,
     progress: Progress,
@@ -92,6 +95,7 @@ def backfill(
         plan: What to compute.
         schema: For the lateness bound.
         events: History, columns as in `streaming.frame.events_frame`; event ids must be distinct per customer.
+        archive: The project's archive, where they are kept.
         until_us: Logical time at which the stream takes over; no event lies behind it.
         partition_count: Of the log.
         progress: Told how far it is.
@@ -103,6 +107,8 @@ def backfill(
     writing = _Stopwatch()
     settle_partitions(client, plan.project, partition_count)
     _check(client, plan, events, until_us, partition_count)
+    with writing:
+        write_backfilled(archive, events)
     source = SourceEvents.of(events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True))
     states: dict[str, dict[bytes, EntityState]] = {kind.name: {} for kind in plan.kinds}
     offline_rows: dict[str, int] = {}

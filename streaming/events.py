@@ -131,6 +131,7 @@ class Events:
 
     Attributes:
         event_us: int64.
+        texts: Each as `EventRecord.to_bytes` makes it.
     """
 
     event_ids: Sequence[str]
@@ -138,6 +139,7 @@ class Events:
     customer_ids: Sequence[str]
     event_us: npt.NDArray[np.int64]
     properties: Sequence[Mapping[str, Value]]
+    texts: Sequence[bytes]
 
     def __len__(self) -> int:
         return len(self.event_ids)
@@ -146,7 +148,8 @@ class Events:
     def of(records: Sequence[EventRecord]) -> Events:
         """Put events side by side."""
         return Events._of(
-            [(r.event_id, r.event_type, r.customer_id, r.event_us, r.properties) for r in records]
+            [(r.event_id, r.event_type, r.customer_id, r.event_us, r.properties) for r in records],
+            [r.to_bytes() for r in records],
         )
 
     @staticmethod
@@ -155,12 +158,12 @@ class Events:
         rows = json.loads(b"[%b]" % b",".join(texts))
         if len(rows) != len(texts):
             raise ValueError(f"{len(texts)} records hold {len(rows)} events")
-        return Events._of(rows)
+        return Events._of(rows, texts)
 
     @staticmethod
-    def _of(rows: Sequence[Any]) -> Events:
+    def _of(rows: Sequence[Any], texts: Sequence[bytes]) -> Events:
         ids, types, customers, times, properties = zip(*rows, strict=True) if rows else ((),) * 5
-        return Events(ids, types, customers, np.array(times, dtype=np.int64), properties)
+        return Events(ids, types, customers, np.array(times, dtype=np.int64), properties, texts)
 
     def record(self, row: int) -> EventRecord:
         """One of them."""
@@ -180,7 +183,12 @@ class Events:
         columns = (self.event_ids, self.event_types, self.customer_ids)
         ids, types, customers = ([column[place] for place in places] for column in columns)
         return Events(
-            ids, types, customers, self.event_us[rows], [self.properties[place] for place in places]
+            ids,
+            types,
+            customers,
+            self.event_us[rows],
+            [self.properties[place] for place in places],
+            [self.texts[place] for place in places],
         )
 
 

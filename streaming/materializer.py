@@ -2,8 +2,9 @@
 
 The order of a batch is what makes a crash harmless. Read behind the checkpoint; compute; write down what is about to be
 written (`streaming/journal.py`); write each entity under its revision; log segment changes and settle timers; log rows
-offline; and only then move the checkpoint. A record that is read again finds its position already applied on the
-entities that have it, so no event is lost or counted twice online, and what left the entities is in the journal.
+offline and archive the events that counted; and only then move the checkpoint. A record that is read again finds its
+position already applied on the entities that have it, so no event is lost or counted twice online, and what left the
+entities is in the journal.
 
 While the log is longer than a batch, the writes of a batch are on their way beside the computation of the next one,
 which takes for granted that they hold. It is thrown away where they do not, before anything of it is written down.
@@ -27,6 +28,7 @@ from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
 from streaming.advance import Group, advance
+from streaming.archive import Archive
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import NEVER_US, EntityState
@@ -167,6 +169,7 @@ class Materializer:
         schema: EventSchema,
         owner: PartitionOwner,
         sink: OfflineSink,
+        archive: Archive,
         system_now_us: Callable[[], int] | None,
         limits: MaterializerLimits,
     ) -> None:
@@ -180,6 +183,7 @@ class Materializer:
             schema: For the lateness bound and the types of properties.
             owner: The right to write into the partition.
             sink: Where feature rows are logged.
+            archive: Where events that counted are kept.
             system_now_us: The clock that drives ticks while nothing arrives; None where something else appends them.
             limits: Bounds.
         """
@@ -191,6 +195,8 @@ class Materializer:
         self._owner = owner
         self._partition = owner.keys.partition
         self._sink = sink
+        self._archive = archive
+        self._archived = 0
         self._system_now_us = system_now_us
         self._limits = limits
         self._timers = Timers(client, owner.keys.timers)
@@ -227,6 +233,7 @@ class Materializer:
         self._checkpoint = checkpoint = self._owner.checkpoint()
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
+        self._archived = checkpoint.archived
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
@@ -253,7 +260,7 @@ class Materializer:
 
         While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
         """
-        if self._unflushed and self._sink.row_count >= self._limits.checkpoint_rows:
+        if self._unflushed and self._waiting_rows >= self._limits.checkpoint_rows:
             self._land()
             time.sleep(self._limits.wait_ms / 1000)
             self._checkpoint_if_due()
@@ -288,21 +295,31 @@ class Materializer:
 
     def _note_landed(self, at: _Moment) -> None:
         self._landed = Progress(
-            position=at.position, time_us=at.now_us, record_count=at.record_count, intent=self._number
+            position=at.position,
+            time_us=at.now_us,
+            record_count=at.record_count,
+            intent=self._number,
+            archived=self._archived,
         )
+
+    @property
+    def _waiting_rows(self) -> int:
+        return max(self._sink.row_count, self._archive.row_count)
 
     def _flush(self) -> bool:
         rows = self._sink.row_count
         try:
+            self._archive.write(self._checkpoint.position, self._owner.fence)
             self._sink.flush(self._checkpoint.intent + 1, self._owner.fence)
         except OSError as error:
             self._unflushed = True
-            log.warning(
-                "materializer.offline_unwritable", rows_waiting=self._sink.row_count, error=str(error)
-            )
+            log.warning("materializer.offline_unwritable", rows_waiting=self._waiting_rows, error=str(error))
             return False
         self._unflushed = False
         self.stats.offline_rows += rows
+        if self._archive.row_count:
+            self._archive.clear()
+            self.stats.archived_at_us = time.time_ns() // 1000
         return True
 
     def _wait_ms(self) -> int:
@@ -319,7 +336,7 @@ class Materializer:
     def _checkpoint_if_due(self) -> None:
         waited_s = time.monotonic() - self._checkpointed_at
         most_rows = self._limits.checkpoint_rows // (10 if self._quiet_reads >= QUIET_READS else 1)
-        full = self._sink.row_count >= most_rows and not self._unflushed
+        full = self._waiting_rows >= most_rows and not self._unflushed
         if full or waited_s >= self._limits.checkpoint_interval_s:
             self._move_checkpoint()
 
@@ -441,6 +458,8 @@ class Materializer:
             self._write_again(refused, hidden, flight.batch)
         self._settle(flight.batch.settled)
         self._count(flight.batch, flight.end.now_us)
+        self._archive.extend(flight.batch.records, flight.batch.admitted.rows)
+        self._archived += len(flight.batch.admitted.rows)
         self._note_landed(flight.end)
         self._show_applied(flight.until_us)
         return held
@@ -730,5 +749,5 @@ def _letter(records: Records, event: int, reason: str, field_name: str, detail: 
         field=field_name,
         detail=detail,
         arrived_us=int(records.arrived_us[row]),
-        event=records.events.record(event).to_bytes(),
+        event=records.events.texts[event],
     )

@@ -47,12 +47,14 @@ class Progress:
         time_us: Logical time.
         record_count: Records applied since the log began.
         intent: Number of the last intent whose writes are done.
+        archived: Events that counted since the log began; behind a checkpoint all of them are in the archive.
     """
 
     position: int = 0
     time_us: int = 0
     record_count: int = 0
     intent: int = 0
+    archived: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class PartitionOwner:
     def checkpoint(self) -> Progress:
         """What is stored: everything up to here is applied and delivered."""
         stored: Any = self._client.hgetall(self.keys.checkpoint)
-        names = ("position", "time_us", "record_count", "intent")
+        names = ("position", "time_us", "record_count", "intent", "archived")
         return Progress(*(int(stored.get(name.encode(), 0)) for name in names))
 
     def undelivered(self, checkpoint: Progress) -> list[Intent]:
@@ -191,6 +193,7 @@ def _fields(progress: Progress) -> tuple[Argument, ...]:
         b"time_us", progress.time_us,
         b"record_count", progress.record_count,
         b"intent", progress.intent,
+        b"archived", progress.archived,
     )  # fmt: skip
 
 

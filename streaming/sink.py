@@ -91,12 +91,29 @@ def source_files(view: View) -> list[Path]:
     return sorted(path.parent.glob(path.name))
 
 
-def write_part(folder: Path, name: str, table: pa.Table) -> None:
-    """Write one Parquet part under a name; readers see all of it or nothing."""
+def write_part(
+    folder: Path, name: str, table: pa.Table, *, use_dictionary: bool = True, level: int | None = None
+) -> None:
+    """Write one Parquet part under a name; readers see all of it or nothing.
+
+    Args:
+        folder: Made where it is not there.
+        name: Of the file, without its ending.
+        table: What to write.
+        use_dictionary: Whether columns may be written as numbers of their distinct values.
+        level: How hard to compress; None for the usual.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.{os.getpid()}.tmp"
     try:
-        pq.write_table(table, unfinished, coerce_timestamps="us", compression="zstd")
+        pq.write_table(
+            table,
+            unfinished,
+            coerce_timestamps="us",
+            compression="zstd",
+            compression_level=level,
+            use_dictionary=use_dictionary,
+        )
         unfinished.replace(folder / f"{name}.parquet")
     finally:
         unfinished.unlink(missing_ok=True)

@@ -72,6 +72,7 @@ class StreamStats:
         arrival: From an event's arrival until its features were readable, in wall time.
         event_time: From the event's own time until then, in logical time.
         flips: Entries and exits by segment.
+        archived_at_us: Wall time at which events were last archived; 0 before the first.
     """
 
     events: int = 0
@@ -85,6 +86,7 @@ class StreamStats:
     offline_rows: int = 0
     segment_changes: int = 0
     flips: Counter[str] = field(default_factory=Counter)
+    archived_at_us: int = 0
     arrival: Freshness = field(default_factory=Freshness)
     event_time: Freshness = field(default_factory=Freshness)
     freshness_us: deque[int] = field(default_factory=lambda: deque(maxlen=FRESHNESS_SAMPLES))
@@ -109,6 +111,8 @@ class StreamStats:
         """All figures by name: counts, events per second since the last call, freshness over the latest samples."""
         figures: dict[str, float] = {name: getattr(self, name) for name in COUNTS}
         figures |= {f"flips:{segment}": count for segment, count in self.flips.items()}
+        if self.archived_at_us:
+            figures["archived_at_us"] = self.archived_at_us
         now = time.monotonic()
         passed_s = max(now - self._read_at, 1e-3)
         figures["events_per_s"] = round((self.events - self._read_events) / passed_s, 1)

@@ -171,13 +171,14 @@ def _backfill(url: str, purchases: Purchases, count: int) -> dict[str, float]:
         ["event_id", "event_type", "customer_id", "event_time", "product_category", "sales_value"]
     ]
     frame = frame.assign(event_time=frame["event_time"] + (now - frame["event_time"].max()).as_unit("us"))
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(url) as client, tempfile.TemporaryDirectory() as folder:
         report = backfill(
             client=client,
             writer=EntityWriter(client),
             plan=stream_plan(repo, repo_policy(repo)),
             schema=repo.events,
             events=frame.reset_index(drop=True),
+            archive=Path(folder),
             until_us=time.time_ns() // 1000,
             partition_count=1,
             progress=lambda _stage, _done, _total: None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.commands.options import AsJson, Repo, StoreUrl
+from server.commands.options import AsJson, DataDir, Repo, StoreUrl
 from server.commands.output import errors, fail, reports_errors, say, say_json, table
 from server.wording import counted
 
@@ -34,10 +34,11 @@ def erase(
     ] = WAIT_S,
     offline: Annotated[bool, typer.Option("--offline", help="No materializer runs: wait for none.")] = False,
     repo: Repo = None,
+    data_dir: DataDir = None,
     redis_url: StoreUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove one customer from the online store: features, state, segments, timers, events of the log.
+    """Remove one customer: features, state, segments, timers, events of the log and of the archive.
 
     Stop publishing the customer's events first. Offline rows, the decision log and what was counted for others (a
     category's totals) are not reached; docs/operations.md says what to do about them.
@@ -49,8 +50,9 @@ def erase(
     from server.removal import erase_customer
     from server.repo import load_repo
     from server.stores import store_url
+    from streaming.archive import archive_folder
 
-    settings = load_settings(repo=repo, redis_url=redis_url)
+    settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url)
     url = store_url(settings)
     loaded = load_repo(settings.repo)
     with connect(url) as client, _search() as progress:
@@ -60,6 +62,7 @@ def erase(
             loaded.catalog,
             loaded.events.customer,
             customer,
+            archive=archive_folder(settings.data_dir, loaded.catalog.project),
             apply=not dry_run,
             wait_s=None if offline else wait_s,
             progress=progress,
@@ -136,6 +139,7 @@ def _erasure_rows(erasure: Erasure) -> Iterator[tuple[str, str]]:
     yield "events in the log", str(traces.events)
     yield "segment changes", str(traces.changes)
     yield "dead letters", str(traces.dead_letters)
+    yield "archived events", str(erasure.archived)
 
 
 def _erasure_json(erasure: Erasure) -> dict[str, object]:
@@ -146,6 +150,7 @@ def _erasure_json(erasure: Erasure) -> dict[str, object]:
         "events": erasure.traces.events,
         "segment_changes": erasure.traces.changes,
         "dead_letters": erasure.traces.dead_letters,
+        "archived_events": erasure.archived,
     }
 
 

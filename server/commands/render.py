@@ -117,11 +117,15 @@ def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
     ]
     rows += [("not counted", ", ".join(not_counted))] if not_counted else []
     rows += [("flips", ", ".join(flips))] if flips else []
-    written = datetime.fromtimestamp(figures.get("written_at_us", 0) / 1e6, UTC)
-    rows.append(
-        ("offline rows", f"{figures.get('offline_rows', 0):,.0f}, written until {written:%Y-%m-%d %H:%M:%SZ}")
-    )
+    written = _moment(figures.get("written_at_us", 0))
+    rows.append(("offline rows", f"{figures.get('offline_rows', 0):,.0f}, written until {written}"))
+    archived_us = figures.get("archived_at_us", 0)
+    rows.append(("last archive", _moment(archived_us) if archived_us else "nothing yet"))
     return rows
+
+
+def _moment(micros: float) -> str:
+    return f"{datetime.fromtimestamp(micros / 1e6, UTC):%Y-%m-%d %H:%M:%SZ}"
 
 
 def change_text(change: segments_pb2.SegmentChange) -> str:

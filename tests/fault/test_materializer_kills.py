@@ -46,7 +46,7 @@ def _run(folder: Path, kills: int, seed: int) -> tuple[Any, ...]:
             site.stop()
         # Entities that are due at the same moment are taken in any order; each one's own changes are in order.
         changes = sorted(site.changes(0), key=lambda change: change[b"entity"])
-        return site.features(), changes, _offline(site.repo / "data")
+        return site.features(), changes, _offline(site.repo / "data"), site.archived(0)
 
 
 def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.Random | None) -> None:
@@ -93,8 +93,8 @@ def _offline(data: Path) -> dict[str, list[tuple[object, ...]]]:
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, kills: int) -> None:
-    """Values and timestamps to the byte, every segment change, and every offline row once repeats are dropped."""
-    features, changes, offline = _run(tmp_path / "undisturbed", 0, 1)
+    """Values and timestamps to the byte, segment changes, archived events; offline rows once repeats are dropped."""
+    features, changes, offline, archived = _run(tmp_path / "undisturbed", 0, 1)
     assert len(features) > 8
     assert changes
     assert {"visits", "department_load", "groups"} <= set(offline)
@@ -102,3 +102,5 @@ def test_kills_leave_what_an_undisturbed_run_leaves(tmp_path: Path, kills: int) 
     assert found[0] == features
     assert found[1] == changes
     assert found[2] == offline
+    assert found[3] == archived
+    assert len(archived) == EVENTS_PER_KILL * 4

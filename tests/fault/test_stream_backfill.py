@@ -57,6 +57,7 @@ def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], unti
     distinct = list({event.event_id: event for event in events}.values())
     backfill(
         client=client,
+        archive=world.archive,
         writer=EntityWriter(client),
         plan=world.plan,
         schema=SCHEMA,

@@ -12,6 +12,7 @@ import redis
 
 import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
+from streaming.archive import archived_events, read_live
 from streaming.keys import PartitionKeys
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish, random_events, tick
 from tests.support.valkey import start_valkey
@@ -144,7 +145,9 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     drain(materializer)
     materializer.checkpoint()
     expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+    archived = _archived(client, undisturbed)
     assert len(expected[1]) > 5
+    assert len(archived) == 60
 
     _log_events(url, seed, 60)
     rng, crashes = random.Random(seed), 0
@@ -164,6 +167,7 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     assert features(found, disturbed.plan) == expected[0]
     assert _changes(found) == expected[1]
     assert _offline(disturbed) == expected[2]
+    assert _archived(found, disturbed) == archived
 
 
 @pytest.mark.parametrize(
@@ -209,6 +213,16 @@ def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
 def _changes(client: redis.Redis) -> list[dict[bytes, bytes]]:
     entries: Any = client.xrange(PartitionKeys(PROJECT, 0).changes)
     return [fields for _, fields in entries]
+
+
+def _archived(client: redis.Redis, world: World) -> list[bytes]:
+    """Every event of the archive; the checkpoint knows how many there are, and none is there twice."""
+    checkpoint: Any = client.hgetall(PartitionKeys(PROJECT, 0).checkpoint)
+    tables = list(read_live(world.archive, 0, 0, int(checkpoint[b"position"])))
+    texts = [text for table in tables for text in archived_events(table)]
+    assert len(texts) == int(checkpoint[b"archived"])
+    assert len(set(texts)) == len(texts)
+    return texts
 
 
 def _by_entity(changes: list[dict[bytes, bytes]]) -> list[dict[bytes, bytes]]:

@@ -48,6 +48,7 @@ def _training_rows(url: str, events: Sequence[EventRecord], at_us: Sequence[int]
     world = World.create()
     backfill(
         client=client,
+        archive=world.archive,
         writer=EntityWriter(client),
         plan=world.plan,
         schema=SCHEMA,

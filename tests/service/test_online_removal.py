@@ -84,10 +84,24 @@ def one_feature(name: str, keys: tuple[JoinKey, ...]) -> View:
     return View(name=name, join_keys=keys, features=(Feature(name="f", value_type=ValueType.INT64),))
 
 
-def erase(client: Any, customer: str, *, apply: bool = True, wait_s: float | None = None) -> Erasure:
+def erase(
+    client: Any,
+    customer: str,
+    *,
+    archive: Path = Path("/nowhere"),
+    apply: bool = True,
+    wait_s: float | None = None,
+) -> Erasure:
     """Erase a customer of the world."""
     return erase_customer(
-        client, CATALOG, "customer_id", customer, apply=apply, wait_s=wait_s, progress=lambda *_: None
+        client,
+        CATALOG,
+        "customer_id",
+        customer,
+        archive=archive,
+        apply=apply,
+        wait_s=wait_s,
+        progress=lambda *_: None,
     )
 
 
@@ -185,6 +199,7 @@ def test_erasing_needs_an_id_of_the_right_type(client: Any) -> None:
             type(CATALOG)(project=PROJECT, views=views),
             "customer_id",
             "ada",
+            archive=Path("/nowhere"),
             apply=True,
             wait_s=None,
             progress=lambda *_: None,
@@ -264,13 +279,15 @@ def test_erasing_while_the_stream_runs_brings_nothing_back(client: Any, url: str
     publish(url, life(20, "ada-lovelace"))
     publish(url, life(5, "bob"))
     with running(world.materializer(client)):
-        erasure = erase(client, "ada-lovelace", wait_s=30)
+        erasure = erase(client, "ada-lovelace", archive=world.archive, wait_s=30)
         tick(url, START_US + 7_200_000_000)
         wait_applied(client)
     kinds = {kind.join_keys: kind.entities for kind in erasure.kinds}
     assert kinds == {("customer_id",): 1, ("category", "customer_id"): 1}
     assert erasure.segments == 1
     assert (erasure.traces.dead_letters, erasure.traces.changes, erasure.traces.timers) == (1, 1, 2)
+    assert erasure.archived == 21
+    assert not any(b"ada-lovelace" in part.read_bytes() for part in world.archive.iterdir())
     assert traces_of(client, b"ada-lovelace") == []
     assert traces_of(client, b"bob")
     assert lag(client) == 0

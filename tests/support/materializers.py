@@ -22,6 +22,7 @@ from server.children import spawn, stop
 from server.config import ClockKind, Settings
 from server.materialize import partition_materializer, stream_plan
 from server.repo import load_repo
+from streaming.archive import archive_folder, archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases
@@ -180,6 +181,16 @@ class Site:
                 if key.endswith(PROJECT.encode()) and not key.startswith(b"{")
             ]
             return {key: client.hgetall(key) for key in keys}
+
+    def archived(self, partition: int) -> list[bytes]:
+        """Events of a partition in the archive, in order; as many as the checkpoint says."""
+        with self.client() as client:
+            checkpoint: Any = client.hgetall(PartitionKeys(PROJECT, partition).checkpoint)
+        folder = archive_folder(self._folder / "data", PROJECT)
+        tables = read_live(folder, partition, 0, int(checkpoint[b"position"]))
+        texts = [text for table in tables for text in archived_events(table)]
+        assert len(texts) == int(checkpoint[b"archived"])
+        return texts
 
     def changes(self, partition: int) -> list[Mapping[bytes, bytes]]:
         """Segment changes of a partition, in order."""

@@ -16,6 +16,7 @@ from decision.lang.compiler import compile_policy
 from decision.schema import Aggregation, Catalog, Feature, JoinKey, Value, ValueType, View
 from online.store import connect_async, nodes
 from online.write import EntityWriter
+from streaming.archive import Archive
 from streaming.events import EventRecord, EventSchema
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases
@@ -191,6 +192,11 @@ class World:
     offline: Path
     plan: StreamPlan
 
+    @property
+    def archive(self) -> Path:
+        """Beside the offline folder, which holds views alone."""
+        return self.offline.with_name(self.offline.name + "-archive")
+
     @staticmethod
     def create() -> World:
         offline = Path(tempfile.mkdtemp(prefix="waypost-world-"))
@@ -216,6 +222,7 @@ class World:
             schema=SCHEMA,
             owner=PartitionOwner(client, lease),
             sink=OfflineSink(views, partition),
+            archive=Archive(self.archive, partition),
             system_now_us=system_now_us,
             limits=MaterializerLimits(
                 batch_records=batch_records, wait_ms=0, checkpoint_interval_s=3600, checkpoint_rows=40
