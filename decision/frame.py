@@ -167,6 +167,11 @@ class Block:
         return cls.of(Layout.of(()), rows, (), (), ())
 
     @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take."""
+        return self.words.nbytes + self.statuses.nbytes + self.event_us.nbytes
+
+    @property
     def carries(self) -> NDArray[np.bool_]:
         """bool[columns, rows]: whether the cell carries a value."""
         carried: NDArray[np.bool_] = (self.statuses == _PRESENT) | (self.statuses == _STALE)

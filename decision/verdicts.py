@@ -33,6 +33,11 @@ class Verdicts:
         self._request = request_program, request_truths
         self._candidates = candidate_program, candidate_truths
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the truths take."""
+        return self._request[1].nbytes + self._candidates[1].nbytes
+
     @cached_property
     def request(self) -> Bits:
         """One row, of `request_program.listing`."""

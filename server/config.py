@@ -88,6 +88,8 @@ class DecisionLogBounds(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     queue_records: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    queue_mib: Annotated[int, Field(ge=1, le=65_536)] = 128
+    """About what the records that wait or are being written may take: with all their values, some take 50 KB."""
     flush_ms: Annotated[int, Field(ge=1, le=100)] = 100
     compact_files: Annotated[int, Field(ge=2, le=10_000)] = 50
     """Small files that are merged into one when there are this many."""

@@ -162,6 +162,11 @@ class Decided:
     response: decision_pb2.DecideResponse
     verdicts: Verdicts
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, which are most of it."""
+        return self.frame.customer.nbytes + self.frame.candidates.nbytes + self.verdicts.nbytes
+
 
 def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.DecisionRecord:
     """The record of a decision; `catalog` is that of its bundle and gives the values' types."""

@@ -20,6 +20,9 @@ from server.decision_files import Row
 from server.metrics import Metrics
 from waypost.decision.v1 import decision_pb2
 
+_LEAST_BYTES = 4_096
+"""About what a record takes beside its arrays."""
+
 _log = structlog.get_logger("server")
 
 
@@ -28,8 +31,12 @@ class DecisionLog:
 
     Args:
         folder: Where the Parquet files go.
-        bounds: Length of the queue, time to flush, files per merge.
+        bounds: Length and size of the queue, time to flush, files per merge.
         metrics: Counts what is written and lost.
+
+    Attributes:
+        held_bytes: About what the records that wait or are being written take.
+        lost_count: Records lost.
     """
 
     def __init__(self, folder: Path, bounds: DecisionLogBounds, metrics: Metrics) -> None:
@@ -40,6 +47,7 @@ class DecisionLog:
         self._filled = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.held_bytes = 0
         self.lost_count = 0
 
     def start(self) -> None:
@@ -48,9 +56,11 @@ class DecisionLog:
 
     def append(self, decided: Decided, catalog: Catalog) -> None:
         """Queue a decision; a full queue drops and counts it. `catalog` is that of the decision's bundle."""
-        if len(self._queue) >= self._bounds.queue_records:
+        held_bytes = self.held_bytes + decided.nbytes + _LEAST_BYTES
+        if len(self._queue) >= self._bounds.queue_records or held_bytes > self._bounds.queue_mib << 20:
             self._lose(1)
             return
+        self.held_bytes = held_bytes
         self._queue.append((decided, catalog))
         self._filled.set()
 
@@ -73,6 +83,7 @@ class DecisionLog:
     async def _flush(self) -> None:
         self._filled.clear()
         batch = [self._queue.popleft() for _ in range(len(self._queue))]
+        batch_bytes = self.held_bytes
         self._metrics.records_queued.set(len(batch))
         try:
             await asyncio.to_thread(self._write, batch)
@@ -82,6 +93,7 @@ class DecisionLog:
         else:
             self._metrics.records_written.inc(len(batch))
             await self._merge()
+        self.held_bytes -= batch_bytes
         self._metrics.records_queued.set(len(self._queue))
 
     def _write(self, batch: list[tuple[Decided, Catalog]]) -> None:

@@ -136,6 +136,22 @@ async def test_an_overflow_is_counted(tmp_path: Path) -> None:
     assert log.lost_count == 5
 
 
+async def test_large_records_fill_the_queue_sooner(tmp_path: Path) -> None:
+    """What waits is bounded by its size too, and there is room again once it is written."""
+    log = log_in(tmp_path, queue_mib=1)
+    fitting = (1 << 20) // (decided().nbytes + 4_096)
+    for number in range(fitting + 3):
+        log.append(decided(number), CATALOG)
+    assert log.lost_count == 3
+    log.start()
+    async with asyncio.timeout(10):
+        while log.held_bytes:  # noqa: ASYNC110 - what is waited for is a number
+            await asyncio.sleep(0.01)
+    log.append(decided(9_000), CATALOG)
+    await log.close()
+    assert (log.lost_count, find(tmp_path, "id-9000") is not None) == (3, True)
+
+
 async def test_a_failed_write_is_counted_and_the_log_goes_on(tmp_path: Path) -> None:
     """A folder that cannot be written loses its batch, not the log."""
     folder = tmp_path / "decisions"
