@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,16 @@ import numpy.typing as npt
 from online.words import Runs, joined, runs_of
 from streaming.windows.change_kernels import put_changes
 from streaming.windows.plan import WindowPlan
-from streaming.windows.state import CHUNK_BYTES, TOP_BITS, VERSION, TileState, encode, encode_head, head_name
+from streaming.windows.state import (
+    CHUNK_BYTES,
+    TOP_BITS,
+    VERSION,
+    TileState,
+    encode,
+    encode_head,
+    head_name,
+    sets_chunks,
+)
 from streaming.windows.stream import Applied
 
 _ROOM_PER_ENTITY = 512
@@ -36,22 +45,45 @@ def changes(
         applied: The step from them.
         fresh: 1 where nothing is stored, whatever the state before.
     """
-    if plan.firsts or plan.distincts:
+    if plan.firsts:
         return _compared(plan, before, applied.states, fresh)
     found = _numbers(plan, applied, fresh)
-    if not plan.references:
-        return found
-    return Changes(joined([_heads(plan, before, applied.states, fresh), found.put], len(fresh)), found.drop)
+    puts, drops = [found.put], [found.drop]
+    if plan.references:
+        puts.insert(0, _heads(plan, before, applied.states, fresh))
+    if plan.distincts:
+        sets = _sets(plan, before, applied.states, fresh)
+        puts.append(sets.put)
+        drops.append(sets.drop)
+    return Changes(*(part[0] if len(part) == 1 else joined(part, len(fresh)) for part in (puts, drops)))
 
 
 def _compared(
     plan: WindowPlan, before: Sequence[TileState], after: Sequence[TileState], fresh: npt.NDArray[np.int64]
 ) -> Changes:
+    return _differences(
+        ({} if is_fresh else encode(plan, old), encode(plan, new))
+        for old, new, is_fresh in zip(before, after, fresh.tolist(), strict=True)
+    )
+
+
+def _sets(
+    plan: WindowPlan, before: Sequence[TileState], after: Sequence[TileState], fresh: npt.NDArray[np.int64]
+) -> Changes:
+    """Chunks of sets; most events bring no new value and change none."""
+    return _differences(
+        ({} if is_fresh else sets_chunks(plan, old), sets_chunks(plan, new))
+        if is_fresh or old.sets != new.sets
+        else ({}, {})
+        for old, new, is_fresh in zip(before, after, fresh.tolist(), strict=True)
+    )
+
+
+def _differences(pairs: Iterable[tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]]]) -> Changes:
+    """What must be set and dropped for stored chunks to become others."""
     put: list[list[bytes]] = []
     drop: list[list[bytes]] = []
-    for old, new, is_fresh in zip(before, after, fresh.tolist(), strict=True):
-        stored: Mapping[bytes, bytes] = {} if is_fresh else encode(plan, old)
-        chunks = encode(plan, new)
+    for stored, chunks in pairs:
         changed = ((name, data) for name, data in chunks.items() if stored.get(name) != data)
         put.append([part for pair in changed for part in pair])
         drop.append([name for name in stored if name not in chunks])

@@ -171,8 +171,15 @@ def encode(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
     for top in sorted(set(tops)):
         first = bisect.bisect_left(tops, top)
         _encode_range(plan, state, prefix, (TOP_BITS, top), (first, bisect.bisect_right(tops, top)), chunks)
+    return chunks | sets_chunks(plan, state)
+
+
+def sets_chunks(plan: WindowPlan, state: TileState) -> dict[bytes, bytes]:
+    """The chunks of a state's sets alone, by chunk id."""
+    prefix = b"w:%b:d" % plan.view.encode()
+    chunks: dict[bytes, bytes] = {}
     for number, told in enumerate(state.sets):
-        chunks |= set_chunks(prefix + b"d%d." % number, told)
+        chunks |= set_chunks(prefix + b"%d." % number, told)
     return chunks
 
 

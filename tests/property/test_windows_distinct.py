@@ -9,6 +9,7 @@ import pytest
 
 from decision.schema import Aggregation, Feature, ValueType, View
 from streaming.windows.batch import Batch
+from streaming.windows.errors import StateCorrupt, ValueRefused
 from streaming.windows.plan import DISTINCT_EXACT_BELOW, WindowPlan
 from streaming.windows.sets import read_set, set_chunks
 from streaming.windows.state import CHUNK_BYTES, TileState, decode, encode
@@ -124,3 +125,48 @@ def test_a_new_value_changes_one_chunk() -> None:
     assert len(before) > 8
     assert sum(before[name] != data for name, data in after.items()) == 1
     assert read_set(after) == entries.tobytes()
+
+
+def rows(values: list[object]) -> Batch:
+    """A column of one entity at one time."""
+    none = np.zeros(len(values), np.int64)
+    return Batch(none, none, (), {"page": values})
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        ([1, 1.0, True, np.int32(1)], 1),
+        ([0.0, -0.0, None, math.nan], 1),
+        (["a", b"a", "a", "é", "e\u0301"], 4),
+        ([0.5, 1.5, 2**53, -(2**63), 2**63 - 1], 5),
+        (["\ud800", ""], 2),
+        ([None, None], 0),
+    ],
+)
+def test_values_that_are_equal_count_once(values: list[object], count: int) -> None:
+    """Numbers by what they are worth, texts by their code points; NULL and NaN do not count."""
+    applied = apply(PLAN, [TileState.empty(PLAN)], rows(values), 0)
+    assert applied.values == {name: [count] for name in WIDTHS}
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, object()])
+def test_a_value_of_no_one_form_is_refused(value: object) -> None:
+    """Lists and objects are named with their row."""
+    with pytest.raises(ValueRefused, match="column 'page', row 1"):
+        apply(PLAN, [TileState.empty(PLAN)], rows(["a", value]), 0)
+
+
+def test_damaged_sets_are_refused() -> None:
+    """Chunks cut anywhere, lengthened, or of a set that the view has not."""
+    batch, now_us = visits(1, 3_000)
+    chunks = encode(PLAN, apply(PLAN, [TileState.empty(PLAN)], batch, now_us).states[0])
+    names = [name for name in chunks if name.startswith(b"w:visited:d")]
+    assert len(names) > 5
+    rng = np.random.default_rng(5)
+    for name in names:
+        for damaged in (chunks[name][: rng.integers(len(chunks[name]))], chunks[name] + b"\0"):
+            with pytest.raises(StateCorrupt):
+                decode(PLAN, chunks | {name: damaged})
+    with pytest.raises(StateCorrupt, match="no set 7"):
+        decode(PLAN, chunks | {b"w:visited:d7.0:0": chunks[names[0]]})
