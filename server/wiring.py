@@ -32,6 +32,7 @@ from server.grpc_server import Ready, serve
 from server.metrics import Metrics
 from server.repo import Repo, load_registered, load_repo
 from server.services.admin import Announce, PartitionLag
+from server.touching import PushTouches
 from streaming.changes import ChangeLog
 from streaming.dead_letters import DeadLetters
 from streaming.keys import PartitionKeys, policy_key
@@ -101,7 +102,7 @@ async def build_application(
         decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
         metrics=metrics,
         explainer=Explainer(bundles, settings.decisions_dir, settings.bundles_dir, settings.models_dir),
-        feast=_feast(settings, repo, client, clock, bundles, announce, metrics),
+        feast=_feast(settings, repo, client, clock, bundles, announce, metrics, log),
     )
 
 
@@ -113,6 +114,7 @@ def _feast(
     bundles: BundleKeeper,
     announce: Announce,
     metrics: Metrics,
+    log: RedisLog,
 ) -> FeastParts:
     source = settings.feast.definitions
     definitions = repo.definitions if source is FeastSource.REPO else load_registered(repo.path)
@@ -126,6 +128,7 @@ def _feast(
             AsyncRowWriter(client, repo.key_ttl_s),
             OfflineLog(clock.now_us),
             settings.limits,
+            PushTouches(lambda: bundles.current.bundle, log, clock),
         ),
     )
 

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streaming.events import EventRecord, Events
+from streaming.timers import Member
+from streaming.touch import Touch
 
 IntArray = npt.NDArray[np.int64]
 
@@ -31,7 +33,7 @@ class LogRecord(NamedTuple):
         position: Grows within the partition.
         time_us: Logical time at which the record was appended.
         arrived_us: Wall time at which it was appended; for measuring freshness alone.
-        event: The event, or None for a tick, which only moves logical time.
+        event: The event, or None for a tick, which only moves logical time, and for a touch.
     """
 
     position: int
@@ -50,6 +52,7 @@ class Records(Sequence[LogRecord]):
         arrived_us: As there.
         events: Those of the records that have one.
         event_rows: For each event the number of its record.
+        touches: Number of the record and entity of each touch.
     """
 
     positions: IntArray
@@ -57,6 +60,7 @@ class Records(Sequence[LogRecord]):
     arrived_us: IntArray
     events: Events
     event_rows: IntArray
+    touches: tuple[tuple[int, Member], ...] = ()
 
     @staticmethod
     def none() -> Records:
@@ -94,6 +98,7 @@ class Records(Sequence[LogRecord]):
             self.arrived_us[start:stop],
             self.events.take(np.arange(first, last)),
             self.event_rows[first:last] - start,
+            tuple((row - start, member) for row, member in self.touches if start <= row < stop),
         )
 
 
@@ -105,6 +110,13 @@ class EventLog(Protocol):
 
         Raises:
             LogFull: If a partition has reached its bound.
+        """
+
+    async def touch(self, touches: Sequence[Touch], now_us: int) -> None:
+        """Append touches, as durable as events.
+
+        Raises:
+            LogFull: As in `append`.
         """
 
     async def tick(self, now_us: int) -> None:

@@ -92,7 +92,7 @@ class _Batch:
         customers: Entity keys of the events' customers.
         codes: For each event the number of its customer.
         feeds: The rows that the events became which count, by view.
-        due: Entities that are due.
+        due: Entities that are due, or touched.
         settled: Of those, the ones for which there is nothing to write, and when they are due next.
     """
 
@@ -410,7 +410,8 @@ class Materializer:
         feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
         position = int(records.positions[-1]) if len(records) else self._at.position
         self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
-        batch = _Batch(records, admitted, customers, codes, feeds, due)
+        touched = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
+        batch = _Batch(records, admitted, customers, codes, feeds, due | touched)
         return batch, [
             part
             for kind in self._plan.kinds
@@ -480,11 +481,17 @@ class Materializer:
     def _forget_gone(
         self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch
     ) -> tuple[Sequence[bytes], list[EntityState]]:
-        """Load states, but of entities that are due and that the store knows no more: erased, or expired."""
+        """Load states, but of entities that are due and that the store knows no more: erased, or expired.
+
+        An entity that is touched may be new.
+        """
         states = self._cache.load(kind, keys)
         if all(state.revision for state in states):
             return keys, states
-        fed = set(self._fed(kind, batch))
+        fed = {
+            *self._fed(kind, batch),
+            *(key for _, (name, key) in batch.records.touches if name == kind.name),
+        }
         gone = [key for key, state in zip(keys, states, strict=True) if not state.revision and key not in fed]
         if not gone:
             return keys, states

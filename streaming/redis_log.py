@@ -19,15 +19,19 @@ from streaming.events import EventRecord, Events
 from streaming.keys import PartitionKeys, partition_count_key
 from streaming.log import Records, partition_of
 from streaming.positions import pack_positions, unpack_position
+from streaming.timers import member_text, parse_member
+from streaming.touch import Touch
 
 RETRY_AFTER_MS = 1000
+EVENT = b"e"
+TOUCH = b"k"
 
 
 def record_fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
     """A record as fields of a stream entry: an event, or a tick for None, appended at logical time `now_us`."""
     fields: dict[Any, Any] = {b"t": now_us, b"w": time.time_ns() // 1000}
     if event is not None:
-        fields[b"e"] = event.to_bytes()
+        fields[EVENT] = event.to_bytes()
     return fields
 
 
@@ -71,6 +75,20 @@ class RedisLog:
             f"{partition}:{stream_id.decode()}"
             for partition, stream_id in zip(partitions, answers[: len(records)], strict=True)
         ]
+
+    async def touch(self, touches: Sequence[Touch], now_us: int) -> None:
+        """Append touches; one round trip.
+
+        Raises:
+            LogFull: If a partition concerned has reached its bound; nothing was appended.
+        """
+        partitions = [partition_of(touch.owner, len(self._keys)) for touch in touches]
+        await self._check_room(sorted(set(partitions)))
+        pipeline = self._client.pipeline(transaction=False)
+        for touch, partition in zip(touches, partitions, strict=True):
+            fields = record_fields(now_us, None) | {TOUCH: member_text(touch.member)}
+            pipeline.xadd(self._keys[partition].log, fields)
+        await pipeline.execute()
 
     async def tick(self, now_us: int) -> None:
         """Append a tick to every partition."""
@@ -150,18 +168,22 @@ def _records(answer: Any) -> Records:
     """The records of one stream, as they come from the server: (id, [name, value, …])."""
     entries = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
     ids, rows = zip(*entries, strict=True)
-    times, arrivals, texts, event_rows = [], [], [], []
+    times, arrivals, texts, event_rows, touches = [], [], [], [], []
     for number, row in enumerate(rows):
         # fields stand in the order in which `record_fields` makes them
         times.append(row[1])
         arrivals.append(row[3])
         if len(row) > 4:
-            texts.append(row[5])
-            event_rows.append(number)
+            if row[4] == EVENT:
+                texts.append(row[5])
+                event_rows.append(number)
+            else:
+                touches.append((number, parse_member(row[5])))
     return Records(
         positions=pack_positions(ids),
         time_us=np.array(list(map(int, times)), dtype=np.int64),
         arrived_us=np.array(list(map(int, arrivals)), dtype=np.int64),
         events=Events.from_bytes(texts),
         event_rows=np.array(event_rows, dtype=np.int64),
+        touches=tuple(touches),
     )

@@ -23,7 +23,7 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys, partition_count_key
 from streaming.log import partition_of
 from streaming.positions import pack_position
-from streaming.redis_log import RedisPartitionReader
+from streaming.redis_log import EVENT, TOUCH, RedisPartitionReader
 from streaming.timers import parse_member
 
 ENTRIES_PER_READ = 1_000
@@ -109,7 +109,7 @@ class CustomerTraces:
                 return Traces(events=0, changes=0, dead_letters=0, timers=timers)
             own = self._own
             return Traces(
-                events=self._events(own, apply=apply),
+                events=self._events(own, wanted, apply=apply),
                 changes=self._entries(own.changes, self._is_change, apply=apply),
                 dead_letters=self._entries(own.dead_letters, self._is_dead_letter, apply=apply),
                 timers=timers,
@@ -123,11 +123,15 @@ class CustomerTraces:
     def _checkpoint(self, keys: PartitionKeys) -> int:
         return int(self._client.hget(keys.checkpoint, "position") or 0)
 
-    def _events(self, keys: PartitionKeys, *, apply: bool) -> int:
-        """Remove events from the log; those that were never applied are counted as if they had been."""
+    def _events(self, keys: PartitionKeys, wanted: Callable[[StoredKey], bool], *, apply: bool) -> int:
+        """Remove events and touches from the log; those never applied are counted as if they had been."""
         position = self._checkpoint(keys)
         unapplied = removed = 0
-        for stream_ids in self._matching(keys.log, self._is_event):
+
+        def is_own(fields: dict[bytes, bytes]) -> bool:
+            return self._is_event(fields) or (TOUCH in fields and _belongs(fields[TOUCH], wanted))
+
+        for stream_ids in self._matching(keys.log, is_own):
             removed += len(stream_ids)
             unapplied += sum(pack_position(stream_id) > position for stream_id in stream_ids)
             if apply:
@@ -166,7 +170,7 @@ class CustomerTraces:
         return len(members)
 
     def _is_event(self, fields: dict[bytes, bytes]) -> bool:
-        data = fields.get(b"e")
+        data = fields.get(EVENT)
         return data is not None and EventRecord.from_bytes(data).customer_id == self._customer_id
 
     def _is_dead_letter(self, fields: dict[bytes, bytes]) -> bool:

@@ -26,6 +26,7 @@ from streaming.positions import pack_position, unpack_position
 from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisLog, RedisPartitionReader, settle_partitions
 from streaming.timers import Timers
+from streaming.touch import Touch
 from tests.support.valkey import start_valkey
 
 PARTITIONS = 3
@@ -102,6 +103,29 @@ def _event(number: int, customer_id: str = "ada") -> EventRecord:
 
 def _numbers(records: Sequence[LogRecord]) -> list[object]:
     return [record.event.properties["n"] for record in records if record.event]
+
+
+async def test_log_carries_touches_among_events(implementation: Implementation) -> None:
+    """A touch stands where it was appended, in its owner's partition, and stays by its record when records are cut."""
+    async with implementation.log(PARTITIONS, 1000) as log:
+        await log.append([_event(0)], NOW_US)
+        await log.touch([Touch("ada", ("reader", b"\x00k1")), Touch("ada", ("reader", b"k2"))], NOW_US + 1)
+        await log.append([_event(1)], NOW_US + 2)
+    records = implementation.reader(partition_of("ada", PARTITIONS)).read(0, 100, 0)
+    assert [record.time_us - NOW_US for record in records] == [0, 1, 1, 2]
+    assert _numbers(records) == [0, 1]
+    assert records.touches == ((1, ("reader", b"\x00k1")), (2, ("reader", b"k2")))
+    assert records[2:4].touches == ((0, ("reader", b"k2")),)
+    assert not records[3:4].touches
+
+
+async def test_log_refuses_touches_at_its_bound(implementation: Implementation) -> None:
+    """As events: nothing of them is appended."""
+    async with implementation.log(1, 2) as log:
+        await log.append([_event(0), _event(1)], NOW_US)
+        with pytest.raises(LogFull):
+            await log.touch([Touch("ada", ("reader", b"k"))], NOW_US)
+    assert len(implementation.reader(0).read(0, 100, 0)) == 2
 
 
 async def test_log_keeps_the_order_of_a_customer(implementation: Implementation) -> None:

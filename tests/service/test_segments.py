@@ -6,6 +6,8 @@ import asyncio
 import json
 import shutil
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +177,48 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clinic, S
         with run_clinic(folder / "clinic", url, clock="virtual", partitions=1) as clinic:
             yield clinic, stream
         stream.close()
+
+
+def test_a_push_moves_segments_without_an_event(empty: str, tmp_path: Path) -> None:
+    """What segments read of a pushed view counts at once: for known and new ones, in and out, each change once."""
+    repo = _clinic_repo(tmp_path, "segment regular: visits.visit_count_30d >= 2 OR profile.age_years > 90")
+    views = repo / "views.py"
+    pushed = 'source=PushSource(name="desk", batch_source=parquet("profile"))'
+    views.write_text(views.read_text().replace('source=parquet("profile")', pushed))
+    stream = Stream(repo, tmp_path / "stream", empty)
+    stream.at(START_US, _visit(1, START_US, "7"))
+    with run_clinic(tmp_path, empty, clock="virtual", partitions=1) as clinic:
+        live = _watch(clinic)
+        next(live)
+        before = clinic.log_length()
+        for at_us, age in ((START_US + 1, 91), (START_US + 2, 30), (START_US + 3, 30)):
+            _push(clinic, at_us, {"patient_id": [7, 8], "age_years": [age, age]})
+            stream.at(at_us)
+        assert clinic.log_length() == before + 9, "a touch of each, and the ticks of this test"
+        seen: list[tuple[int, bool, int]] = []
+        while len(seen) < 4:
+            seen += [
+                (c.keys["patient_id"].int64_value, c.entered, c.time.nanos // 1000)
+                for c in next(live).changes
+            ]
+        live.cancel()
+        assert sorted(seen) == [(7, False, 2), (7, True, 1), (8, False, 2), (8, True, 1)]
+        assert len(stream.changes("regular")) == 4
+        with pytest.raises(urllib.error.HTTPError) as error:
+            _push(clinic, START_US, {"patient_id": [7]}, source="visits_push")
+        assert b"is computed by windows over events" in error.value.read()
+        error.value.close()
+    stream.close()
+
+
+def _push(clinic: Clinic, at_us: int, columns: dict[str, list[int]], source: str = "desk") -> None:
+    rows = len(columns["patient_id"])
+    df = {"insurer": ["x"] * rows, "reminders_wanted": [True] * rows, "event_timestamp": [at_us / 1e6] * rows}
+    body = json.dumps({"push_source_name": source, "df": df | columns, "to": "online"}).encode()
+    request = urllib.request.Request(
+        f"http://{clinic.addresses.http}/push", body, {"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - loopback
 
 
 def _watch(clinic: Clinic, position: str = "", segments: Sequence[str] = ()) -> Any:
