@@ -31,6 +31,8 @@ from online.topology import SlotMap, Topology
 
 MAX_ENTITIES: Final = 10_000
 MAX_ROUNDS: Final = 3
+"""How often a command is sent, at most; once more where a dump has to be asked for by HGETALL, since nothing is wrong
+then."""
 FRESH_S: Final = 1.0
 """Kept replies are used while their server was heard from within this time."""
 
@@ -131,7 +133,11 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """A batch on its way."""
+    """A batch on its way.
+
+    Attributes:
+        undumped: A command was sent as DUMP and is to be sent as HGETALL; that befalls each of them once at most.
+    """
 
     batch: Batch
     commands: list[bytes]
@@ -140,6 +146,7 @@ class _Run:
     reply_count: int = 0
     asked: dict[int, Node] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
+    undumped: bool = False
 
     def fail(self, places: Sequence[int], reason: str) -> None:
         self.errors.update(dict.fromkeys(places, reason))
@@ -190,10 +197,10 @@ class Asker:
         rows[:-1], rows[-1] = UNANSWERED, NO_KEY
         run = _Run(batch, commands, rows)
         places: Sequence[int] = range(len(commands))
-        for _ in range(MAX_ROUNDS):
-            if not places:
-                break
+        rounds = 0
+        while places and rounds < MAX_ROUNDS + run.undumped:
             places = await self._round(run, places, ends_at)
+            rounds += 1
         return run.found()
 
     async def aclose(self) -> None:
@@ -347,6 +354,7 @@ class Asker:
             code, *words = (text or "").split(" ")
             if run.commands[place].startswith(DUMP) and code not in _ELSEWHERE | _UNSETTLED:
                 run.commands[place] = undumped(run.commands[place])
+                run.undumped = True
                 again.append(place)
                 if text is not None:
                     self._channel(node).refuse_dumps()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from sys import getsizeof
 from typing import Any, Final, cast
 
 import numpy as np
@@ -13,8 +14,11 @@ from online.rows import Rows, key_columns
 
 _MANY: Final = 8
 _MOST_STARTS: Final = 256
-_KNOWN_BYTES: Final = 1 << 20
-_LONGEST_KNOWN_BYTES: Final = 64
+_KNOWN_BYTES: Final = 4 << 20
+_LONGEST_KNOWN: Final = 64
+"""Characters of a text that is remembered."""
+_ENTRY_BYTES: Final = 128
+"""What remembering a text costs beside the text and its command."""
 
 _KINDS: Final[Mapping[ValueType, np.dtype[Any]]] = {
     ValueType.INT32: np.dtype("<i4"),
@@ -31,8 +35,8 @@ DUMP: Final = b"*2\r\n$4\r\nDUMP\r\n"
 class Packer:
     """Packs the command that reads one entity: its key between what all such commands have in common.
 
-    Commands by a single text key are remembered, up to `_KNOWN_BYTES` of them, since the same offers and categories
-    are asked for over and over.
+    Commands by a single text key are remembered, up to `_KNOWN_BYTES` with what surrounds them, since the same offers
+    and categories are asked for over and over.
 
     Args:
         keys: The keys.
@@ -50,9 +54,9 @@ class Packer:
         self._end = keys.suffix + b"\r\n" + tail
         self.kind = b"\0".join((head, keys.prefix, self._end))
         self._known: dict[str, bytes] = {}
+        self._known_bytes = 0
         self._numbers = _numbers_of(keys, self._starts, self._end)
-        is_text = [key.value_type for key in keys.join_keys] == [ValueType.STRING]
-        self._most_known = _KNOWN_BYTES // (len(head) + len(keys.prefix) + len(self._end)) if is_text else 0
+        self._remembers = [key.value_type for key in keys.join_keys] == [ValueType.STRING]
 
     def commands(self, rows: Rows) -> Commands:
         """One command per row; None where a row lacks a join key.
@@ -61,7 +65,7 @@ class Packer:
             KeyEncodingError: A join key's value does not fit its type.
         """
         columns = key_columns(rows, self._names)
-        if self._most_known:
+        if self._remembers:
             return self._known_or_packed(columns)
         return self._packed(columns, len(rows))
 
@@ -75,12 +79,19 @@ class Packer:
         if None not in commands:
             return commands
         commands = self._packed(columns, len(values))
-        if len(self._known) + len(values) > self._most_known:
-            self._known.clear()
-        for value, command in zip(values[: self._most_known], commands, strict=False):
-            if type(value) is str and command is not None and len(value) <= _LONGEST_KNOWN_BYTES:
-                self._known[value] = command
+        for value, command in zip(values, commands, strict=True):
+            if type(value) is str and command is not None and len(value) <= _LONGEST_KNOWN:
+                self._remember(value, command)
         return commands
+
+    def _remember(self, text: str, command: bytes) -> None:
+        if text in self._known:
+            return
+        self._known_bytes += getsizeof(text) + getsizeof(command) + _ENTRY_BYTES
+        if self._known_bytes > _KNOWN_BYTES:
+            self._known.clear()
+            self._known_bytes = getsizeof(text) + getsizeof(command) + _ENTRY_BYTES
+        self._known[text] = command
 
     def _packed(self, columns: Sequence[Sequence[Any]], count: int) -> Commands:
         if count >= _MANY and self._numbers is not None:

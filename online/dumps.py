@@ -20,6 +20,8 @@ _TRAILER_BYTES: Final = 10
 _HEADER_BYTES: Final = 6
 _LISTPACK_END = 0xFF
 
+MOST_STRINGS: Final = 1 << 22
+"""Dumps of one pipeline that hold more are not read: a byte may be a string, and takes sixteen in the table."""
 NO_ROOM: Final = -1
 """The table of strings is full."""
 ODD: Final = -1
@@ -140,7 +142,8 @@ def unpack(data, leaves, replies, out_leaves, out_replies):  # type: ignore[no-u
         out_replies: Output, as long as `replies`: likewise, and from its first string.
 
     Returns:
-        How many strings there are, or `NO_ROOM`; and how many dumps are odd: those stay the one string they are.
+        How many strings there are, or `NO_ROOM`; and how many dumps are odd: those stay the one string they are. One
+        for which `MOST_STRINGS` are no room is odd, too.
     """
     origin = replies[0, START]
     address = int64(data.ctypes.data)
@@ -157,7 +160,9 @@ def unpack(data, leaves, replies, out_leaves, out_replies):  # type: ignore[no-u
             at = address + leaves[first, 0]
             behind = hash_strings(at, at + length, out_leaves, leaf, base) if length >= 0 else leaf
             if behind >= out_leaves.shape[0]:
-                return NO_ROOM, 0
+                if out_leaves.shape[0] < MOST_STRINGS:
+                    return NO_ROOM, 0
+                behind = ODD
             if (behind - leaf) % 2:
                 behind = ODD
         if behind != ODD:

@@ -94,3 +94,20 @@ async def test_servers_that_refuse_dumps_are_read_whole(refusal: str) -> None:
         for _ in range(4):
             assert await read(reader) == list(range(9))
     assert names.count(b"DUMP") == 1
+
+
+async def test_a_dump_asked_again_takes_no_round_from_what_goes_wrong() -> None:
+    """A server that loads, then hangs up, then brings a dump that is not read: the fourth command has the answer."""
+    names: list[bytes] = []
+    replies = [b"-LOADING the dataset is in memory soon\r\n", None]
+    whole = server("no", None)
+
+    def loads_and_leaves(command: list[bytes]) -> bytes | None:
+        return replies.pop(0) if command[0] == b"DUMP" else whole(command)
+
+    odd = server("no", bulk(b"\xc3" + compact_dump(STORED)))
+    async with talking(serving(loads_and_leaves, odd, names=names)) as reader:
+        assert await read(reader) == list(range(9))
+        names.clear()
+        assert await read(reader) == list(range(9))
+    assert [name for name in names if name in (b"DUMP", b"HGETALL")] == [b"DUMP"] * 3 + [b"HGETALL"]

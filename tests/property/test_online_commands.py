@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -112,9 +114,24 @@ def test_commands_of_more_texts_than_are_remembered() -> None:
     """What has to be forgotten is packed again."""
     keys = (JoinKey(name="k", value_type=ValueType.STRING),)
     group = group_of(keys, whole=True)
-    for first in (0, 9_000, 0, 0):
-        rows: list[Row] = [{"k": f"text {number}"} for number in range(first, first + 10_000)]
+    for first in (0, 19_000, 0, 0):
+        rows: list[Row] = [{"k": f"text {number}"} for number in range(first, first + 20_000)]
         assert group.packer.commands(rows) == expected(keys, group, rows)
+
+
+@pytest.mark.parametrize("filling", ["", "\U0001f3d4" * 50], ids=["short", "long"])
+def test_remembered_texts_stay_within_their_bound(filling: str) -> None:
+    """Counted with the texts themselves, their commands and what holds them."""
+    group = group_of((JoinKey(name="k", value_type=ValueType.STRING),), whole=True)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for first in range(0, 20_000, 500):
+            group.packer.commands([{"k": f"{number}{filling}"} for number in range(first, first + 500)])
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held_bytes < 5 << 20
 
 
 def test_commands_of_rows_without_a_column_are_none() -> None:

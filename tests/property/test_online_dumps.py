@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from online.dumps import NO_ROOM, unpack
+from online.dumps import MOST_STRINGS, NO_ROOM, unpack
 from online.replies import Replies
 from tests.support.dumps import TRAILER, Pairs, compact_dump, entry, large_dump, length, listpack
 from tests.support.resp import bulk, framed, hgetall_reply, hmget_reply
@@ -120,3 +120,12 @@ def test_full_tables_make_no_dump_odd() -> None:
         replies, odd = unpacked(data)
         assert odd == 0
         assert [len(strings(replies, row)) for row in range(3)] == [before, 66, 66]
+
+
+def test_dumps_of_too_many_strings_are_odd() -> None:
+    """Where each byte is a string, the table stays within its bound, and what comes before and behind is read."""
+    pairs = [(b"f", b"v")]
+    hostile = b"\x04" + length(MOST_STRINGS // 2) + bytes(MOST_STRINGS) + TRAILER
+    replies, odd = unpacked(bulk(compact_dump(pairs)) + bulk(hostile) + bulk(large_dump(pairs)))
+    assert odd == 1
+    assert [len(strings(replies, row)) for row in range(3)] == [2, 1, 2]
