@@ -9,13 +9,18 @@ from decision.bundle import Bundle
 from decision.errors import BundleError
 from decision.lang.findings import Finding, Severity
 from decision.plan import key_type
+from decision.policy import Policy
 from decision.schema import Catalog
+from online.errors import OnlineStoreError
 from server.bundles import check_policy
 from server.errors import Problem, RepoError
+from server.forecast import Forecast, forecast
 from server.models import parse_definitions
 from server.repo import EVENTS_FILE, Repo, load_repo
 from server.stream_check import stream_problems
 from server.wording import counted
+from streaming.errors import StreamingError
+from streaming.plan import StreamPlan
 from training.definition import Definition, TrainingDefinition
 
 
@@ -28,12 +33,14 @@ class Report:
         findings: Errors and warnings of the policy.
         rendered: The findings as text, with carets.
         summary: One line about the whole.
+        forecast: What entities will take in the store; empty where the repo cannot be served.
     """
 
     problems: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
     rendered: str = ""
     summary: str
+    forecast: tuple[Forecast, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -41,8 +48,13 @@ class Report:
         return not self.problems and all(item.severity is not Severity.ERROR for item in self.findings)
 
 
-def check_repo(path: Path) -> Report:
-    """Check the repo at `path`; never raises for a bad repo."""
+def check_repo(path: Path, partitions: int = 1) -> Report:
+    """Check the repo at `path`; never raises for a bad repo.
+
+    Args:
+        path: Its folder.
+        partitions: Of the log, for the forecast.
+    """
     try:
         repo = load_repo(path)
         problems = [*_event_problems(repo), *_model_problems(repo)]
@@ -62,7 +74,16 @@ def check_repo(path: Path) -> Report:
         findings=checked.findings,
         rendered=checked.report(),
         summary=_summary(repo, problems, checked.findings),
+        forecast=() if problems or checked.policy is None else _forecast(repo, checked.policy, partitions),
     )
+
+
+def _forecast(repo: Repo, policy: Policy, partitions: int) -> tuple[Forecast, ...]:
+    plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+    try:
+        return forecast(plan, repo.events, partitions)
+    except (StreamingError, OnlineStoreError):  # a function that made-up events of other times do not suit
+        return ()
 
 
 def _event_problems(repo: Repo) -> list[Problem]:

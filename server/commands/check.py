@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,8 +22,17 @@ def register(app: typer.Typer) -> None:
 
 
 @reports_errors
-def check(repo: Repo = None, as_json: AsJson = False) -> None:
+def check(
+    repo: Repo = None,
+    customers: Annotated[
+        int, typer.Option(min=1, help="How many customers to forecast the store for.")
+    ] = 1_000_000,
+    as_json: AsJson = False,
+) -> None:
     """Validate a repo: every finding with file, line, column and caret.
+
+    A repo that can be served is told what each entity takes in the store, its features and state: after a single event,
+    and with events in every hop of its windows.
 
     Exit code 0: it can be served (warnings may be printed); 1: it cannot; 2: wrong usage.
 
@@ -33,11 +42,11 @@ def check(repo: Repo = None, as_json: AsJson = False) -> None:
     from server.config import load_settings
 
     settings = load_settings(repo=repo)
-    report = check_repo(settings.repo)
+    report = check_repo(settings.repo, settings.partitions)
     if as_json:
-        say_json(_as_json(report))
+        say_json(_as_json(report, customers))
     else:
-        _print(report)
+        _print(report, customers)
     if not report.ok:
         raise typer.Exit(REFUSED)
 
@@ -50,15 +59,30 @@ def plain(problem: Problem) -> Problem:
     return dataclasses.replace(problem, message="\n  ".join(texts))
 
 
-def _print(report: Report) -> None:
+def _print(report: Report, customers: int) -> None:
     for problem in report.problems:
         say(f"error: {plain(problem)}")
     if report.findings:
         say(report.rendered)
     say(report.summary)
+    if report.forecast:
+        say("in the store, features and state, of a quiet entity to a busy one:")
+    for told in report.forecast:
+        line = f"  {told.kind}: {_size(told.least_bytes)} to {_size(told.busy_bytes)}"
+        if told.is_customer:
+            whole = f"{_size(told.least_bytes * customers)} to {_size(told.busy_bytes * customers)}"
+            line += f"; {customers:,} of them: {whole}"
+        say(line)
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _size(count: int) -> str:
+    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.3g} {units[0]}"
+
+
+def _as_json(report: Report, customers: int) -> dict[str, Any]:
     problems = [
         {"severity": "error", "code": "repo", "message": item.message, "file": item.file, "line": item.line}
         for item in map(plain, report.problems)
@@ -75,4 +99,13 @@ def _as_json(report: Report) -> dict[str, Any]:
         }
         for item in report.findings
     ]
-    return {"ok": report.ok, "findings": [*problems, *findings], "summary": report.summary}
+    store = [
+        {
+            "entity": told.kind,
+            "least_bytes": told.least_bytes,
+            "busy_bytes": told.busy_bytes,
+            "count": customers if told.is_customer else None,
+        }
+        for told in report.forecast
+    ]
+    return {"ok": report.ok, "findings": [*problems, *findings], "summary": report.summary, "store": store}
