@@ -8,6 +8,7 @@ its own deadline. A caller that gives up is forgotten: its replies are skipped, 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +26,8 @@ MAX_WAITING: Final = 10_000
 """Most callers that wait for a pipeline; more are refused at once."""
 PATIENCE_S: Final = 0.05
 """A server that owes an answer for so long has failed whoever gave up on it."""
+SWEEP_S: Final = 0.001
+"""Callers that are out of time within so long are told together."""
 DROP_S: Final = 2.0
 """A connection that owes an answer for so long is given up."""
 
@@ -99,6 +102,9 @@ class Channel:
         self._connecting: asyncio.Task[None] | None = None
         self._waiting: deque[_Call] = deque()
         self._in_flight = 0
+        self._ends: dict[asyncio.Future[Answer], float] = {}
+        self._next_end = math.inf
+        self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
         self._closed = False
         self._why = StoreUnavailableError("the store has not answered yet")
@@ -155,6 +161,8 @@ class Channel:
             link.abort("the reader was closed")
             await link.wait_closed()
         self._fail_waiting(StoreUnavailableError("the reader was closed"))
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def _exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
         if self._closed or len(self._waiting) >= MAX_WAITING:
@@ -166,11 +174,13 @@ class Channel:
         elif not self._flush_due and self._in_flight < MAX_IN_FLIGHT:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        timer = self._loop.call_at(ends_at, self._expire, future)
+        self._ends[future] = ends_at
+        if ends_at < self._next_end:
+            self._watch(ends_at)
         try:
             return await future
         finally:
-            timer.cancel()
+            del self._ends[future]
 
     def _make_room(self) -> None:
         """Forget callers that gave up.
@@ -211,9 +221,25 @@ class Channel:
         if self._waiting:
             self._flush()
 
+    def _watch(self, ends_at: float) -> None:
+        """Look for callers that are out of time then. One timer for all: most answers come long before."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next_end = ends_at
+        self._timer = self._loop.call_at(ends_at, self._expire_due)
+
+    def _expire_due(self) -> None:
+        now = self._loop.time()
+        self._timer, self._next_end = None, math.inf
+        for future, ends_at in self._ends.items():
+            if ends_at > now:
+                self._next_end = min(self._next_end, ends_at)
+            elif not future.done():
+                self._expire(future)
+        if self._next_end < math.inf:
+            self._watch(max(self._next_end, now + SWEEP_S))
+
     def _expire(self, future: asyncio.Future[Answer]) -> None:
-        if future.done():
-            return
         future.set_exception(TimeoutError("out of time"))
         silent_s = 0.0 if self._link is None else self._link.silent_s()
         if silent_s >= PATIENCE_S:
