@@ -136,9 +136,10 @@ class EntityKeys:
             KeyEncodingError: A value does not fit the join key's type.
         """
         parts = []
-        for name, encode in self._columns:
+        for (name, encode), pack in zip(self._columns, self._packers, strict=True):
             values, places = columns[name]
-            encoded = [encode(value) for value in values]
+            packed = pack(values)
+            encoded = [encode(value) for value in values] if packed is None else packed
             parts.append([encoded[place] for place in places])
         prefix, suffix = self._prefix, self._suffix
         if len(parts) == 1:

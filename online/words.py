@@ -65,6 +65,12 @@ def runs_of(rows: Iterable[Sequence[bytes]]) -> Runs:
     return packed_runs([b"".join(map(word, row)) for row in items], [len(row) for row in items])
 
 
+def no_runs(rows: int) -> Runs:
+    """No words for any row."""
+    none = np.zeros(rows, dtype=np.int64)
+    return Runs(np.empty(0, dtype=np.uint8), none, none, none)
+
+
 def packed_runs(rows: Sequence[bytes], counts: Sequence[int]) -> Runs:
     """Runs that are words already, and how many words each has."""
     at = np.fromiter(itertools.accumulate(map(len, rows), initial=0), dtype=np.int64, count=len(rows) + 1)

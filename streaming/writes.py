@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from online.keys import timestamp_field
-from online.words import Runs, joined, runs_of, word
+from online.words import Runs, joined, no_runs, runs_of, word
 from online.write import EntityWriter, EntityWrites
 from streaming.advance import Group, SegmentChange, ViewValues
 from streaming.entity import EntityState, positions_runs, small_fields
@@ -181,6 +181,8 @@ def _changed(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]])
 
 def _dropped(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]] | None) -> Runs:
     """Fields of views, and segments, that are no longer defined."""
+    if not any(state.unwanted or state.small for state in states):
+        return no_runs(len(states))
     return runs_of(
         [*state.unwanted, *(name for name in state.small if small is None or name not in small[number])]
         if state.unwanted or state.small
@@ -194,7 +196,8 @@ def _recent(states: Sequence[EntityState]) -> tuple[Runs, Runs]:
     changes: list[tuple[dict[bytes, bytes], list[bytes]]] = [
         ({}, []) if state.recent_ids is None else state.recent_ids.take_changes() for state in states
     ]
-    return _pairs([put for put, _ in changes]), runs_of([drop for _, drop in changes])
+    drops = [drop for _, drop in changes]
+    return _pairs([put for put, _ in changes]), runs_of(drops) if any(drops) else no_runs(len(drops))
 
 
 def _pairs(fields: Iterable[Mapping[bytes, bytes]]) -> Runs:
