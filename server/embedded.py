@@ -22,6 +22,7 @@ _POLL_S = 0.01
 _SETTINGS = {
     "appendonly": "yes",
     "appendfsync": "always",
+    "auto-aof-rewrite-min-size": "512mb",
     "maxmemory-policy": "noeviction",
     "save": "",
     "rdbcompression": "no",

@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ log = structlog.get_logger()
 RETRY_S = 0.5
 COLLECT_AFTER = (100_000, 50, 100)
 FOLLOW_S = 1.0
+SWITCH_S = 0.0005
+"""How long the thread that computes keeps the one waiting that hears of writes."""
 REPLAY_S = 3_600
 """How long a state lives beyond the lateness bound: a crash may have its events read again from the checkpoint."""
 
@@ -109,6 +112,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     plan = stream_plan(repo, repo_policy(repo))
     warm()
     _quieten_collector()
+    sys.setswitchinterval(SWITCH_S)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     lease_ms = settings.materializer.lease_ms
     worker = _Worker(settings, repo, plan, redis_url, stopping)

@@ -25,13 +25,24 @@ class StateCache:
         self._max_entities = max_entities
         self._states: OrderedDict[bytes, EntityState] = OrderedDict()
 
+    def fetch(self, wanted: Iterable[tuple[EntityKind, Iterable[bytes]]]) -> None:
+        """Read what is not in memory of entities of several kinds, in one round trip."""
+        states = self._states
+        missing = [(kind, [key for key in dict.fromkeys(keys) if key not in states]) for kind, keys in wanted]
+        count = sum(len(keys) for _, keys in missing)
+        if not count:
+            return
+        stored = self._writer.load([key for _, keys in missing for key in keys])
+        start = 0
+        for kind, keys in missing:
+            own = stored[start : start + len(keys)]
+            states.update(zip(keys, decode_states(own, kind.windows, self._partition), strict=True))
+            start += len(keys)
+
     def load(self, kind: EntityKind, keys: Sequence[bytes]) -> list[EntityState]:
         """States of entities of one kind, in order; what is not in memory is read in one round trip."""
+        self.fetch([(kind, keys)])
         states = self._states
-        missing = [key for key in keys if key not in states]
-        if missing:
-            fresh = decode_states(self._writer.load(missing), kind.windows, self._partition)
-            states.update(zip(missing, fresh, strict=True))
         touch = states.move_to_end
         for key in keys:
             touch(key)

@@ -6,8 +6,8 @@ offline and archive the events that counted; and only then move the checkpoint. 
 position already applied on the entities that have it, so no event is lost or counted twice online, and what left the
 entities is in the journal.
 
-While the log is longer than a batch, the writes of a batch are on their way beside the computation of the next one,
-which takes for granted that they hold. It is thrown away where they do not, before anything of it is written down.
+While records wait in the log, the writes of a batch are on their way beside the computation of the next one, which
+takes for granted that they hold. It is thrown away where they do not, before anything of it is written down.
 """
 
 from __future__ import annotations
@@ -149,11 +149,11 @@ class _Flight:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Writes, the intent that they were announced by, and what becomes of them."""
+    """Writes, the intent that they were announced by, and what becomes of them and at which wall time."""
 
     writes: Sequence[PreparedWrites]
     intent: Intent
-    written: Callable[[], list[Written]]
+    written: Callable[[], tuple[list[Written], int]]
 
 
 class Materializer:
@@ -203,6 +203,7 @@ class Materializer:
         self._cache = StateCache(writer, self._partition, limits.max_cached_entities)
         self._at = _Moment()
         self._flight: _Flight | None = None
+        self._waiting = Records.none()
         self._landed = Progress()
         self._careful = 0
         self._quiet_reads = 0
@@ -266,7 +267,9 @@ class Materializer:
             self._checkpoint_if_due()
             return 0
         self._tick_if_due()
-        records = self._reader.read(self._at.position, self._limits.batch_records, self._wait_ms())
+        records, self._waiting = self._waiting, Records.none()
+        if not len(records):
+            records = self._read(self._wait_ms())
         due = set(self._timers.due(self._at.now_us, max(len(records), self._limits.timers_per_batch)))
         self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
         if len(records) or due:
@@ -322,6 +325,9 @@ class Materializer:
             self.stats.archived_at_us = time.time_ns() // 1000
         return True
 
+    def _read(self, wait_ms: int) -> Records:
+        return self._reader.read(self._at.position, self._limits.batch_records, wait_ms)
+
     def _wait_ms(self) -> int:
         is_busy = self._flight is not None or self._timers.next_due_us() <= self._at.now_us
         return 0 if is_busy else self._limits.wait_ms
@@ -353,7 +359,7 @@ class Materializer:
             self._land(is_ahead=True)
             self._apply_one_by_one(records, due)
             return
-        is_ahead = len(records) == self._limits.batch_records and self._may_run_ahead(writes)
+        is_ahead = self._may_run_ahead(writes) and self._more_behind(records)
         self._launch(batch, writes, before, is_ahead=is_ahead)
         if not is_ahead:
             self._land()
@@ -362,6 +368,13 @@ class Materializer:
         """Not where others have changed entities lately, nor where the cache could lose one that is on its way."""
         self._careful = max(self._careful - 1, 0)
         return not self._careful and 2 * sum(map(len, writes)) <= self._limits.max_cached_entities
+
+    def _more_behind(self, records: Records) -> bool:
+        """Whether records wait behind those at work; they are read, unless those are a full batch."""
+        if len(records) == self._limits.batch_records:
+            return True
+        self._waiting = self._read(0)
+        return len(self._waiting) > 0
 
     def _apply_one_by_one(self, records: Records, due: set[Member]) -> None:
         """States in memory may be ahead of the store now; what was written is skipped by its position.
@@ -410,13 +423,11 @@ class Materializer:
         feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
         position = int(records.positions[-1]) if len(records) else self._at.position
         self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
-        touched = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
-        batch = _Batch(records, admitted, customers, codes, feeds, due | touched)
-        return batch, [
-            part
-            for kind in self._plan.kinds
-            for part in self._prepare(kind, self._touched(kind, batch), batch)
-        ]
+        touches = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
+        batch = _Batch(records, admitted, customers, codes, feeds, due | touches)
+        touched = [(kind, self._touched(kind, batch)) for kind in self._plan.kinds]
+        self._cache.fetch(touched)
+        return batch, [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
 
     def _launch(
         self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, *, is_ahead: bool = False
@@ -449,16 +460,20 @@ class Materializer:
     def _finish_flight(self, *, is_ahead: bool = False) -> bool:
         flight, self._flight = self._flight, None
         assert flight is not None
-        refused, hidden = self._conclude(flight.sent, flight.batch) if flight.sent else ({}, frozenset())
+        refused: dict[str, list[bytes]] = {}
+        hidden: frozenset[Part] = frozenset()
+        readable_us = time.time_ns() // 1000
+        if flight.sent:
+            refused, hidden, readable_us = self._conclude(flight.sent, flight.batch)
         held = not refused and not hidden
         if not held:
             self._at = flight.end
             if is_ahead:
                 self._cache.clear()
                 self._careful = CAREFUL_BATCHES
-            self._write_again(refused, hidden, flight.batch)
+            readable_us = self._write_again(refused, hidden, flight.batch)
         self._settle(flight.batch.settled)
-        self._count(flight.batch, flight.end.now_us)
+        self._count(flight.batch, flight.end.now_us, readable_us)
         self._archive.extend(flight.batch.records, flight.batch.admitted.rows)
         self._archived += len(flight.batch.admitted.rows)
         self._note_landed(flight.end)
@@ -502,13 +517,13 @@ class Materializer:
         ]
         return [key for key, _ in known], [state for _, state in known]
 
-    def _count(self, batch: _Batch, now_us: int) -> None:
+    def _count(self, batch: _Batch, now_us: int, readable_us: int) -> None:
         records, admitted = batch.records, batch.admitted
         arrived_us, event_us = records.arrived_us[records.event_rows], records.events.event_us
         self.stats.events += len(admitted.rows)
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
-        self.stats.freshen(arrived_us[admitted.rows], event_us[admitted.rows], time.time_ns() // 1000, now_us)
+        self.stats.freshen(arrived_us[admitted.rows], event_us[admitted.rows], readable_us, now_us)
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
         late = f"arrived more than {self._schema.lateness_s} s after its event time"
@@ -629,10 +644,13 @@ class Materializer:
             )
         return {keys[number] for number in np.unique(owners[is_news]).tolist()}
 
-    def _write_again(
-        self, refused: Mapping[str, list[bytes]], hidden: frozenset[Part], batch: _Batch
-    ) -> None:
-        """Write what somebody else changed meanwhile, read and computed again."""
+    def _write_again(self, refused: Mapping[str, list[bytes]], hidden: frozenset[Part], batch: _Batch) -> int:
+        """Write what somebody else changed meanwhile, read and computed again.
+
+        Returns:
+            Wall time at which it was done.
+        """
+        readable_us = time.time_ns() // 1000
         for _ in range(MAX_WRITE_ATTEMPTS):
             writes = [
                 part
@@ -640,9 +658,9 @@ class Materializer:
                 for part in self._prepare(kind, refused.get(kind.name, []), batch)
             ]
             if not writes and not hidden:
-                return
+                return readable_us
             void = {self._number: hidden} if hidden else {}
-            refused, hidden = self._conclude(self._send(writes, void), batch)
+            refused, hidden, readable_us = self._conclude(self._send(writes, void), batch)
         count = sum(map(len, refused.values()))
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
 
@@ -660,17 +678,20 @@ class Materializer:
         self._timers.remember(announced)
         self._number = intent.number
         note_written(writes)
-        send = partial(send_writes, self._writer, writes)
+        send = partial(self._write, writes)
         return _Sent(writes, intent, self._background.submit(send).result if is_ahead else send)
 
-    def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part]]:
+    def _write(self, writes: Sequence[PreparedWrites]) -> tuple[list[Written], int]:
+        return send_writes(self._writer, writes), time.time_ns() // 1000
+
+    def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part], int]:
         """Wait for writes, and do what follows from them.
 
         Returns:
-            What was refused, by kind, and what of the intent did not happen: the refused, and rows of views of which
-            another writer had brought a later one.
+            What was refused, by kind; what of the intent did not happen: the refused, and rows of views of which
+            another writer had brought a later one; and the wall time at which the writes were done.
         """
-        writes, written = sent.writes, sent.written()
+        writes, (written, done_us) = sent.writes, sent.written()
         refused: dict[str, list[bytes]] = {}
         hidden: set[Part] = set()
         for part, outcome in zip(writes, written, strict=True):
@@ -692,7 +713,7 @@ class Materializer:
         self._log_changes(true)
         if batch.due:
             self._settle(_due(writes, written, batch.due))
-        return refused, frozenset(hidden)
+        return refused, frozenset(hidden), done_us
 
     def _announced(self, writes: Sequence[PreparedWrites]) -> dict[Member, int]:
         """Entries that the index of timers must have before the writes: those it has no earlier one of."""

@@ -14,6 +14,8 @@ from online.keys import EntityKeys, feature_field
 from online.values import decode_value
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
+from streaming.log import PartitionReader, Records
+from streaming.redis_log import RedisPartitionReader
 from tests.support.stream_world import (
     CATEGORY,
     CUSTOMER,
@@ -23,6 +25,7 @@ from tests.support.stream_world import (
     START_US,
     World,
     drain,
+    features,
     publish,
     random_events,
     tick,
@@ -114,6 +117,45 @@ def test_stream_leaves_what_the_events_say(client: redis.Redis, url: str, world:
             members = _stored(client, world, "segments", keys, {"customer_id": customer})
             quiet = expected["last_buy_at"] < now_us - 10 * MINUTE_US  # type: ignore[operator]
             assert members == {"spender": expected["total_30m"] > 50, "quiet": quiet}  # type: ignore[operator]
+
+
+class _Trickle:
+    """A reader that finds a few records at a time, though more wait behind them."""
+
+    def __init__(self, reader: PartitionReader, most: int) -> None:
+        self._reader, self._most = reader, most
+        self.tick, self.trim = reader.tick, reader.trim
+
+    def read(self, after: int, count: int, wait_ms: int) -> Records:
+        return self._reader.read(after, min(count, self._most), wait_ms)
+
+
+def _applied(client: redis.Redis) -> int:
+    stored: Any = client.hget(PartitionKeys(PROJECT, 0).applied, "record_count")
+    return int(stored)
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_batches_that_are_not_full_run_ahead_too(
+    client: redis.Redis, url: str, world: World, most: int
+) -> None:
+    """What is read behind a batch before its writes are sent is applied next: as though it had come after them."""
+    arrivals = random_events(7, 120)
+    materializer = world.materializer(client, batch_records=1000)
+    for start in range(0, len(arrivals), most):
+        publish(url, arrivals[start : start + most])
+        drain(materializer)
+    one_by_one = features(client, world.plan)
+    client.flushall()
+    publish(url, arrivals)
+    keys = PartitionKeys(PROJECT, 0)
+    reader = _Trickle(RedisPartitionReader(client, keys), most)
+    materializer = world.materializer(client, batch_records=1000, reader=reader)
+    assert materializer.step() == most
+    assert _applied(client) == 0, "its writes are on their way"
+    drain(materializer)
+    assert _applied(client) == len(arrivals)
+    assert features(client, world.plan) == one_by_one
 
 
 def test_segment_flips_when_nothing_but_time_has_passed(client: redis.Redis, url: str, world: World) -> None:

@@ -20,6 +20,7 @@ from streaming.archive import Archive
 from streaming.events import EventRecord, EventSchema
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases
+from streaming.log import PartitionReader
 from streaming.materializer import Materializer, MaterializerLimits
 from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
@@ -209,6 +210,7 @@ class World:
         partition: int = 0,
         batch_records: int = 7,
         system_now_us: Callable[[], int] | None = None,
+        reader: PartitionReader | None = None,
     ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
         lease = Leases(client, PROJECT, "world", 60_000).acquire(partition)
@@ -216,7 +218,7 @@ class World:
         views = [plan.view for kind in self.plan.kinds for plan in kind.views]
         materializer = Materializer(
             client=client,
-            reader=RedisPartitionReader(client, PartitionKeys(PROJECT, partition)),
+            reader=reader or RedisPartitionReader(client, PartitionKeys(PROJECT, partition)),
             writer=EntityWriter(client),
             plan=self.plan,
             schema=SCHEMA,
