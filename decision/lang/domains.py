@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
-from decision.lang.syntax import Call, CompareOp, DatePart, Expr, Literal
+from decision.lang.syntax import Call, CompareOp, DatePart, Expr, Literal, Now, Ref
 from decision.schema import DType, Scalar
 
 WHOLE: Final = frozenset({DType.INT64, DType.TIMESTAMP, DType.INTERVAL})
@@ -126,12 +126,40 @@ PART_RANGES: Final = {
 }
 
 
+INT64: Final = (-(2**63), 2**63 - 1)
+
+
 def natural(expr: Expr) -> Domain:
     """What an expression can be by its form alone."""
+    null = not _never_null(expr)
     if isinstance(expr, DatePart) and expr.part in PART_RANGES:
         low, high = PART_RANGES[expr.part]
-        return Domain(low=low, high=high)
+        return Domain(null=null, low=low, high=high)
     if isinstance(expr, Call) and expr.function == "bucket":
         count = cast("Literal", expr.args[2]).value
-        return Domain(low=0, high=cast("int", count) - 1)
-    return BOOLS if expr.dtype is DType.BOOL else ANY
+        return Domain(null=null, low=0, high=cast("int", count) - 1)
+    if expr.dtype is DType.BOOL:
+        return BOOLS
+    return Domain(null=null, low=INT64[0], high=INT64[1]) if expr.dtype in WHOLE else replace(ANY, null=null)
+
+
+ALWAYS_GIVEN: Final = frozenset({"context.customer", "offer.tags"})
+
+
+def _never_null(expr: Expr) -> bool:
+    """Whether it has a value on every row."""
+    match expr:
+        case Now():
+            return True
+        case Literal():
+            return expr.value is not None
+        case Ref():
+            return expr.name in ALWAYS_GIVEN
+        case DatePart():
+            return _never_null(expr.operand)
+        case Call(function="coalesce"):
+            return any(map(_never_null, expr.args))
+        case Call(function="bucket"):
+            return _never_null(expr.args[0])
+        case _:
+            return False

@@ -22,8 +22,11 @@ SYNTAX_ERRORS_MAX: Final = 50
 """Declarations that may fail to parse before the rest of the text is left unread."""
 BUCKETS_MAX: Final = 1_000_000
 CASES_MAX: Final = 64
-"""Alternatives, and branches of one CASE, that the analysis follows before it gives up and reports nothing."""
+"""Alternatives, branches of one CASE, and demands of two rules that cannot both be, that the analysis follows before it
+gives up and reports nothing."""
 PAIRS_MAX: Final = 20_000
 """Pairs of rules about one offer whose actions are compared."""
 PROOFS_MAX: Final = 1_000
 """Pairs of rules with actions in each other's way whose conditions are compared."""
+ACTS_MAX: Final = 1_000
+"""Pairs of actions of two rules that are compared."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Literal as OneOf
 from typing import cast
 
@@ -77,8 +78,12 @@ def not_true(condition: Expr) -> Alternatives:
 
 
 def _possible(groups: Iterable[Alternatives]) -> bool:
-    together = _both([group for group in groups if group is not None])
-    return together is None or bool(together)
+    """Whether one combination is possible: of the longest group the first that fits is enough."""
+    known = sorted((group for group in groups if group is not None), key=len)
+    if not known:
+        return True
+    together = _both(known[:-1])
+    return together is None or any(_join(a, b) is not None for a in together for b in known[-1])
 
 
 @functools.lru_cache(maxsize=32_768)
@@ -128,9 +133,14 @@ def _conjunction(operands: tuple[Expr, ...], outcome: Outcome, *, decisive: Outc
 
 
 def _is_null(expr: IsNull, outcome: Outcome) -> Alternatives:
+    operand = expr.operand
     if outcome == "null":
         return ()
-    return _fact(expr.operand, NULL if outcome == "true" else NOT_NULL)
+    if not isinstance(operand, Not | And | Or | Compare | In):
+        return _fact(operand, NULL if outcome == "true" else NOT_NULL)
+    if outcome == "true":
+        return alternatives(operand, "null")
+    return _either([alternatives(operand, "true"), alternatives(operand, "false")])
 
 
 def _comparison(expr: Compare, outcome: Outcome) -> Alternatives:
@@ -149,12 +159,18 @@ def _comparison(expr: Compare, outcome: Outcome) -> Alternatives:
 
 def _membership(expr: In, outcome: Outcome) -> Alternatives:
     items = [item.value for item in expr.items if isinstance(item, Literal)]
-    if len(items) < len(expr.items) or None in items:
+    if len(items) < len(expr.items):
         return _fact(expr, _truth(outcome))
-    if outcome == "null":
-        return _fact(expr.operand, NULL)
-    values = frozenset(cast("list[Scalar]", items))
-    return _fact(expr.operand, among(values) if outcome == "true" else outside(values))
+    operand, values = (
+        expr.operand,
+        frozenset(cast("list[Scalar]", [item for item in items if item is not None])),
+    )
+    if outcome == "true":
+        return _fact(operand, among(values))
+    elsewhere = _fact(operand, outside(values))
+    if None not in items:
+        return _fact(operand, NULL) if outcome == "null" else elsewhere
+    return _either([_fact(operand, NULL), elsewhere]) if outcome == "null" else ()
 
 
 def _either(groups: Iterable[Alternatives]) -> Alternatives:
@@ -171,7 +187,8 @@ def _both(groups: Iterable[Alternatives]) -> Alternatives:
     known = [group for group in groups if group is not None]
     together: tuple[Facts, ...] = ({},)
     for group in sorted(known, key=len):
-        together = tuple(joined for a in together for b in group if (joined := _join(a, b)) is not None)
+        joined = (both for a in together for b in group if (both := _join(a, b)) is not None)
+        together = tuple(islice(joined, CASES_MAX + 1))
         if len(together) > CASES_MAX:
             return None
     return together
