@@ -98,10 +98,20 @@ def _stored(
     }
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_stream_leaves_what_the_events_say(client: redis.Redis, url: str, world: World, seed: int) -> None:
+STARTS = {
+    "any": START_US,
+    "leap day": 1_709_164_500_000_000,  # a quarter of an hour before 29 February 2024 begins
+    "clocks forward": 1_711_846_500_000_000,  # and before 31 March 2024, 01:00 UTC
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("seed", range(2))
+def test_stream_leaves_what_the_events_say(
+    client: redis.Redis, url: str, world: World, seed: int, start: str
+) -> None:
     """Late events count within the bound, repeated ones once, and time alone empties the windows."""
-    arrivals = random_events(seed + 100, 150)
+    arrivals = random_events(seed + 100, 150, STARTS[start])
     publish(url, arrivals)
     materializer = world.materializer(client, batch_records=11)
     keys = EntityKeys(PROJECT, (CUSTOMER,))

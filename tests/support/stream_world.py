@@ -141,14 +141,19 @@ def stream_plan(offline: Path) -> StreamPlan:
     return StreamPlan.compile(definitions, transforms, compiled.policy, "customer_id")
 
 
-def random_events(seed: int, count: int) -> list[tuple[int, EventRecord]]:
-    """Events with their arrival times, in order of arrival: some late within the bound, some published twice."""
+def random_events(seed: int, count: int, start_us: int = START_US) -> list[tuple[int, EventRecord]]:
+    """Events with their arrival times, in order of arrival.
+
+    Some are late within the bound, some published twice, every fifth lies on the edge of a hop.
+    """
     rng = random.Random(seed)
     published = []
-    now_us = START_US
+    now_us = start_us
     for number in range(count):
         now_us += rng.randrange(0, MINUTE_US)
         late_us = rng.choice([0, 0, 0, rng.randrange(0, 500_000_000)])
+        if number % 5 == 0:
+            late_us += (now_us - late_us) % MINUTE_US
         kind = rng.choice(["buy", "buy", "look"])
         properties: dict[str, Value] = {"category": rng.choice(["tea", "jam", "öl"])}
         if kind == "buy":
