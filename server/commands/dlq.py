@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -42,6 +43,9 @@ def list_letters(
         for letter in page.letters
     ]
     title = f"{counted(page.total, 'dead letter')} at {target}"
+    if reason and not rows:
+        say(f"{title}, none {'behind that ' if after else ''}of reason {reason!r}")
+        return
     table(title, ("id", "reason", "field", "event", "detail"), rows, folded="detail")
     if page.next:
         say(f"more behind: --after {page.next}")
@@ -71,9 +75,8 @@ def show_letters(
         for letter in found.letters:
             say(f"{letter.id}  {letter.reason}  {letter.field}\n  {letter.detail}")
             say(f"  arrived {letter.arrived.ToJsonString()}")
-            say(
-                f"  event {letter.event.event_id!r} of {letter.event.customer_id!r}: {letter.event.event_type}"
-            )
+            if letter.event.event_id:
+                say(f"  event {json.dumps(message_json(letter.event), ensure_ascii=False)}")
             say(f"  original {letter.original!r}")
     missing = set(ids) - {letter.id for letter in found.letters}
     if missing:
@@ -112,6 +115,8 @@ def redrive_letters(
             )
     if as_json:
         say_json(message_json(answer))
+    elif reason and not wanted:
+        say(f"no dead letter is of reason {reason!r}")
     else:
         say(f"{counted(answer.accepted_count, 'event')} accepted")
         for letter_id, result in zip(wanted, answer.results, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from streaming.log import EventLog
 from waypost.events.v1 import events_pb2, events_pb2_grpc
 
 RETRY_AFTER_S = 1.0
+_PLACE = re.compile(r"^events\[\d+\]\.")
+"""Where an event stood in its batch, which says nothing once it is alone."""
 _log = structlog.get_logger("server")
 
 
@@ -148,7 +151,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             RefusedEvent(
                 reason=error.reason,
                 field=error.metadata.get("field", "").partition("].")[2],
-                detail=error.message,
+                detail=_PLACE.sub("", error.message),
                 arrived_us=arrived_us,
                 event=event.data if isinstance(event, Unreadable) else event.SerializeToString(),
                 is_json=isinstance(event, Unreadable),

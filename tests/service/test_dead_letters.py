@@ -65,7 +65,7 @@ def test_refused_event_is_kept_with_reason_field_and_bytes(clinic: Clinic) -> No
     (letter,) = _letters(clinic).letters
     assert (letter.reason, letter.field) == ("OUT_OF_RANGE", "properties.fee")
     assert events_pb2.Event.FromString(letter.original) == letter.event == bad
-    assert "minimum is 0" in letter.detail
+    assert letter.detail == "properties.fee: is -5.0, minimum is 0.0"
 
 
 def test_letters_are_paged_and_filtered(clinic: Clinic) -> None:
@@ -112,7 +112,10 @@ def test_redrive_publishes_again_and_takes_out_what_is_accepted(
     assert "0:5-0" in listed.stdout
     shown = json.loads(_run("dlq", "show", "0:5-0", "--json", *target).stdout)
     assert shown[0]["event"]["eventId"] == "again"
+    assert '"eventId": "again"' in _run("dlq", "show", "0:5-0", *target).stdout
     assert _run("dlq", "show", "0:6-0", *target).exit_code == 1
+    assert "none of reason 'LAET'" in _run("dlq", "ls", "--reason", "LAET", *target).stdout
+    assert "no dead letter is of reason 'LAET'" in _run("dlq", "redrive", "--reason", "LAET", *target).stdout
     refused = _run("dlq", "redrive", "--reason", "OUT_OF_RANGE", *target)
     assert (refused.exit_code, "0 events accepted" in refused.stdout) == (1, True)
     before = clinic.log_length()
