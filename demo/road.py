@@ -22,11 +22,12 @@ from online.store import connect, feast_connection_string
 from online.write import RowWriter
 from server.bundles import repo_policy
 from server.config import ClockKind, Settings
-from server.materialize import entity_writer, stream_plan
 from server.models import parse_definitions
 from server.repo import Repo, load_repo
+from server.stream_plans import entity_writer, stream_plan
 from server.supervisor import Stack
 from server.training_run import candidate_keys
+from server.view_builds import settle_first_definitions
 from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
@@ -133,6 +134,7 @@ def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) 
     with connect(redis_url) as client:
         for view in batch_views(catalog):
             load_batch_view(RowWriter(client, road.repo.key_ttl_s), catalog, view, until_us, progress)
+        settle_first_definitions(client, road.repo, road.settings.partitions)
         return backfill(
             client=client,
             writer=entity_writer(road.repo, client),

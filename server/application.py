@@ -17,7 +17,7 @@ from server.feast.on_demand import Transformer
 from server.feast.refresh import DefinitionsKeeper, Refresher
 from server.feast.writing import FeatureWriter
 from server.metrics import Metrics
-from server.services.admin import AdminService, Announce, Partitions
+from server.services.admin import AdminService, Announce, Building, Partitions
 from server.services.dead_letters import DeadLetterDesk
 from server.services.decision import DecisionService
 from server.services.events import EventService
@@ -43,6 +43,7 @@ class Application:
         changes: The log of segment changes.
         letters: The dead-letter log.
         partitions: How far the log is applied.
+        building: How far views are that are built from the archive.
         announce: Tells materializers the version of a policy that took over.
         explainer: Puts decisions into words.
         feast: What serves Feast's own API.
@@ -57,6 +58,7 @@ class Application:
     letters: DeadLetters
     clock: Clock
     partitions: Partitions
+    building: Building
     announce: Announce
     decision_log: DecisionLog
     metrics: Metrics
@@ -124,6 +126,7 @@ def build_services(app: Application) -> Services:
             decision,
             app.decision_log,
             DeadLetterDesk(app.letters, events, app.events, limits.max_events),
+            building=app.building,
         ),
         segments=SegmentService(bundles, app.changes),
         feast_handlers=FeastHandlers(online_features, app.feast.writer),

@@ -15,8 +15,9 @@ from online.write import RowWriter
 from server.bundles import repo_policy
 from server.config import Settings
 from server.errors import ServerError
-from server.materialize import entity_writer, stream_plan
 from server.repo import load_repo
+from server.stream_plans import entity_writer, stream_plan
+from server.view_builds import settle_first_definitions
 from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
@@ -66,6 +67,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
         events = history_frame(pq.read_table(file), repo.events)
         with connect(redis_url) as client:
             check_store(client)
+            settle_first_definitions(client, repo, settings.partitions)
             return backfill(
                 client=client,
                 archive=archive_folder(settings.data_dir, repo.catalog.project),

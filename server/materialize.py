@@ -10,25 +10,27 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import redis
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
-from decision.policy import Policy
 from online.errors import StoreUnavailableError
 from online.store import check_store, connect
-from online.write import EntityWriter
 from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
+from server.definitions import definitions
 from server.errors import ServerError
 from server.repo import Repo, load_repo, load_texts
 from server.sharing import BEATS_PER_LEASE, Sharer
 from server.stream_metrics import StreamCollector
+from server.stream_plans import entity_writer, stream_plan
+from server.view_builds import ViewBuilder, settle_definitions
 from streaming.archive import Archive, archive_folder
 from streaming.errors import LeaseLost
+from streaming.generations import Generations
 from streaming.keys import policy_key
 from streaming.lease import Leases, PartitionLease
 from streaming.materializer import Materializer, MaterializerLimits
@@ -46,18 +48,6 @@ COLLECT_AFTER = (100_000, 50, 100)
 FOLLOW_S = 1.0
 SWITCH_S = 0.0005
 """How long the thread that computes keeps the one waiting that hears of writes."""
-REPLAY_S = 3_600
-"""How long a state lives beyond the lateness bound: a crash may have its events read again from the checkpoint."""
-
-
-def stream_plan(repo: Repo, policy: Policy) -> StreamPlan:
-    """The plan of a repo's stream views and segments."""
-    return StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
-
-
-def entity_writer(repo: Repo, client: redis.Redis) -> EntityWriter:
-    """The writer of entities and their states, with the time to live that the repo gives them."""
-    return EntityWriter(client, repo.key_ttl_s, repo.events.lateness_s + REPLAY_S)
 
 
 def partition_materializer(
@@ -116,16 +106,21 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     lease_ms = settings.materializer.lease_ms
     worker = _Worker(settings, repo, plan, redis_url, stopping)
+    builder = ViewBuilder(settings, repo, redis_url, stopping)
     if settings.materializer.http_port:
         _serve_metrics(settings, worker)
     with connect(redis_url) as client:
         check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
+        settle_definitions(client, repo, settings.partitions)
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()
+        builder.start()
         Sharer(
             leases, owner, settings.partitions, lease_ms / 1000 / BEATS_PER_LEASE, worker.run_partition
         ).run(stopping)
+    stopping.set()
+    builder.join()
     if worker.failures:
         raise worker.failures[0]
 
@@ -162,6 +157,7 @@ class _Worker:
         self._settings = settings
         self._repo = repo
         self._plan = plan
+        self._definitions = definitions(repo)
         self._redis_url = redis_url
         self._ending = ending
         self.failures: list[Exception] = []
@@ -181,19 +177,22 @@ class _Worker:
             self._ending.set()
 
     def _keep_running(self, lease: PartitionLease, stopping: threading.Event) -> None:
-        plan, partition = self._plan, lease.keys.partition
+        partition = lease.keys.partition
         while not stopping.is_set():
             client = connect(self._redis_url)
             try:
-                followed = PolicyFollower(client, plan.project)
+                generations = Generations(client, self._plan.project)
+                generations.enter(partition)
+                followed = PolicyFollower(client, self._plan.project)
+                plan = current_plan(self._repo, self._plan, generations.serving(self._definitions))
                 materializer = partition_materializer(self._settings, self._repo, plan, client, lease)
                 materializer.start()
                 self.running[partition] = materializer
                 log.info("materializer.started", partition=partition)
-                while not stopping.is_set() and not followed.changed():
-                    materializer.step()
-                materializer.checkpoint()
-                plan = plan if stopping.is_set() else current_plan(self._repo, plan)
+                build = self._step(materializer, followed, stopping)
+                settled = materializer.settled_at
+                if build and settled is not None:
+                    generations.stand(build, partition, lease.fence, settled.position, stopping)
             except (redis.RedisError, StoreUnavailableError) as error:
                 # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
                 log.warning("materializer.store_lost", partition=partition, error=str(error))
@@ -202,12 +201,31 @@ class _Worker:
                 self.running.pop(partition, None)
                 client.close()
 
+    def _step(self, materializer: Materializer, followed: PolicyFollower, stopping: threading.Event) -> str:
+        """Apply until it must end or plan anew; returns the build that asks for a pause, where that is why."""
+        while not stopping.is_set():
+            materializer.step()
+            if followed.changed():
+                break
+            if followed.pause:
+                materializer.checkpoint()
+                if materializer.settled_at is not None:
+                    return followed.pause
+        materializer.checkpoint()
+        return ""
+
 
 class PolicyFollower:
-    """Notices that a server has taken a new policy over."""
+    """Notices that a server has taken a new policy over, or that a build of views asks for a pause.
+
+    Attributes:
+        pause: The build that asked when it was last looked; nothing where none did.
+    """
 
     def __init__(self, client: redis.Redis, project: str) -> None:
         self._client = client
+        self._generations = Generations(client, project)
+        self.pause = ""
         self._key = policy_key(project)
         self._version = client.get(self._key)
         self._asked_at = time.monotonic()
@@ -217,14 +235,21 @@ class PolicyFollower:
         if time.monotonic() - self._asked_at < FOLLOW_S:
             return False
         self._asked_at = time.monotonic()
+        self.pause = self._generations.pause()
         return bool(self._client.get(self._key) != self._version)
 
 
-def current_plan(repo: Repo, plan: StreamPlan) -> StreamPlan:
-    """The plan with the segments that the repo's policy has now; the old one where that policy is refused."""
+def current_plan(repo: Repo, plan: StreamPlan, generations: Mapping[str, str] | None = None) -> StreamPlan:
+    """The plan with the segments that the repo's policy has now; those of `plan`'s where that policy is refused.
+
+    Args:
+        repo: As it was loaded.
+        plan: Of all views, with the policy of then.
+        generations: Of the views that are fed; None for all.
+    """
     try:
         sources = load_texts(repo.path, POLICY_PATTERN)
-        return stream_plan(repo, repo_policy(replace(repo, policy_sources=sources)))
+        return stream_plan(repo, repo_policy(replace(repo, policy_sources=sources)), generations)
     except ServerError as error:
         log.warning("materializer.policy_refused", error=str(error))
-        return plan
+        return plan if generations is None else stream_plan(repo, repo_policy(repo), generations)

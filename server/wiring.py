@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,11 +32,12 @@ from server.feast.writing import FeatureWriter
 from server.grpc_server import Ready, serve
 from server.metrics import Metrics
 from server.repo import Repo, load_registered, load_repo
-from server.services.admin import Announce, PartitionLag
+from server.services.admin import Announce, PartitionLag, ViewBuild
 from server.touching import PushTouches
 from streaming.changes import ChangeLog
 from streaming.dead_letters import DeadLetters
-from streaming.keys import PartitionKeys, policy_key
+from streaming.generations import PROGRESS
+from streaming.keys import PartitionKeys, policy_key, views_key
 from streaming.redis_log import RedisLog, settle_partitions
 
 log = structlog.get_logger("server")
@@ -98,6 +100,7 @@ async def build_application(
         changes=ChangeLog(client, project, settings.partitions),
         clock=clock,
         partitions=_Partitions(client, project, settings.partitions),
+        building=_Building(client, project),
         announce=announce,
         decision_log=DecisionLog(settings.decisions_dir, settings.decision_log, metrics),
         metrics=metrics,
@@ -156,6 +159,18 @@ class _Announce:
 
     async def __call__(self, version: str) -> None:
         await self._client.set(self._key, version)
+
+
+class _Building:
+    """Asks how far views are that are built from the archive."""
+
+    def __init__(self, client: redis.asyncio.Redis, project: str) -> None:
+        self._client: Any = client
+        self._key = views_key(project)
+
+    async def __call__(self) -> ViewBuild | None:
+        told = await self._client.hget(self._key, PROGRESS)
+        return ViewBuild(**json.loads(told)) if told else None
 
 
 class _Partitions:

@@ -254,7 +254,7 @@ def _advance_windows(
 
 
 def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | None:
-    name, (feed, rows, fed) = plan.view.name, news
+    name, (feed, rows, fed) = plan.stored, news
     for row_number, number in zip(rows.tolist(), fed.tolist(), strict=True):
         assert feed is not None
         state = group.states[number]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,11 +118,8 @@ def _live_parts(folder: Path, partition: int) -> list[_Part]:
         if match is not None:
             after, fence = int(match[2]), int(match[3])
             held[after] = max(held.get(after, (0, path)), (fence, path))
-    begins = sorted(held)
-    return [
-        _Part(held[after][1], after, until)
-        for after, until in zip(begins, [*begins[1:], LAST_POSITION], strict=True)
-    ]
+    begins = [*sorted(held), LAST_POSITION]
+    return [_Part(held[after][1], after, until) for after, until in pairwise(begins)]
 
 
 def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:

@@ -7,7 +7,8 @@ entity as it stands at the end. The log then takes over from there.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import redis
 
 from online.write import EntityWriter
 from streaming.admit import Customers, note_ids
-from streaming.advance import Group, advance
+from streaming.advance import advance
 from streaming.archive import write_backfilled
 from streaming.borrow import borrow
 from streaming.entity import NEVER_US, EntityState
@@ -117,10 +118,17 @@ def backfill(
         for view_plan in kind.views:
             rows = feeds.pop(view_plan.view.name)
             if view_plan.windows is None:
-                _latest_states(kind, view_plan, rows, states[kind.name], until_us)
+                fill_latest(kind, view_plan, rows, states[kind.name], until_us)
                 continue
-            offline_rows[view_plan.view.name] = _backfill_view(
-                (kind, view_plan), rows, states[kind.name], until_us, progress, writing
+            folder = parts_folder(view_plan.view) if view_plan.view.offline_path else None
+            offline_rows[view_plan.view.name] = fill_view(
+                (kind, view_plan),
+                rows,
+                states[kind.name],
+                until_us,
+                (folder, "backfill"),
+                progress,
+                writing,
             )
     _recent_ids(plan, schema, source, states[plan.customer.name], until_us)
     for kind in plan.kinds:
@@ -161,20 +169,32 @@ def _micros(times: pd.Series) -> np.ndarray:
     return micros
 
 
-def _backfill_view(
+def fill_view(
     planned: tuple[EntityKind, ViewPlan],
     rows: ViewRows,
     states: dict[bytes, EntityState],
     until_us: int,
+    parts: tuple[Path | None, str],
     progress: Progress,
-    writing: _Stopwatch,
+    writing: AbstractContextManager[None],
 ) -> int:
+    """Compute all of a windowed view's past; returns the number of its offline rows.
+
+    Args:
+        planned: The view and its kind.
+        rows: All there are.
+        states: Of the kind's entities; the view's tiles are put there.
+        until_us: Logical time that they are brought to.
+        parts: Folder and beginning of the names of the offline rows; no folder for none.
+        progress: Told how far it is.
+        writing: Entered while something is written.
+    """
     kind, plan = planned
+    folder, stem = parts
     assert plan.windows is not None
     view = plan.view
-    place, count = list(kind.windows).index(view.name), len(kind.windows)
+    place, count = list(kind.windows).index(plan.stored), len(kind.windows)
     batch = rows.batch(rows.codes, plan.windows)
-    folder = parts_folder(view) if view.offline_path else None
     keys = KeyColumns(plan.keys, rows.keys)
     key_columns = [keys.column(key) for key in view.join_keys]
     written = 0
@@ -184,16 +204,17 @@ def _backfill_view(
         if folder is not None:
             table = _offline_table(plan, key_columns, chunk)
             with writing:
-                write_part(folder, f"backfill-{number:05d}", table)
+                write_part(folder, f"{stem}-{number:05d}", table)
             written += table.num_rows
         for offset, tiles in enumerate(chunk.final.states):
             key = rows.keys[chunk.first_entity + offset]
-            _state(states, key, until_us).put_tiles(place, count, tiles)
+            state_of(states, key, until_us).put_tiles(place, count, tiles)
         progress(view.name, chunk.first_entity + len(chunk.final.states), len(rows.keys))
     return written
 
 
-def _state(states: dict[bytes, EntityState], key: bytes, until_us: int) -> EntityState:
+def state_of(states: dict[bytes, EntityState], key: bytes, until_us: int) -> EntityState:
+    """The state of an entity, a new one at `until_us` where there is none."""
     state = states.get(key)
     if state is None:
         state = states[key] = EntityState(until_us)
@@ -212,10 +233,11 @@ def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep
     return pa.Table.from_arrays([*keys, *features, instants, instants], schema=schema)
 
 
-def _latest_states(
+def fill_latest(
     kind: EntityKind, plan: ViewPlan, rows: ViewRows, states: dict[bytes, EntityState], until_us: int
 ) -> None:
-    own = [_state(states, key, until_us) for key in rows.keys]
+    """Put the newest row of each entity, of a view without windows, into the entities' states."""
+    own = [state_of(states, key, until_us) for key in rows.keys]
     advance(kind, rows.keys, own, {plan.view.name: rows}, None, {}, until_us)
 
 
@@ -230,7 +252,7 @@ def _recent_ids(
     tail = np.flatnonzero(events.event_us >= until_us - schema.lateness_us)
     codes, customer_ids = pd.factorize(events.customer_ids[tail])
     names = {plan.customer.key_names[0]: (customer_ids.tolist(), range(len(customer_ids)))}
-    owners = [_state(customers, key, until_us) for key in plan.customer.keys.encode_many(names)]
+    owners = [state_of(customers, key, until_us) for key in plan.customer.keys.encode_many(names)]
     note_ids(
         Customers(codes.astype(np.int64), owners),
         np.arange(len(tail)),
@@ -259,7 +281,10 @@ def _load_online(
         groups = advance(kind, chunk, own, {}, None, borrow(client, kind, chunk), until_us)
         prepared = [prepare_writes(group, np.arange(len(group.keys)), None) for group in groups]
         with writing:
-            _announce(client, kind, plan, groups, partition_count)
+            entries = (
+                entry for group in groups for entry in zip(group.keys, group.due_us.tolist(), strict=True)
+            )
+            announce(client, kind, plan, entries, partition_count)
             written = send_writes(writer, prepared)
         refused = sum(int((~outcome.accepted).sum()) for outcome in written)
         if refused:
@@ -267,14 +292,16 @@ def _load_online(
         progress(f"online {kind.name}", start + len(chunk), len(keys))
 
 
-def _announce(
-    client: redis.Redis, kind: EntityKind, plan: StreamPlan, groups: Sequence[Group], partition_count: int
+def announce(
+    client: redis.Redis,
+    kind: EntityKind,
+    plan: StreamPlan,
+    entries: Iterable[tuple[bytes, int]],
+    partition_count: int,
 ) -> None:
-    """Enter timers with the partition that will own the entity's next event, or any for shared entities."""
+    """Enter when entities are due, with the partition that will own the entity's next event, or any for shared ones."""
     due: dict[int, dict[bytes, int]] = {}
-    for key, due_us in [
-        pair for group in groups for pair in zip(group.keys, group.due_us.tolist(), strict=True)
-    ]:
+    for key, due_us in entries:
         if due_us == NEVER_US:
             continue
         if kind is plan.customer:
@@ -285,7 +312,7 @@ def _announce(
         due.setdefault(partition, {})[member_text((kind.name, key))] = due_us
     pipeline = client.pipeline(transaction=False)
     for partition, members in due.items():
-        pipeline.zadd(PartitionKeys(plan.project, partition).timers, members)
+        pipeline.zadd(PartitionKeys(plan.project, partition).timers, members, lt=True)
     pipeline.execute()
 
 

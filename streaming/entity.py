@@ -272,7 +272,8 @@ def view_chunks(view: str, *, segments: bool) -> tuple[tuple[bytes, ...], tuple[
         segments: Whether it is the one that stores membership.
     """
     name = view.encode()
-    return (LATEST_PREFIX + name, *((SEGMENTS,) if segments else ())), (WINDOWS_PREFIX + name + b":",)
+    prefixes = (WINDOWS_PREFIX + name + b":", WINDOWS_PREFIX + name + b"@", LATEST_PREFIX + name + b"@")
+    return (LATEST_PREFIX + name, *((SEGMENTS,) if segments else ())), prefixes
 
 
 def recent_bucket_us(lateness_us: int) -> int:

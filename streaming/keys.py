@@ -18,6 +18,16 @@ def policy_key(project: str) -> str:
     return f"wp:{{{project}}}:policy"
 
 
+def views_key(project: str) -> str:
+    """Hash: which definition of each stream view serves, and how far the building of others is."""
+    return f"wp:{{{project}}}:views"
+
+
+def build_key(project: str) -> str:
+    """String that runs out: the build that is at work."""
+    return f"wp:{{{project}}}:build"
+
+
 def refused_key(project: str) -> str:
     """Stream of events that were refused when they were published."""
     return f"wp:{{{project}}}:refused"

@@ -221,6 +221,11 @@ class Materializer:
         return self._at.now_us
 
     @property
+    def settled_at(self) -> Progress | None:
+        """The checkpoint, where everything that was read is behind it; None where something is not."""
+        return None if self._flight or self._landed != self._checkpoint else self._checkpoint
+
+    @property
     def next_due_us(self) -> int:
         """When the next entity is due."""
         return self._timers.next_due_us()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import graphlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -146,13 +146,18 @@ class ViewRows:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """One stream view, ready to be fed."""
+    """One stream view, ready to be fed.
+
+    Attributes:
+        stored: The name under which states keep the view, see `stored_name`.
+    """
 
     view: View
     transform: Transform | None
     windows: WindowPlan | None
     keys: EntityKeys
     customer_key: str
+    stored: str
 
     def rows(self, made: Transformed) -> ViewRows:
         """Key rows by entity; those with a NULL join key are left out.
@@ -291,8 +296,8 @@ class EntityKind:
 
     @cached_property
     def windows(self) -> dict[str, WindowPlan]:
-        """Window plans by view."""
-        return {plan.view.name: plan.windows for plan in self.views if plan.windows is not None}
+        """Window plans by the name under which states keep the view."""
+        return {plan.stored: plan.windows for plan in self.views if plan.windows is not None}
 
     @cached_property
     def shown(self) -> tuple[ViewPlan, ...]:
@@ -328,14 +333,17 @@ class StreamPlan:
         transforms: Mapping[str, Transform],
         policy: Policy,
         customer_key: str,
+        generations: Mapping[str, str] | None = None,
     ) -> StreamPlan:
-        """Plan all stream views and segments.
+        """Plan stream views and segments.
 
         Args:
             catalog: The repo's definitions.
             transforms: Transformation by view; a view without one takes the events' own columns.
             policy: For its segments.
             customer_key: Join key of the entity that events belong to.
+            generations: Of the views that are fed (`streaming/generations.py`); segments read what the store has of
+                the others. None for all views, as they are first built.
 
         Raises:
             WindowError: If a view's windows cannot be computed; lists all problems.
@@ -352,7 +360,9 @@ class StreamPlan:
         for names, join_keys in key_sets.items():
             keys = EntityKeys(catalog.project, join_keys)
             plans = tuple(
-                _view_plan(view, transforms, keys, customer_key) for view in fed if _identity(view) == names
+                _view_plan(view, transforms, keys, customer_key, (generations or {}).get(view.name, ""))
+                for view in fed
+                if _identity(view) == names and (generations is None or view.name in generations)
             )
             segments_view = next((view for view in stored if _identity(view) == names), None)
             segments = [
@@ -365,7 +375,7 @@ class StreamPlan:
                     key_names=names,
                     views=plans,
                     segments=_ordered(segments),
-                    segments_view=ViewPlan(segments_view, None, None, keys, customer_key)
+                    segments_view=ViewPlan(segments_view, None, None, keys, customer_key, segments_view.name)
                     if segments_view
                     else None,
                     borrowed=_borrowed(segments, {plan.view.name for plan in plans}),
@@ -398,12 +408,23 @@ def _identity(view: View) -> tuple[str, ...]:
     return tuple(sorted(view.key_names))
 
 
+def stored_name(view: str, generation: str) -> str:
+    """The name under which states keep a view: another one each time that it is built anew."""
+    return f"{view}@{generation}" if generation else view
+
+
 def _view_plan(
-    view: View, transforms: Mapping[str, Transform], keys: EntityKeys, customer_key: str
+    view: View, transforms: Mapping[str, Transform], keys: EntityKeys, customer_key: str, generation: str
 ) -> ViewPlan:
-    windows = WindowPlan.compile(view) if view.aggregations else None
-    transform = transforms.get(view.name)
-    return ViewPlan(view=view, transform=transform, windows=windows, keys=keys, customer_key=customer_key)
+    stored = stored_name(view.name, generation)
+    return ViewPlan(
+        view=view,
+        transform=transforms.get(view.name),
+        windows=replace(WindowPlan.compile(view), view=stored) if view.aggregations else None,
+        keys=keys,
+        customer_key=customer_key,
+        stored=stored,
+    )
 
 
 def _ordered(segments: Sequence[Segment]) -> tuple[SegmentPlan, ...]:

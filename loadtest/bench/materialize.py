@@ -32,9 +32,9 @@ from online.exchange import exchange
 from online.write import EntityWriter
 from server.bundles import repo_policy
 from server.embedded import EmbeddedValkey
-from server.materialize import stream_plan
 from server.measurement import Bound, Report, Results, Table, Tell
 from server.repo import load_repo
+from server.stream_plans import stream_plan
 from streaming.backfill import backfill
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys

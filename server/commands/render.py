@@ -81,6 +81,10 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
         ("decisions", str(response.decision_count)),
         ("records lost", str(response.decision_records_lost)),
     ]
+    if response.HasField("build"):
+        build = response.build
+        done = f", {build.done:,} of {build.total:,}" if build.total else ""
+        rows.append(("building", f"{', '.join(build.views)}: {build.stage}{done}"))
     for part in response.partitions:
         current = part.watermark.ToJsonString() if part.watermark.ByteSize() else "nothing yet"
         owner = f", applied by {part.owner}" if part.owner else ", nobody applies it"

@@ -41,9 +41,26 @@ class PartitionLag:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewBuild:
+    """How far stream views are that are built from the archive.
+
+    Attributes:
+        views: Their names.
+        stage: What is at work.
+        done: How much of the stage, of `total`.
+    """
+
+    views: Sequence[str]
+    stage: str
+    done: int
+    total: int
+
+
 RETRY_AFTER_S = 1.0
 Answer = TypeVar("Answer")
 Partitions = Callable[[], Awaitable[Sequence[PartitionLag]]]
+Building = Callable[[], Awaitable[ViewBuild | None]]
 Announce = Callable[[str], Awaitable[None]]
 
 
@@ -57,6 +74,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         partitions: Asks how far the log is applied.
         announce: Tells materializers that the policy has changed.
         desk: The dead-letter log.
+        building: Asks how far views are that are being built.
     """
 
     def __init__(
@@ -69,11 +87,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         decisions: DecisionService,
         decision_log: DecisionLog,
         desk: DeadLetterDesk,
+        *,
+        building: Building,
     ) -> None:
         self._bundles = bundles
         self._clock = clock
         self._log = log
         self._partitions = partitions
+        self._building = building
         self._announce = announce
         self._decisions = decisions
         self._decision_log = decision_log
@@ -86,6 +107,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.GetStatusResponse:
         """What the server runs on."""
         bundle = self._bundles.current.bundle
+        build = await stored(self._building())
         return admin_pb2.GetStatusResponse(
             bundle_version=bundle.version,
             model_versions=[str(bundle.models[name]) for name in sorted(bundle.models)],
@@ -103,6 +125,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             ],
             decision_count=self._decisions.count,
             decision_records_lost=self._decision_log.lost_count,
+            build=None
+            if build is None
+            else admin_pb2.ViewBuild(
+                views=build.views, stage=build.stage, done=build.done, total=build.total
+            ),
         )
 
     async def AdvanceClock(  # noqa: N802 - the name in the proto

@@ -12,8 +12,8 @@ from online.keys import parse_key, state_key
 from online.store import connect
 from server.bundles import repo_policy
 from server.forecast import Forecast, forecast
-from server.materialize import stream_plan
 from server.repo import load_repo
+from server.stream_plans import stream_plan
 from streaming.events import EventRecord
 from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, drain, publish
 from tests.support.valkey import start_valkey

@@ -14,8 +14,8 @@ import pytest
 
 from decision.lang.compiler import compile_policy
 from demo.data import live_events
-from server.materialize import stream_plan
 from server.repo import load_repo
+from server.stream_plans import stream_plan
 from streaming.plan import SourceEvents, StreamPlan
 from streaming.windows.sweep import Sweep, sweep
 

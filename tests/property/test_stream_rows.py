@@ -35,7 +35,7 @@ def _events(customers: list[str]) -> SourceEvents:
 def _plan(kinds: list[ValueType], customer_key: str = "k0") -> ViewPlan:
     keys = tuple(JoinKey(name=f"k{number}", value_type=kind) for number, kind in enumerate(kinds))
     view = View(name="v", join_keys=keys, features=(Feature(name="x", value_type=ValueType.INT64),))
-    return ViewPlan(view, None, None, EntityKeys("p", keys), customer_key)
+    return ViewPlan(view, None, None, EntityKeys("p", keys), customer_key, "v")
 
 
 @settings(deadline=None)
@@ -52,7 +52,7 @@ def test_rows_are_keyed_as_one_by_one(kinds: list[ValueType], count: int, data: 
         {f"k{n}": np.array([row[n] for row in rows] or [], dtype=object) for n in range(len(kinds))}
     ).assign(x=range(count))
     plan = _plan(kinds)
-    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0").transformed(events)
+    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0", "v").transformed(events)
     found = plan.rows(made)
     own = [number for number, row in enumerate(rows) if None not in row]
     expected = [plan.keys.encode({f"k{n}": value for n, value in enumerate(rows[number])}) for number in own]
@@ -89,7 +89,7 @@ def test_the_events_customer_stands_in_for_a_missing_key() -> None:
     plan = _plan([ValueType.STRING])
     events = _events(["ada", "bob", "ada"])
     frame = pd.DataFrame({"x": [1, 2, 3]}, index=[2, 1, 2])
-    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0").transformed(events)
+    made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0", "v").transformed(events)
     found = plan.rows(made)
     assert [found.keys[code] for code in found.codes] == [
         plan.keys.encode({"k0": name}) for name in ("ada", "bob", "ada")
@@ -97,5 +97,5 @@ def test_the_events_customer_stands_in_for_a_missing_key() -> None:
     assert made.event_ids.tolist() == ["e2", "e1", "e2"]
     with pytest.raises(TransformError, match="keep the index"):
         ViewPlan(
-            plan.view, lambda _: frame.set_index(pd.Index([2, 3, 0])), None, plan.keys, "k0"
+            plan.view, lambda _: frame.set_index(pd.Index([2, 3, 0])), None, plan.keys, "k0", "v"
         ).transformed(events)

@@ -22,8 +22,9 @@ from online.store import connect
 from server.bundles import repo_policy
 from server.cli import app
 from server.config import Settings
-from server.materialize import partition_materializer, stream_plan
+from server.materialize import partition_materializer
 from server.repo import load_repo
+from server.stream_plans import stream_plan
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases

@@ -13,8 +13,9 @@ from decision.lang.format import format_expr
 from online.store import connect
 from server import materialize
 from server.bundles import repo_policy
-from server.materialize import PolicyFollower, current_plan, stream_plan
+from server.materialize import PolicyFollower, current_plan
 from server.repo import Repo, load_repo
+from server.stream_plans import stream_plan
 from streaming.keys import policy_key
 from streaming.plan import StreamPlan
 from tests.support.valkey import start_valkey

@@ -20,8 +20,9 @@ from online.store import connect
 from server.bundles import repo_policy
 from server.children import spawn, stop
 from server.config import ClockKind, Settings
-from server.materialize import partition_materializer, stream_plan
+from server.materialize import partition_materializer
 from server.repo import load_repo
+from server.stream_plans import stream_plan
 from streaming.archive import archive_folder, archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys

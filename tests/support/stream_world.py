@@ -132,13 +132,13 @@ def catalog(offline: Path) -> Catalog:
     return Catalog(project=PROJECT, views=(spending, demand, taste, looked, segments))
 
 
-def stream_plan(offline: Path) -> StreamPlan:
-    """The plan of that catalog."""
+def stream_plan(offline: Path, generations: Mapping[str, str] | None = None) -> StreamPlan:
+    """The plan of that catalog, or of some of its stream views."""
     definitions = catalog(offline)
     compiled = compile_policy({"world.policy": POLICY}, definitions, customer_key="customer_id")
     assert compiled.policy is not None, compiled.findings
     transforms = {"spending": _buys, "demand": _buys, "taste": _buys, "looked": _looks}
-    return StreamPlan.compile(definitions, transforms, compiled.policy, "customer_id")
+    return StreamPlan.compile(definitions, transforms, compiled.policy, "customer_id", generations)
 
 
 def random_events(seed: int, count: int, start_us: int = START_US) -> list[tuple[int, EventRecord]]:
@@ -216,16 +216,18 @@ class World:
         batch_records: int = 7,
         system_now_us: Callable[[], int] | None = None,
         reader: PartitionReader | None = None,
+        plan: StreamPlan | None = None,
     ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
         lease = Leases(client, PROJECT, "world", 60_000).acquire(partition)
         assert lease is not None
-        views = [plan.view for kind in self.plan.kinds for plan in kind.views]
+        plan = plan or self.plan
+        views = [view_plan.view for kind in plan.kinds for view_plan in kind.views]
         materializer = Materializer(
             client=client,
             reader=reader or RedisPartitionReader(client, PartitionKeys(PROJECT, partition)),
             writer=EntityWriter(client),
-            plan=self.plan,
+            plan=plan,
             schema=SCHEMA,
             owner=PartitionOwner(client, lease),
             sink=OfflineSink(views, partition),

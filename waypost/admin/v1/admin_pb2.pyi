@@ -50,6 +50,7 @@ class GetStatusResponse(_message.Message):
     PARTITIONS_FIELD_NUMBER: _builtins.int
     DECISION_COUNT_FIELD_NUMBER: _builtins.int
     DECISION_RECORDS_LOST_FIELD_NUMBER: _builtins.int
+    BUILD_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """Content hash of the bundle that decides."""
     project: _builtins.str
@@ -70,6 +71,10 @@ class GetStatusResponse(_message.Message):
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionStatus]:
         """Lag of each partition of the log."""
 
+    @_builtins.property
+    def build(self) -> Global___ViewBuild:
+        """New and changed stream views on their way; unset where there are none."""
+
     def __init__(
         self,
         *,
@@ -80,14 +85,51 @@ class GetStatusResponse(_message.Message):
         partitions: _abc.Iterable[Global___PartitionStatus] | None = ...,
         decision_count: _builtins.int = ...,
         decision_records_lost: _builtins.int = ...,
+        build: Global___ViewBuild | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["now", b"now"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "decision_count", b"decision_count", "decision_records_lost", b"decision_records_lost", "model_versions", b"model_versions", "now", b"now", "partitions", b"partitions", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "decision_records_lost", b"decision_records_lost", "model_versions", b"model_versions", "now", b"now", "partitions", b"partitions", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class ViewBuild(_message.Message):
+    """ViewBuild is how far stream views are that are built from the archive of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIEWS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """What is at work: `past`, `following`, a view's name, `writing` with a kind of entities, or `failed` with the reason."""
+    done: _builtins.int
+    """How much of the stage is done, in events or entities."""
+    total: _builtins.int
+    """Of how much."""
+    @_builtins.property
+    def views(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The views."""
+
+    def __init__(
+        self,
+        *,
+        views: _abc.Iterable[_builtins.str] | None = ...,
+        stage: _builtins.str = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "stage", b"stage", "total", b"total", "views", b"views"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ViewBuild: _TypeAlias = ViewBuild  # noqa: Y015
 
 @_typing.final
 class PartitionStatus(_message.Message):

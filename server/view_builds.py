@@ -1,0 +1,163 @@
+"""Builds new and changed views beside the materializers' work: one process of all does it, on a thread."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Mapping
+
+import redis
+import structlog
+
+from online.errors import OnlineStoreError
+from online.store import connect
+from server.bundles import repo_policy
+from server.config import Settings
+from server.definitions import definitions
+from server.repo import Repo
+from server.stream_plans import entity_writer, stream_plan
+from streaming.archive import archive_folder
+from streaming.errors import StreamingError
+from streaming.generations import BUILD_TTL_MS, Definition, Generations
+from streaming.keys import views_key
+from streaming.materializer import POISON
+from streaming.shadow import ShadowBuild, build_views, finish_switch
+
+log = structlog.get_logger()
+
+RETRY_S = 1.0
+END_S = 5.0
+
+
+class ViewBuilder:
+    """Builds what waits to be built, and finishes what was switched.
+
+    Args:
+        settings: For the data folder and the number of partitions.
+        repo: With the definitions wanted.
+        redis_url: The store.
+        stopping: Ends it.
+    """
+
+    def __init__(self, settings: Settings, repo: Repo, redis_url: str, stopping: threading.Event) -> None:
+        self._settings = settings
+        self._repo = repo
+        self._redis_url = redis_url
+        self._stopping = stopping
+        self._definitions = definitions(repo)
+        self._thread = threading.Thread(target=self._run, name="view-builder", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait a little for its end; a build that is cut off has left nothing that is read."""
+        self._thread.join(END_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with connect(self._redis_url) as client:
+                    if self._work(client):
+                        return
+            except (redis.RedisError, OnlineStoreError) as error:
+                log.warning("view.store_lost", error=str(error))
+            except Exception as error:
+                # The views that serve go on serving; what cannot be built would fail again.
+                log.exception("view.build_failed", error=str(error))
+                return
+            self._stopping.wait(RETRY_S)
+
+    def _work(self, client: redis.Redis) -> bool:
+        """Do one round; True where nothing is left to do."""
+        generations = Generations(client, self._repo.catalog.project)
+        waiting = self._waiting(generations)
+        if not waiting and not generations.unfinished():
+            return True
+        name = secrets.token_hex(4)
+        if not generations.take(name):
+            return False
+        done = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(name, done), name="view-build-lease", daemon=True)
+        keeper.start()
+        try:
+            for left in generations.unfinished():
+                if left.view in self._repo.catalog.view_by_name:
+                    finish_switch(client, self._repo.catalog, left)
+                generations.finished(left.view)
+            if waiting:
+                self._build(client, generations, name, waiting)
+            return False
+        finally:
+            done.set()
+            generations.give_up(name)
+
+    def _waiting(self, generations: Generations) -> dict[str, Definition]:
+        serving = generations.serving(self._definitions)
+        return {view: wanted for view, wanted in self._definitions.items() if view not in serving}
+
+    def _build(
+        self,
+        client: redis.Redis,
+        generations: Generations,
+        name: str,
+        waiting: Mapping[str, Definition],
+    ) -> None:
+        repo, views, policy = self._repo, sorted(waiting), repo_policy(self._repo)
+        if not generations.is_whole():
+            log.warning(
+                "view.past_incomplete", views=views, reason="the store is older than its archive of events"
+            )
+        log.info("view.build_begins", views=views, generation=name)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            log.info("view.building", stage=stage, done=done, total=total)
+            generations.tell(views, stage, done, total)
+
+        build = ShadowBuild(
+            client=client,
+            writer=entity_writer(repo, client),
+            plan=stream_plan(repo, policy, dict.fromkeys(views, name)),
+            whole=stream_plan(repo, policy),
+            schema=repo.events,
+            archive=archive_folder(self._settings.data_dir, repo.catalog.project),
+            partition_count=self._settings.partitions,
+            progress=progress,
+        )
+        try:
+            built = build_views(
+                build,
+                generations,
+                name=name,
+                definitions=waiting,
+                generation=name,
+                partition_count=self._settings.partitions,
+                stopping=self._stopping,
+            )
+        except (StreamingError, *POISON) as error:
+            generations.tell(views, f"failed: {error}", 0, 0)
+            raise
+        generations.untell()
+        if built:
+            log.info("view.switched", views=views, generation=name)
+
+    def _keep(self, name: str, done: threading.Event) -> None:
+        with connect(self._redis_url) as client:
+            generations = Generations(client, self._repo.catalog.project)
+            while not done.wait(BUILD_TTL_MS / 5_000):
+                try:
+                    generations.keep(name)
+                except (redis.RedisError, OnlineStoreError) as error:
+                    log.warning("view.store_lost", error=str(error))
+
+
+def settle_definitions(client: redis.Redis, repo: Repo, partition_count: int) -> None:
+    """Take down what the repo defines, before anything is computed by it."""
+    Generations(client, repo.catalog.project).settle(definitions(repo), partition_count)
+
+
+def settle_first_definitions(client: redis.Redis, repo: Repo, partition_count: int) -> None:
+    """As `settle_definitions`, in a store that has none yet: what changed is for a materializer to build."""
+    if not client.exists(views_key(repo.catalog.project)):
+        settle_definitions(client, repo, partition_count)

@@ -1,0 +1,298 @@
+"""Which definition of each stream view serves, and how another one takes over in one instant.
+
+One hash of the project holds it all, so that a switch is one script. A view has the digest of the definition that
+serves and a generation, which is part of the names under which states keep the view: what was built under another
+definition is never taken for its own. A view without a digest waits to be built (`streaming/shadow.py`).
+
+A build ends with a pause. Each owner moves its checkpoint behind everything it has read, says where it stands, and
+waits. The switch holds only if all still stand there. An owner leaves by taking back what it said, before anything
+else, and only then asks which definitions serve; so does one that takes a partition over.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from online.script import Script
+from streaming.errors import StreamingError
+from streaming.keys import PartitionKeys, build_key, views_key
+
+BUILD_TTL_MS = 10_000
+PROGRESS = "progress"
+"""Field: JSON of the arguments of `Generations.tell`."""
+POLL_S = 0.05
+
+_SETTLE = Script("""
+local known, wanted = redis.call('EXISTS', KEYS[1]) == 1, {}
+if not known then redis.call('HSET', KEYS[1], 'whole', ARGV[1]) end
+for at = 2, #ARGV, 3 do
+  local view, digest = ARGV[at], ARGV[at + 1]
+  wanted[view] = true
+  local held = redis.call('HGET', KEYS[1], 'digest:' .. view)
+  if not known then
+    redis.call('HSET', KEYS[1], 'digest:' .. view, digest, 'generation:' .. view, '', 'features:' .. view, ARGV[at + 2])
+  elseif held and held ~= digest then
+    redis.call('HSET', KEYS[1], 'digest:' .. view, '')
+  end
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if field:sub(1, 7) == 'digest:' and not wanted[field:sub(8)] then
+    redis.call('HDEL', KEYS[1], field, 'generation:' .. field:sub(8))
+  end
+end
+return 1
+""")
+_ARRIVE = Script("""
+if redis.call('HGET', KEYS[1], 'pause') ~= ARGV[1] then return 0 end
+return redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) and 1
+""")
+_LEAVE = Script("""
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+""")
+_SWITCH = Script("""
+if redis.call('HGET', KEYS[1], 'pause') ~= ARGV[1] then return 0 end
+local count = tonumber(ARGV[2])
+for at = 3, 2 + 2 * count, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 1] then return 0 end
+end
+for at = 3, 2 + 2 * count, 2 do redis.call('HDEL', KEYS[1], ARGV[at]) end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3 + 2 * count))
+redis.call('HDEL', KEYS[1], 'pause')
+return 1
+""")
+_RENEW = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+_RELEASE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('HDEL', KEYS[2], 'pause')
+return redis.call('DEL', KEYS[1])
+""")
+
+
+class DefinitionsOutdated(StreamingError):
+    """Another definition of a view serves than this process knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definition:
+    """What a view's values depend on.
+
+    Attributes:
+        digest: Changes with it.
+        features: Names of the view's features.
+    """
+
+    digest: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """What is left to be done of a switch: values and rows of the definition before must go.
+
+    Attributes:
+        view: Its name.
+        generation: That serves now.
+        features: That the definition before had.
+        intents: By partition, the last intent before the switch.
+    """
+
+    view: str
+    generation: str
+    features: tuple[str, ...]
+    intents: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where the owner of a partition stands in a pause."""
+
+    said: str
+    fence: int
+    position: int
+
+
+class Generations:
+    """The hash of one project.
+
+    Args:
+        client: Connection to the store.
+        project: The Feast project.
+    """
+
+    def __init__(self, client: redis.Redis, project: str) -> None:
+        self._client: Any = client
+        self._project = project
+        self._key = views_key(project)
+        self._lock = build_key(project)
+
+    def settle(self, definitions: Mapping[str, Definition], partition_count: int) -> None:
+        """Take the definitions of a repo down: all as they serve in a new store, later the changed ones as waiting.
+
+        A store on which materializers ran before there were generations serves what the repo defines, and its archive
+        does not go back to the beginning.
+        """
+        keys = [PartitionKeys(self._project, number) for number in range(partition_count)]
+        began = any(self._client.exists(key.checkpoint, key.applied) for key in keys)
+        words = [
+            word
+            for view, definition in sorted(definitions.items())
+            for word in (view, definition.digest, json.dumps(definition.features))
+        ]
+        self._run(_SETTLE, [int(not began), *words])
+
+    def serving(self, definitions: Mapping[str, Definition]) -> dict[str, str]:
+        """Generation by view of those that are built as they are defined; the others wait.
+
+        Raises:
+            DefinitionsOutdated: Of a view another definition serves.
+        """
+        held = self._fields()
+        found = {}
+        for view, definition in definitions.items():
+            digest = held.get(f"digest:{view}", "")
+            if digest == definition.digest:
+                found[view] = held[f"generation:{view}"]
+            elif digest:
+                raise DefinitionsOutdated(
+                    f"another definition of view {view!r} serves than that of this process's repo: bring the repo "
+                    "up to date and start the materializer again"
+                )
+        return found
+
+    def is_whole(self) -> bool:
+        """Whether the archive goes back to the beginning."""
+        return self._fields().get("whole") == "1"
+
+    def features_before(self, view: str) -> tuple[str, ...]:
+        """Features of the definition that was built last."""
+        return tuple(json.loads(self._fields().get(f"features:{view}", "[]")))
+
+    def enter(self, partition: int) -> None:
+        """Before an owner does anything else: nobody of the partition stands in a pause."""
+        self._client.hdel(self._key, _place(partition))
+
+    def pause(self) -> str:
+        """The build that asks for a pause and is at work; nothing where none does."""
+        asked, holder = (
+            self._client.pipeline(transaction=False).hget(self._key, "pause").get(self._lock).execute()
+        )
+        return asked.decode() if asked and asked == holder else ""
+
+    def stand(self, build: str, partition: int, fence: int, position: int, stopping: threading.Event) -> None:
+        """Say where an owner stands, and wait until the pause is over."""
+        said = f"{fence}:{position}"
+        if not self._run(_ARRIVE, [build, _place(partition), said]):
+            return
+        while not stopping.wait(POLL_S) and self.pause() == build:
+            pass
+        self._run(_LEAVE, [_place(partition), said])
+
+    def take(self, build: str) -> bool:
+        """Become the one that builds; False where another does."""
+        return bool(self._client.set(self._lock, build, nx=True, px=BUILD_TTL_MS))
+
+    def keep(self, build: str) -> bool:
+        """Stay it for another while; False where another has come."""
+        (held,) = _RENEW.run(self._client, [(1, self._lock.encode(), build.encode(), BUILD_TTL_MS)])
+        return bool(held)
+
+    def give_up(self, build: str) -> None:
+        """Let another build, and end the pause."""
+        _RELEASE.run(self._client, [(2, self._lock.encode(), self._key.encode(), build.encode())])
+
+    def ask_for_pause(self, build: str) -> None:
+        """Have the owners stand still once they see it."""
+        self._client.hset(self._key, "pause", build)
+
+    def end_pause(self) -> None:
+        """Let them go on."""
+        self._client.hdel(self._key, "pause")
+
+    def standing(self, partition_count: int) -> dict[int, Standing] | None:
+        """Where the owners stand; None while one does not, or what is there was said by an owner before."""
+        held = self._fields()
+        found = {}
+        for partition in range(partition_count):
+            said = held.get(_place(partition))
+            if said is None:
+                return None
+            fence, position = map(int, said.split(":"))
+            if int(self._client.get(PartitionKeys(self._project, partition).fence) or 0) != fence:
+                return None
+            found[partition] = Standing(said=said, fence=fence, position=position)
+        return found
+
+    def switch(
+        self,
+        build: str,
+        standing: Mapping[int, Standing],
+        built: Mapping[str, Definition],
+        generation: str,
+        intents: Mapping[int, int],
+    ) -> bool:
+        """Have definitions serve from now on; False, and nothing happens, where an owner has moved since."""
+        places = [word for number, at in standing.items() for word in (_place(number), at.said)]
+        changed: list[str] = []
+        for view, definition in built.items():
+            unfinished = {
+                "generation": generation,
+                "features": self.features_before(view),
+                "intents": intents,
+            }
+            changed += [f"digest:{view}", definition.digest, f"generation:{view}", generation]
+            changed += [f"features:{view}", json.dumps(definition.features)]
+            changed += [f"unfinished:{view}", json.dumps(unfinished)]
+        return bool(self._run(_SWITCH, [build, len(standing), *places, *changed]))
+
+    def unfinished(self) -> list[Unfinished]:
+        """What is left to be done of switches."""
+        found = []
+        for name, text in self._fields().items():
+            if name.startswith("unfinished:"):
+                left = json.loads(text)
+                found.append(
+                    Unfinished(
+                        view=name.removeprefix("unfinished:"),
+                        generation=left["generation"],
+                        features=tuple(left["features"]),
+                        intents={int(number): intent for number, intent in left["intents"].items()},
+                    )
+                )
+        return found
+
+    def finished(self, view: str) -> None:
+        """Nothing is left to be done of a view's switch."""
+        self._client.hdel(self._key, f"unfinished:{view}")
+
+    def tell(self, views: Sequence[str], stage: str, done: int, total: int) -> None:
+        """Leave word of how far a build is, for `waypost status`."""
+        told = {"views": list(views), "stage": stage, "done": done, "total": total}
+        self._client.hset(self._key, PROGRESS, json.dumps(told))
+
+    def untell(self) -> None:
+        """Nothing is being built."""
+        self._client.hdel(self._key, PROGRESS)
+
+    def _fields(self) -> dict[str, str]:
+        stored = self._client.hgetall(self._key)
+        return {name.decode(): value.decode() for name, value in stored.items()}
+
+    def _run(self, script: Script, words: Sequence[str | int]) -> int:
+        arguments = [word.encode() if isinstance(word, str) else word for word in words]
+        (reply,) = script.run(self._client, [(1, self._key.encode(), *arguments)])
+        assert isinstance(reply, int)
+        return reply
+
+
+def _place(partition: int) -> str:
+    return f"stands:{partition}"

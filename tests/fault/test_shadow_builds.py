@@ -1,0 +1,188 @@
+"""Views built from the archive while others follow the log hold what they would have held from the beginning."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pyarrow.dataset as ds
+import pytest
+import redis
+
+from online.write import EntityWriter
+from streaming.backfill import backfill
+from streaming.errors import StreamingError
+from streaming.events import Events
+from streaming.frame import events_frame
+from streaming.shadow import ShadowBuild, staged
+from tests.support.stream_world import (
+    SCHEMA,
+    START_US,
+    World,
+    drain,
+    features,
+    publish,
+    random_events,
+    stream_plan,
+    tick,
+)
+from tests.support.valkey import start_valkey
+
+LATER_US = START_US + 7_200_000_000
+VIEWS = ("spending", "demand", "taste", "looked")
+PARTITIONS = 2
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+def _client(url: str) -> redis.Redis:
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    return client
+
+
+def _apply(client: redis.Redis, world: World, generations: dict[str, str], rng: random.Random) -> None:
+    """Bring every partition to its end, checkpoint included."""
+    plan = stream_plan(world.offline, generations)
+    for partition in range(PARTITIONS):
+        materializer = world.materializer(
+            client, partition=partition, batch_records=rng.randrange(1, 20), plan=plan
+        )
+        drain(materializer)
+        materializer.checkpoint()
+
+
+def _build(client: redis.Redis, world: World, views: list[str], generation: str = "g1") -> ShadowBuild:
+    return ShadowBuild(
+        client=client,
+        writer=EntityWriter(client),
+        plan=stream_plan(world.offline, dict.fromkeys(views, generation)),
+        whole=world.plan,
+        schema=SCHEMA,
+        archive=world.archive,
+        partition_count=PARTITIONS,
+        progress=lambda *_: None,
+    )
+
+
+def _values(client: redis.Redis, world: World) -> dict[bytes, dict[bytes, bytes]]:
+    """All but when membership last changed, which is later where a segment's view came later."""
+    found = features(client, world.plan)
+    return {key: {f: v for f, v in fields.items() if f != b"_ts:segments"} for key, fields in found.items()}
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(6), *(pytest.param(n, marks=pytest.mark.soak) for n in range(6, 200))]
+)
+def test_a_view_that_came_later_holds_what_it_would_have_held(url: str, seed: int) -> None:
+    """Any views, added anywhere in the log, after any number of rounds, to the byte; also after a build that died."""
+    rng = random.Random(seed)
+    arrivals = random_events(seed, 120)
+    world = World.create()
+    client = _client(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
+    expected = _values(client, world)
+
+    world, client = World.create(), _client(url)
+    new = rng.sample(VIEWS, rng.randrange(1, len(VIEWS) + 1))
+    old = {view: "" for view in VIEWS if view not in new}
+    cuts = sorted(rng.sample(range(len(arrivals)), 4))
+    publish(url, arrivals[: cuts[0]], PARTITIONS)
+    _apply(client, world, old, rng)
+    if rng.random() < 0.5:
+        dead = _build(client, world, new, "g0")
+        dead.sweep("g0")
+        dead.install()
+    build = _build(client, world, new)
+    build.sweep("g1")
+    for first, stop in pairwise(cuts):
+        publish(url, arrivals[first:stop], PARTITIONS)
+        _apply(client, world, old, rng)
+        build.catch_up()
+        if rng.random() < 0.3:
+            build.prepare()
+        if rng.random() < 0.3:
+            build.install()
+            _apply(client, world, old, rng)
+    build.install()
+    publish(url, arrivals[cuts[-1] :], PARTITIONS)
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, old | dict.fromkeys(new, "g1"), rng)
+    assert _values(client, world) == expected
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_view_is_shown_though_nothing_happens(url: str, silent: bool) -> None:
+    """Each entity shows it at the time at which the owners stood; also one that was written at that very time."""
+    rng, arrivals = random.Random(1), random_events(1, 60)
+    last_us = LATER_US if silent else arrivals[-1][0]
+    world, client = World.create(), _client(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, last_us, PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
+    expected = _values(client, world)
+
+    world, client = World.create(), _client(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, last_us, PARTITIONS)
+    _apply(client, world, {"looked": ""}, rng)
+    build = _build(client, world, ["spending", "demand", "taste"])
+    build.sweep("g1")
+    build.prepare()
+    build.catch_up()
+    build.install()
+    _apply(client, world, {"looked": "", "spending": "g1", "demand": "g1", "taste": "g1"}, rng)
+    assert _values(client, world) == expected
+
+
+def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
+    """Half of the events backfilled and half streamed; the view comes after both."""
+    rng, arrivals = random.Random(3), random_events(3, 100)
+    world, client = World.create(), _client(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
+    expected = _values(client, world)
+
+    world, client = World.create(), _client(url)
+    until_us = arrivals[50][0]
+    past = list({event.event_id: event for at_us, event in arrivals if at_us <= until_us}.values())
+    backfill(
+        client=client,
+        archive=world.archive,
+        writer=EntityWriter(client),
+        plan=stream_plan(world.offline, {"spending": "", "looked": ""}),
+        schema=SCHEMA,
+        events=events_frame(Events.of(past), SCHEMA.property_types),
+        until_us=until_us,
+        partition_count=PARTITIONS,
+        progress=lambda *_: None,
+    )
+    publish(url, [(at_us, event) for at_us, event in arrivals if at_us > until_us], PARTITIONS)
+    _apply(client, world, {"spending": "", "looked": ""}, rng)
+    build = _build(client, world, ["demand", "taste"])
+    build.sweep("g1")
+    build.install()
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, {"spending": "", "looked": "", "demand": "g1", "taste": "g1"}, rng)
+    assert _values(client, world) == expected
+    parts = staged(world.plan.kinds[1].views[0].view, "g1")
+    assert ds.dataset(parts, format="parquet").count_rows() > 10
+
+
+def test_an_archive_that_lacks_events_is_not_built_from(url: str) -> None:
+    """Another data folder than the one that was written must not give views half of their past."""
+    world, client = World.create(), _client(url)
+    publish(url, random_events(1, 20), PARTITIONS)
+    _apply(client, world, {"spending": ""}, random.Random(1))
+    stolen = next(iter(world.archive.glob("live-*.parquet")))
+    stolen.unlink()
+    with pytest.raises(StreamingError, match="start the materializer with the data folder"):
+        _build(client, world, ["demand"]).sweep("g1")

@@ -1,0 +1,170 @@
+"""A repo whose views change under real materializers, killed anywhere in the build, with events coming in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+
+from streaming.keys import views_key
+from tests.support.materializers import PROJECT, START_US, Site, visits
+from tests.support.valkey import start_valkey
+
+END_US = START_US + 100 * 86_400_000_000
+ARRIVALS = visits(240)
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+
+CHANGED = (
+    # another window, another function, another transformation, and a view more
+    ('time_window=timedelta(days=90), name="fees_90d"', 'time_window=timedelta(days=2), name="fees_90d"'),
+    ('"event_type"] == "visit"]', '"event_type"] == "visit"].loc[lambda rows: rows["fee"] > 11]'),
+    (
+        "groups = FeatureView(",
+        """patient_fees = StreamFeatureView(
+    name="patient_fees",
+    entities=[patient],
+    schema=[Field(name="largest", dtype=Float64)],
+    source=PushSource(name="patient_fees_push", batch_source=parquet("patient_fees")),
+    aggregations=[Aggregation(column="fee", function="max", time_window=timedelta(days=1), name="largest")],
+    timestamp_field="event_time",
+    enable_tiling=True,
+    tiling_hop_size=timedelta(hours=1),
+    mode="pandas",
+    udf=as_visits,
+    udf_string="as_visits",
+)
+
+groups = FeatureView(""",
+    ),
+)
+
+
+def _change(site: Site) -> None:
+    views = site.repo / "views.py"
+    text = views.read_text()
+    for old, new in CHANGED:
+        assert old in text
+        text = text.replace(old, new)
+    views.write_text(text)
+
+
+def _table(site: Site) -> dict[str, str]:
+    with site.client() as client:
+        stored: Any = client.hgetall(views_key(PROJECT))
+    return {name.decode(): value.decode() for name, value in stored.items()}
+
+
+def _is_built(site: Site, views: int = 3) -> bool:
+    table = _table(site)
+    digests = [value for name, value in table.items() if name.startswith("digest:")]
+    return len(digests) == views and all(digests) and not any(n.startswith("unfinished:") for n in table)
+
+
+def _values(site: Site) -> dict[bytes, dict[bytes, bytes]]:
+    """All but when membership last changed: a segment is evaluated anew once its views have."""
+    found = site.features()
+    return {key: {f: v for f, v in fields.items() if f != b"_ts:groups"} for key, fields in found.items()}
+
+
+def _fresh(folder: Path, url: str) -> dict[bytes, dict[bytes, bytes]]:
+    """What a store holds that had the changed repo from the beginning."""
+    site = Site(folder, url, partition_count=2, lease_ms=600)
+    with site.client() as client:
+        client.flushall()
+    _change(site)
+    site.publish(ARRIVALS)
+    site.tick(END_US)
+    site.apply_here()
+    return _values(site)
+
+
+def _offline(site: Site, view: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = (
+        ds.dataset(sorted((site.repo / "data" / view).glob("*.parquet")), format="parquet")
+        .to_table()
+        .to_pylist()
+    )
+    return rows
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "writing",
+        *(pytest.param(stage, marks=pytest.mark.soak) for stage in ("", "past", "following", "switched")),
+    ],
+)
+def test_changed_views_are_built_whatever_dies(tmp_path: Path, stage: str) -> None:
+    """The old values are served until the new ones are whole, and those are what they would be from the beginning."""
+    with start_valkey(tmp_path / "valkey") as url:
+        expected = _fresh(tmp_path / "fresh", url)
+        site = Site(tmp_path / "site", url, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2)
+        with site.client() as client:
+            client.flushall()
+        try:
+            site.start()
+            site.publish(ARRIVALS[:150])
+            site.wait(lambda: site.applied() == 150, "the first part")
+            site.stop()
+            before = _values(site)
+            _change(site)
+            process = site.start()
+            if stage:
+                site.wait(lambda: _at(site, stage), f"the stage {stage!r}")
+                process.kill()
+                process.wait()
+                if stage != "switched" and not _table(site).get("unfinished:visits"):
+                    assert _values(site) == before
+                site.start()
+            site.publish(ARRIVALS[150:200])
+            site.wait(lambda: _is_built(site), "the views")
+            site.publish(ARRIVALS[200:])
+            site.tick(END_US)
+            site.wait(lambda: site.applied() == site.appended(), "everything")
+            site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+        finally:
+            site.stop()
+        rows = _offline(site, "patient_fees")
+        assert min(row["event_timestamp"].timestamp() for row in rows) < START_US / 1e6 + 10 * 3600
+        assert len({str(row) for row in rows}) == len(rows)
+        assert any((site.repo / "data" / "visits").glob("superseded-*/*.parquet"))
+        assert sum(len(site.archived(number)) for number in range(2)) == 240
+
+
+def _at(site: Site, stage: str) -> bool:
+    """Whether a build is there, or beyond: stages are short."""
+    table = _table(site)
+    if any(name.startswith("unfinished:") for name in table) or _is_built(site):
+        return True
+    return str(json.loads(table.get("progress", '{"stage": ""}'))["stage"]).startswith(stage)
+
+
+def test_several_materializers_build_once_and_follow(tmp_path: Path) -> None:
+    """Three share four partitions, and stand still together; a partition whose owner dies meanwhile joins them."""
+    with start_valkey(tmp_path / "valkey") as url:
+        expected = _fresh(tmp_path / "fresh", url)
+        site = Site(tmp_path / "site", url, partition_count=4, lease_ms=600, checkpoint_interval_s=0.2)
+        with site.client() as client:
+            client.flushall()
+        try:
+            site.start()
+            site.publish(ARRIVALS[:150])
+            site.wait(lambda: site.applied() == 150, "the first part")
+            site.stop()
+            _change(site)
+            processes = [site.start() for _ in range(3)]
+            site.wait(lambda: len(site.shares()) == 3 or _is_built(site), "a share for each")
+            processes[1].kill()
+            processes[1].wait()
+            site.publish(ARRIVALS[150:])
+            site.wait(lambda: _is_built(site), "the views")
+            site.tick(END_US)
+            site.wait(lambda: site.applied() == site.appended(), "everything")
+            site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+        finally:
+            site.stop()
+        assert site.log.read_text().count("view.switched") == 1

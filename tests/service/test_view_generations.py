@@ -1,0 +1,132 @@
+"""Which definitions serve: a switch holds only while every owner stands where it said."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from streaming.generations import Definition, DefinitionsOutdated, Generations
+from streaming.keys import PartitionKeys, views_key
+from tests.support.valkey import start_valkey
+
+ONE = {"a": Definition(digest="a1", features=("x", "y")), "b": Definition(digest="b1", features=("z",))}
+TWO = ONE | {"a": Definition(digest="a2", features=("x",)), "c": Definition(digest="c1", features=("w",))}
+OVER = threading.Event()
+OVER.set()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        yield client
+
+
+def _stand(client: redis.Redis, partition: int, fence: int, position: int = 7) -> None:
+    client.hset(views_key("p"), f"stands:{partition}", f"{fence}:{position}")
+
+
+def _own(client: redis.Redis, partition: int, fence: int) -> None:
+    client.set(PartitionKeys("p", partition).fence, fence)
+
+
+def test_all_views_of_a_new_store_serve(client: redis.Redis) -> None:
+    generations = Generations(client, "p")
+    generations.settle(ONE, 2)
+    assert generations.serving(ONE) == {"a": "", "b": ""}
+    assert generations.is_whole()
+
+
+def test_a_store_that_ran_before_has_an_archive_without_a_beginning(client: redis.Redis) -> None:
+    client.hset(PartitionKeys("p", 1).checkpoint, "position", "3")
+    generations = Generations(client, "p")
+    generations.settle(ONE, 2)
+    assert generations.serving(ONE) == {"a": "", "b": ""}
+    assert not generations.is_whole()
+
+
+def test_changed_and_new_views_wait_and_those_that_are_gone_are_forgotten(client: redis.Redis) -> None:
+    """A view that went and came back missed events; so did one that was changed and changed back."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1)
+    generations.settle(TWO, 1)
+    assert generations.serving(TWO) == {"b": ""}
+    generations.settle(ONE, 1)
+    assert generations.serving(ONE) == {"b": ""}
+    generations.settle({"a": ONE["a"]}, 1)
+    generations.settle(ONE, 1)
+    assert generations.serving(ONE) == {}
+
+
+def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
+    generations = Generations(client, "p")
+    generations.settle(ONE, 2)
+    generations.settle(TWO, 2)
+    generations.ask_for_pause("build")
+    for partition in range(2):
+        _own(client, partition, 4)
+        assert generations.standing(2) is None
+        _stand(client, partition, 4)
+    standing = generations.standing(2)
+    assert standing is not None
+    new = {view: TWO[view] for view in ("a", "c")}
+    assert not generations.switch("another", standing, new, "g", {})
+    assert generations.switch("build", standing, new, "g", {0: 5, 1: 6})
+    assert not generations.switch("build", standing, new, "g", {})
+    assert generations.serving(TWO) == {"a": "g", "b": "", "c": "g"}
+    with pytest.raises(DefinitionsOutdated, match="bring the repo up to date"):
+        generations.serving(ONE)
+    left = {item.view: (item.features, item.intents) for item in generations.unfinished()}
+    assert left == {"a": (("x", "y"), {0: 5, 1: 6}), "c": ((), {0: 5, 1: 6})}
+    generations.finished("a")
+    generations.finished("c")
+    assert generations.unfinished() == []
+
+
+def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
+    """It left, or its partition has another owner, who begins by saying that nobody stands there."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1)
+    generations.ask_for_pause("build")
+    _own(client, 0, 4)
+    _stand(client, 0, 4)
+    standing = generations.standing(1)
+    assert standing is not None
+    generations.enter(0)
+    assert not generations.switch("build", standing, TWO, "g", {})
+    _stand(client, 0, 5)
+    assert not generations.switch("build", standing, TWO, "g", {})
+
+
+def test_what_an_owner_of_before_says_does_not_count(client: redis.Redis) -> None:
+    """It was frozen, another took the partition and began, and then it said where it stood."""
+    generations = Generations(client, "p")
+    generations.ask_for_pause("build")
+    _own(client, 0, 5)
+    generations.enter(0)
+    _stand(client, 0, 4)
+    assert generations.standing(1) is None
+
+
+def test_an_owner_waits_no_longer_than_the_build_lives(client: redis.Redis) -> None:
+    """The lock of a build that died runs out; whoever stands goes on, and takes back what it said."""
+    generations = Generations(client, "p")
+    assert generations.take("build")
+    assert not generations.take("other")
+    generations.ask_for_pause("build")
+    assert generations.pause() == "build"
+    client.delete("wp:{p}:build")
+    assert generations.pause() == ""
+    generations.stand("build", 0, 4, 7, threading.Event())
+    assert not client.hexists(views_key("p"), "stands:0")
+    generations.stand("build", 0, 4, 7, OVER)
+    assert not client.hexists(views_key("p"), "stands:0")
