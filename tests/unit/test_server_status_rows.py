@@ -1,0 +1,25 @@
+"""What `waypost status` says of views that are being built, and of the archive."""
+
+from __future__ import annotations
+
+from server.commands.render import status_rows
+from waypost.admin.v1 import admin_pb2
+
+
+def test_a_build_is_told_while_there_is_one() -> None:
+    build = admin_pb2.ViewBuild(
+        views=["visits", "fees"], stage="writing patient_id", done=2_000, total=12_000
+    )
+    rows = dict(status_rows(admin_pb2.GetStatusResponse(build=build)))
+    assert rows["building"] == "visits, fees: writing patient_id, 2,000 of 12,000"
+    failed = admin_pb2.ViewBuild(views=["visits"], stage="failed: no column 'fee'")
+    assert dict(status_rows(admin_pb2.GetStatusResponse(build=failed)))["building"].endswith(
+        "no column 'fee'"
+    )
+    assert "building" not in dict(status_rows(admin_pb2.GetStatusResponse()))
+
+
+def test_the_last_archive_of_a_partition_is_told() -> None:
+    part = admin_pb2.PartitionStatus(figures={"written_at_us": 2e6, "archived_at_us": 1e6})
+    rows = [row for row in status_rows(admin_pb2.GetStatusResponse(partitions=[part])) if "archive" in row[0]]
+    assert rows == [("  last archive", "1970-01-01 00:00:01Z")]
