@@ -26,7 +26,7 @@ MAX_WAITING: Final = 10_000
 """Most callers that wait for a pipeline; more are refused at once."""
 PATIENCE_S: Final = 0.05
 """A server that owes an answer for so long has failed whoever gave up on it."""
-SWEEP_S: Final = 0.001
+SWEEP_S: Final = 0.003
 """Callers that are out of time within so long are told together."""
 DROP_S: Final = 2.0
 """A connection that owes an answer for so long is given up."""

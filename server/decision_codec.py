@@ -135,6 +135,9 @@ def degradations_from_proto(messages: Iterable[decision_pb2.Degradation]) -> tup
     return tuple(Degradation(kind=DegradationKind(m.kind), name=m.name, detail=m.detail) for m in messages)
 
 
+_REASON_BYTES = 200
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
     """Everything a decision was made of; becomes its record off the request's path.
@@ -164,8 +167,11 @@ class Decided:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its arrays, which are most of it."""
-        return self.frame.customer.nbytes + self.frame.candidates.nbytes + self.verdicts.nbytes
+        """About how many bytes it takes: those of its arrays, of the texts read, and some for each reason."""
+        blocks = (self.frame.customer, self.frame.candidates)
+        texts = sum(len(item) for block in blocks for item in block.objects)
+        reasons = sum(len(offer.reasons) for offer in self.response.offers)
+        return sum(block.nbytes for block in blocks) + self.verdicts.nbytes + texts + _REASON_BYTES * reasons
 
 
 def record_to_proto(decided: Decided, catalog: Catalog) -> decision_pb2.DecisionRecord:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from decision.schema import View
@@ -92,7 +92,21 @@ def _text(function: FunctionType) -> str:
         return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
     except (OSError, SyntaxError):
         # A lambda in the middle of an expression, or a file that is gone: what it was compiled to tells as much.
-        return f"{function.__code__.co_code.hex()} {function.__code__.co_consts!r}"
+        return _compiled(function.__code__)
+
+
+def _compiled(code: CodeType) -> str:
+    """Code as text that is the same at every start: no addresses, no order of a set."""
+    return f"{code.co_code.hex()} {code.co_names} {[_constant(item) for item in code.co_consts]}"
+
+
+def _constant(item: Any) -> str:
+    if isinstance(item, CodeType):
+        return _compiled(item)
+    if isinstance(item, (tuple, frozenset)):
+        found = [_constant(part) for part in item]
+        return f"{type(item).__name__} {sorted(found) if isinstance(item, frozenset) else found}"
+    return repr(item)
 
 
 def _is_within(file: str, root: Path) -> bool:

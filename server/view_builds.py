@@ -21,11 +21,13 @@ from streaming.errors import StreamingError
 from streaming.generations import BUILD_TTL_MS, Definition, Generations
 from streaming.keys import views_key
 from streaming.materializer import POISON
-from streaming.shadow import ShadowBuild, build_views, finish_switch
+from streaming.shadow import BuildAbandoned, ShadowBuild, build_views, finish_switch
 
 log = structlog.get_logger()
 
 RETRY_S = 1.0
+PATIENCE_S = 5.0
+"""Between a build that had to be abandoned and the next."""
 END_S = 5.0
 
 
@@ -63,6 +65,9 @@ class ViewBuilder:
                         return
             except (redis.RedisError, OnlineStoreError) as error:
                 log.warning("view.store_lost", error=str(error))
+            except (BuildAbandoned, OSError) as error:
+                log.warning("view.build_begins_again", error=str(error))
+                self._stopping.wait(PATIENCE_S)
             except Exception as error:
                 # The views that serve go on serving; what cannot be built would fail again.
                 log.exception("view.build_failed", error=str(error))

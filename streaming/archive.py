@@ -5,6 +5,8 @@ one checkpoint moved past and is named by the position before the first of them,
 takes the place of what an owner before wrote. Where an owner was frozen in the moment of its rename there are two parts
 of one name but for the fence, and the later owner's holds. What lies behind no checkpoint yet is not read.
 
+Parts of a store before, which was emptied and left its folder, are set aside in `earlier-…`.
+
 `live-PARTITION-AFTER-FENCE.parquet` has the columns of `SCHEMA`. `backfill-NNNNN.parquet` holds what a backfill
 brought, with a column for each property.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import structlog
 
 from streaming.log import Records
 from streaming.sink import TIMESTAMP, timestamp_array, write_part
@@ -36,6 +40,9 @@ ROWS_PER_PART = 1_000_000
 _LIVE = re.compile(r"live-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
+_EARLIER = "earlier-"
+
+log = structlog.get_logger()
 
 
 def archive_folder(data_dir: Path, project: str) -> Path:
@@ -55,7 +62,19 @@ class Archive:
         self._folder = folder
         self._partition = partition
         self._tables: list[pa.Table] = []
+        self._is_alone = False
         self.row_count = 0
+
+    def start_over(self) -> None:
+        """Nothing of the partition is behind a checkpoint: set aside what an earlier store left in the folder."""
+        parts = list(self._folder.glob(f"live-{self._partition}-*.parquet"))
+        if not parts:
+            return
+        aside = self._folder / f"{_EARLIER}{secrets.token_hex(4)}"
+        aside.mkdir(parents=True)
+        for part in parts:
+            part.replace(aside / part.name)
+        log.warning("archive.set_aside", partition=self._partition, parts=len(parts), folder=str(aside))
 
     def extend(self, records: Records, events: IntArray) -> None:
         """Take records whose event counts, by number of the event among the records' events; in order."""
@@ -86,14 +105,23 @@ class Archive:
         stem = f"live-{self._partition}-{after:020d}"
         # Positions of one column differ little and texts repeat nowhere: dictionaries would cost and save nothing.
         write_part(
-            self._folder, f"{stem}-{fence}", pa.concat_tables(self._tables), use_dictionary=False, level=1
+            self._folder,
+            f"{stem}-{fence}",
+            pa.concat_tables(self._tables),
+            use_dictionary=False,
+            level=1,
+            durable=True,
         )
+        if self._is_alone:
+            return
+        # Only where this owner began can one before it have left a part; a folder of many parts is slow to list.
         for part in self._folder.glob(f"{stem}-*.parquet"):
             if int(part.stem.rpartition("-")[2]) < fence:
                 part.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget what is written; the checkpoint moves past it now."""
+        self._is_alone = self._is_alone or bool(self._tables)
         self._tables.clear()
         self.row_count = 0
 
@@ -160,7 +188,7 @@ def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:
         apply: Whether to, or only to count.
     """
     count = 0
-    for path in sorted(folder.glob("live-*.parquet")):
+    for path in sorted(folder.rglob("live-*.parquet")):
         table = pq.read_table(path, schema=SCHEMA)
         own = _own(table, customer_id)
         if own.any():
@@ -169,7 +197,7 @@ def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:
             events = pc.if_else(pa.array(own), blank, table["event"])
             if apply:
                 write_part(
-                    folder,
+                    path.parent,
                     path.stem,
                     table.set_column(2, SCHEMA.field("event"), events),
                     use_dictionary=False,

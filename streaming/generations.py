@@ -218,6 +218,13 @@ class Generations:
         """Let them go on."""
         self._client.hdel(self._key, "pause")
 
+    def are_owned(self, partition_count: int) -> bool:
+        """Whether every partition has an owner now."""
+        pipeline = self._client.pipeline(transaction=False)
+        for number in range(partition_count):
+            pipeline.exists(PartitionKeys(self._project, number).lease)
+        return all(pipeline.execute())
+
     def standing(self, partition_count: int) -> dict[int, Standing] | None:
         """Where the owners stand; None while one does not, or what is there was said by an owner before."""
         held = self._fields()

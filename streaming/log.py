@@ -6,8 +6,10 @@ partition, and a record is durable once `append` has returned.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple, Protocol, overload
 
 import mmh3
@@ -89,6 +91,10 @@ class Records(Sequence[LogRecord]):
             else None,
         )
 
+    def _touches_of(self, start: int, stop: int) -> Sequence[tuple[int, Member]]:
+        first, last = (bisect_left(self.touches, row, key=itemgetter(0)) for row in (start, stop))
+        return self.touches[first:last]
+
     def _part(self, start: int, stop: int, step: int) -> Records:
         assert step == 1, "records are read in order"
         first, last = np.searchsorted(self.event_rows, [start, stop])
@@ -98,7 +104,7 @@ class Records(Sequence[LogRecord]):
             self.arrived_us[start:stop],
             self.events.take(np.arange(first, last)),
             self.event_rows[first:last] - start,
-            tuple((row - start, member) for row, member in self.touches if start <= row < stop),
+            tuple((row - start, member) for row, member in self._touches_of(start, stop)),
         )
 
 

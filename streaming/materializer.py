@@ -240,6 +240,8 @@ class Materializer:
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
+        if not checkpoint.position:
+            self._archive.start_over()
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
@@ -400,7 +402,10 @@ class Materializer:
             self._cache.clear()
             self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
             self.stats.dead += 1
-            self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
+            if len(record.events):
+                self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
+            else:
+                log.exception("touch.not_applied", position=int(record.positions[0]), detail=str(error))
             self._note_landed(self._at)
             self._show_applied(self._at.now_us)
 

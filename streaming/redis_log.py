@@ -88,7 +88,12 @@ class RedisLog:
         for touch, partition in zip(touches, partitions, strict=True):
             fields = record_fields(now_us, None) | {TOUCH: member_text(touch.member)}
             pipeline.xadd(self._keys[partition].log, fields)
-        await pipeline.execute()
+        concerned = sorted(set(partitions))
+        for partition in concerned:
+            pipeline.xlen(self._keys[partition].log)
+        answers = await pipeline.execute()
+        for partition, length in zip(concerned, answers[len(touches) :], strict=True):
+            self._lengths[partition] = length
 
     async def tick(self, now_us: int) -> None:
         """Append a tick to every partition."""

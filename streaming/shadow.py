@@ -50,7 +50,9 @@ FEW_EVENTS = 20_000
 """So many events are taken in during the pause without another round before it."""
 MAX_ROUNDS = 20
 MAX_ATTEMPTS = 20
-PAUSE_S = 30.0
+PAUSE_S = 10.0
+REST_S = 20.0
+"""Between a pause in which not all owners came to stand and the next: those that did must get on."""
 POLL_S = 0.05
 _TIME = struct.Struct("<q")
 
@@ -331,10 +333,15 @@ def build_views(
     while not stopping.is_set():
         build.prepare()
         build.follow()
+        if not generations.are_owned(partition_count):
+            _miss_owners(partition_count, stopping)
+            continue
         generations.ask_for_pause(name)
         try:
             standing = _wait_for_owners(generations, partition_count, stopping)
             if standing is None:
+                generations.end_pause()
+                _miss_owners(partition_count, stopping)
                 continue
             build.catch_up()
             if not build.has_reached(standing):
@@ -356,8 +363,12 @@ def _wait_for_owners(
             return standing
         if stopping.wait(POLL_S):
             return None
-    log.warning("view.owners_missing", partitions=partition_count)
     return None
+
+
+def _miss_owners(partition_count: int, stopping: threading.Event) -> None:
+    log.warning("view.owners_missing", partitions=partition_count)
+    stopping.wait(REST_S)
 
 
 def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> None:

@@ -92,7 +92,13 @@ def source_files(view: View) -> list[Path]:
 
 
 def write_part(
-    folder: Path, name: str, table: pa.Table, *, use_dictionary: bool = True, level: int | None = None
+    folder: Path,
+    name: str,
+    table: pa.Table,
+    *,
+    use_dictionary: bool = True,
+    level: int | None = None,
+    durable: bool = False,
 ) -> None:
     """Write one Parquet part under a name; readers see all of it or nothing.
 
@@ -102,6 +108,7 @@ def write_part(
         table: What to write.
         use_dictionary: Whether columns may be written as numbers of their distinct values.
         level: How hard to compress; None for the usual.
+        durable: Whether it must outlive the machine once this returns.
     """
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{name}.{os.getpid()}.tmp"
@@ -114,9 +121,21 @@ def write_part(
             compression_level=level,
             use_dictionary=use_dictionary,
         )
+        if durable:
+            _sync(unfinished)
         unfinished.replace(folder / f"{name}.parquet")
+        if durable:
+            _sync(folder)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class BatchRows:

@@ -163,14 +163,16 @@ def step_set(  # type: ignore[no-untyped-def]
         new_start[i] = at
         mine = new[at:]
         count = start[i + 1] - start[i]
+        room = 8 * k
         for j in range(count):
             mine[j, 0], mine[j, 1] = held[start[i] + j, 0], held[start[i] + j, 1]
         for s in range(row_start[i], row_start[i + 1]):
             r = row_order[s]
             if valid[r] != 0:
                 count = add(mine, count, values[r], row_us[s] // hop)
-                if count > 8 * k:
+                if count > room:
                     count = prune(mine, count, oldest, k, latest)
+                    room = max(room, 2 * count)
         count = prune(mine, count, oldest, k, latest)
         read_set(mine, count, current, reads, widths, k, out, i)
         at += count

@@ -121,10 +121,12 @@ async def test_log_carries_touches_among_events(implementation: Implementation) 
 
 async def test_log_refuses_touches_at_its_bound(implementation: Implementation) -> None:
     """As events: nothing of them is appended."""
+    touch = Touch("ada", ("reader", b"k"))
     async with implementation.log(1, 2) as log:
-        await log.append([_event(0), _event(1)], NOW_US)
+        await log.append([_event(0)], NOW_US)
+        await log.touch([touch], NOW_US)
         with pytest.raises(LogFull):
-            await log.touch([Touch("ada", ("reader", b"k"))], NOW_US)
+            await log.touch([touch], NOW_US)
     assert len(implementation.reader(0).read(0, 100, 0)) == 2
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,21 @@ def test_a_digest_is_the_same_at_each_start(tmp_path: Path) -> None:
         (FILTER, f"{FILTER}[:len(THINGS)]"),
     )
     assert _digests(tmp_path, "one", *change) == _digests(tmp_path, "two", *change)
+
+
+def _told_by_another_process(code: str) -> str:
+    """What a lambda within an expression, of which there is no text, is told by."""
+    program = (
+        "from pathlib import Path\nfrom server.definitions import _text\n"
+        f"function = {code}\nprint(_text(function))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_function_without_a_text_is_told_by_its_code_alone() -> None:
+    """Functions within it have other addresses, and sets another order, in each process."""
+    code = "lambda df: df.assign(x=df['a'].apply(lambda v: v in {'p', 'q', 'r', 's'}))"
+    told = {_told_by_another_process(code) for _ in range(3)}
+    assert len(told) == 1
+    assert told != {_told_by_another_process(code.replace("'p'", "'o'"))}

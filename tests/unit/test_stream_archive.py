@@ -57,6 +57,18 @@ def test_a_part_ends_where_the_next_begins(tmp_path: Path) -> None:
     assert _positions(tmp_path) == [2, 3, 4]
 
 
+def test_what_an_emptied_store_left_is_set_aside(tmp_path: Path) -> None:
+    """Its parts are not of this store's events, whatever their names; an erasure reaches them all the same."""
+    _write(tmp_path, 0, [1, 2, 3], 5)
+    _write(tmp_path, 3, [4, 5], 5)
+    Archive(tmp_path, 0).start_over()
+    assert _positions(tmp_path) == []
+    _write(tmp_path, 0, [7], 1)
+    assert _positions(tmp_path) == [7]
+    assert erase_archived(tmp_path, "c1", apply=True) == 3
+    assert erase_archived(tmp_path, "c1", apply=False) == 0
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.randoms())
 def test_owners_that_die_anywhere_leave_each_event_once(ends: list[int], rng: object) -> None:
     """Each owner writes from the checkpoint on and dies before or after it has moved that."""
