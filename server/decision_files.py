@@ -6,7 +6,6 @@ it deletes its sources, so a crash leaves repeats, never gaps; readers drop repe
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import structlog
 
+from streaming.sink import sync
 from waypost.decision.v1 import decision_pb2
 
 SCHEMA = pa.schema(
@@ -134,17 +134,9 @@ def _publish(folder: Path, level: int, first_id: str, tables: Iterable[pa.Table]
         with pq.ParquetWriter(part, SCHEMA, compression="zstd", coerce_timestamps="us") as writer:
             for table in tables:
                 writer.write_table(table)
-        _sync(part)
+        sync(part)
         part.replace(folder / name)
     finally:
         part.unlink(missing_ok=True)
-    _sync(folder)
+    sync(folder)
     return folder / name
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

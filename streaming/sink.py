@@ -122,15 +122,16 @@ def write_part(
             use_dictionary=use_dictionary,
         )
         if durable:
-            _sync(unfinished)
+            sync(unfinished)
         unfinished.replace(folder / f"{name}.parquet")
         if durable:
-            _sync(folder)
+            sync(folder)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or the names in a folder, outlive the machine."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
