@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -406,6 +406,11 @@ def _convert(event_type: EventType, properties: dict[str, Value]) -> None:
                 place, "UNKNOWN_UNIT", f"{place} is {unit[:MAX_SHOWN_LENGTH]!r}; known are {known}"
             )
         properties[name] = value * factor
+        if not math.isfinite(value * factor):
+            place = f"properties.{name}"
+            raise EventRefused(
+                place, "OUT_OF_RANGE", f"{place} is {value} {unit}, too large in {conversion.to}"
+            )
         kept[conversion.by] = conversion.to
     properties.update({name: unit for name, unit in kept.items() if name in properties})
 
@@ -453,10 +458,10 @@ def _read_timestamp(place: str, raw: StructValue, kind: str | None) -> Value:
     if kind == "string_value":
         try:
             moment = datetime.fromisoformat(raw.string_value)
-        except ValueError:
-            moment = None
-        if moment is not None and moment.tzinfo is not None:
-            return (moment - _EPOCH) // timedelta(microseconds=1)
+            if moment.tzinfo is not None:
+                return (moment.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+        except (ValueError, OverflowError):  # no time, or in UTC not in the years 1 to 9999
+            pass
     raise _wrong_type(place, "RFC 3339 timestamp with a zone, such as 2026-01-31T12:00:00Z", kind)
 
 

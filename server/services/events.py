@@ -202,8 +202,8 @@ def _json_events(body: bytes, max_events: int) -> list[Any]:
 def _parsed(item: Any, index: int) -> events_pb2.Event | Unreadable:
     try:
         return ParseDict(item, events_pb2.Event())
-    except (ParseError, TypeError, AttributeError, ValueError, SystemError) as error:
-        # SystemError is how protobuf's maps take a name with half a surrogate pair.
+    except (ParseError, TypeError, AttributeError, ValueError, OverflowError, SystemError) as error:
+        # OverflowError is of a whole number beyond any double, SystemError of a map's name with half a surrogate pair.
         description = _escaped(f"is no event: {error}").decode()
         refusal = InvalidRequestError.of("MESSAGE_MALFORMED", f"events[{index}]", description)
         return Unreadable(_escaped(json.dumps(item, ensure_ascii=False)), refusal)

@@ -170,6 +170,7 @@ HOSTILE: dict[str, Any] = {
     "an instant": {"event_time": HALF_A_PAIR},
     "nothing": None,
     "a number": 10**400,
+    "a property's number": {"event_id": "n", "properties": {"fee": 10**400}},
     "lists": {"event_id": "l", "properties": {"a": [[[[[[]]]]]]}},
 }
 

@@ -27,6 +27,8 @@ types:
       note: {type: string, max_length: 5}
       instant: {type: bool}
       booked_at: {type: timestamp}
+      unit: {type: string}
+      weight: {type: double, convert: {by: unit, to: g, factors: {t: 1.0e+6}}}
 """
 )
 
@@ -89,6 +91,9 @@ def test_valid_event_is_typed() -> None:
         ({"properties": {"instant": "yes"}}, "WRONG_TYPE", "properties.instant"),
         ({"properties": {"booked_at": "2023-11-14T23:13:20"}}, "WRONG_TYPE", "properties.booked_at"),
         ({"properties": {"booked_at": 5}}, "WRONG_TYPE", "properties.booked_at"),
+        ({"properties": {"booked_at": "0001-01-01T00:00:00+14:00"}}, "WRONG_TYPE", "properties.booked_at"),
+        ({"properties": {"booked_at": "9999-12-31T23:59:59-14:00"}}, "WRONG_TYPE", "properties.booked_at"),
+        ({"properties": {"weight": 1e308, "unit": "t"}}, "OUT_OF_RANGE", "properties.weight"),
         ({"event_us": NOW_US + 5_000_001}, "EVENT_TIME_IN_FUTURE", "event_time"),
         ({"event_us": -1}, "EVENT_TIME_INVALID", "event_time"),
         ({"event_us": NOW_US - 60_000_001}, "EVENT_TIME_TOO_OLD", "event_time"),
