@@ -17,14 +17,17 @@ import uvicorn
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server import status
 from server.budget import CURRENT, Budget
 from server.config import Settings
-from server.errors import InvalidRequestError, RequestError
+from server.errors import BudgetSpentError, InvalidRequestError, RequestError
 from server.metrics import Metrics
 
 REQUEST_TIMEOUT_S = 10
+"""Of a request's head, of its body, and of the pause before a connection's next request."""
+MAX_HEAD_BYTES = 65_536
 SERVICE = "http"
 """What metrics call the service of the routes."""
 TEXT = "text/plain; charset=utf-8"
@@ -72,7 +75,7 @@ class HttpEndpoint:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=_Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -108,6 +111,48 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Connection(HttpToolsProtocol):
+    """Ends when a request's head is not whole in time, or too long: idle ones would keep everybody out, health too."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_due: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_due is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._head_due is None:
+            self._head_bytes = 0
+            self._head_due = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
 
 
 class _App:
@@ -160,23 +205,15 @@ class _App:
 
     async def _body(self, receive: Receive) -> bytes:
         """Read a request's body, up to the bound of a message."""
-        limit = self._settings.limits.max_message_bytes
-        pieces: list[bytes] = []
-        size, more = 0, True
-        async with asyncio.timeout(REQUEST_TIMEOUT_S):
-            while more:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise _GoneError
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                more = message.get("more_body", False)
-                if size > limit:
-                    description = f"is larger than {limit} bytes: send fewer or smaller items"
-                    raise InvalidRequestError.of(
-                        "MESSAGE_TOO_LARGE", "request", description, maxBytes=str(limit)
-                    )
-        return b"".join(pieces)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                return await _whole(receive, self._settings.limits.max_message_bytes)
+        except TimeoutError:
+            budget_ms = str(REQUEST_TIMEOUT_S * 1_000)
+            message = f"the request's body was not whole after {budget_ms} ms: send less, or faster"
+            raise BudgetSpentError(
+                "BUDGET_SPENT", message, {"budgetMs": budget_ms, "stage": "body"}
+            ) from None
 
     def _incident(self, path: str, error: Exception) -> Status:
         incident = secrets.token_hex(8)
@@ -190,6 +227,22 @@ class _App:
 
 class _GoneError(Exception):
     """The client left before its request was whole."""
+
+
+async def _whole(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _GoneError
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            description = f"is larger than {limit} bytes: send fewer or smaller items"
+            raise InvalidRequestError.of("MESSAGE_TOO_LARGE", "request", description, maxBytes=str(limit))
+    return b"".join(pieces)
 
 
 def _error_body(failure: Status) -> bytes:
