@@ -39,6 +39,10 @@ class BundleMissingError(ServerError):
     """A record names a bundle or model that is not kept here."""
 
 
+class BundleNotKeptError(ServerError):
+    """A bundle cannot be written where bundles are kept; without it, what it decides could not be replayed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """A compiled policy and what there is to say about it; `policy` is None where a finding is an error."""
@@ -130,6 +134,7 @@ class BundleKeeper:
     Raises:
         PolicyRejectedError: The repo's policy is refused.
         RepoError: Policy or model definitions cannot be read.
+        BundleNotKeptError: The bundle cannot be written to `bundles_dir`.
     """
 
     def __init__(self, repo: Repo, models_dir: Path, bundles_dir: Path, metrics: Metrics) -> None:
@@ -146,6 +151,7 @@ class BundleKeeper:
         Raises:
             PolicyRejectedError: As the constructor; the bundle before goes on serving.
             RepoError: As the constructor.
+            BundleNotKeptError: As the constructor.
         """
         with self._reloading:
             try:
@@ -214,23 +220,30 @@ def _prepared(catalog: Catalog, policy: Policy, models: Mapping[str, Model], cus
 def keep_bundle(
     bundles_dir: Path, bundle: Bundle, sources: Mapping[str, str], definitions: Mapping[str, str]
 ) -> None:
-    """Keep what a bundle was made of, under its version; a kept one is never changed."""
+    """Keep what a bundle was made of, under its version; a kept one is never changed.
+
+    Raises:
+        BundleNotKeptError: The folder cannot be written.
+    """
     folder = bundles_dir / bundle.version
     if folder.exists():
         return
     part = bundles_dir / f".{bundle.version}.{secrets.token_hex(4)}"
     meta = json.dumps({"customer_key": bundle.customer_key})
     texts = {**sources, **definitions, CATALOG_FILE: catalog_to_json(bundle.catalog), META_FILE: meta}
-    for name, text in texts.items():
-        path = part / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
     try:
+        for name, text in texts.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         part.replace(folder)
-    except OSError:  # another process kept the same bundle first
-        shutil.rmtree(part)
-        if not folder.exists():
-            raise
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not folder.exists():  # else another process kept the same bundle first
+            raise BundleNotKeptError(
+                f"{folder} cannot be written ({error.strerror}), and what a bundle decides must be replayable: "
+                "make room, or let the server write there"
+            ) from error
 
 
 def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_versions: Iterable[str]) -> Bundle:

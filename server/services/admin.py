@@ -163,7 +163,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         except ServerError as error:
             message = f"the new policy is refused, the old one goes on deciding:\n{error}"
             raise ConditionError("RELOAD_REFUSED", message) from error
-        await self._announce(serving.bundle.version)
+        try:
+            await self._announce(serving.bundle.version)
+        except (redis.exceptions.RedisError, OSError) as error:
+            message = (
+                "the new policy decides here, but the store does not answer, so materializers go on with the old one: "
+                "reload again when it does"
+            )
+            raise StoreUnavailableError(message, RETRY_AFTER_S) from error
         return admin_pb2.ReloadResponse(bundle_version=serving.bundle.version)
 
     async def ListDeadLetters(  # noqa: N802 - the name in the proto

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from online.store import connect
 from server.bundles import kept_bundle
 from server.calls import MAX_STREAMS
 from server.decision_codec import models_of, record_bytes
@@ -25,6 +26,7 @@ from server.errors import RequestError
 from server.feast.protos import PushRequest, WriteToOnlineStoreRequest
 from server.grpc_server import SERVICE_NAMES
 from server.replay import replay
+from streaming.keys import policy_key
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
 from tests.support.valkey import run_valkey
 from waypost.admin.v1 import admin_pb2
@@ -427,6 +429,43 @@ def test_an_emptied_policy_is_refused(store: EmbeddedValkey, tmp_path: Path) -> 
             clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
         assert "no placements" in refusal(caught.value).message
         assert decide(clinic).bundle_version == before
+
+
+def test_a_policy_that_cannot_be_kept_is_refused(store: EmbeddedValkey, tmp_path: Path) -> None:
+    """Where its bundle cannot be written its decisions could not be replayed: the old one goes on."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        before = decide(clinic).bundle_version
+        policy = clinic.settings.repo / "policy" / "portal.policy"
+        policy.write_text(policy.read_text().replace("Call us", "Ring us"))
+        kept = clinic.settings.bundles_dir
+        kept.rename(kept.with_name("elsewhere"))
+        kept.touch()
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RELOAD_REFUSED")
+        assert f"{kept}/" in refused.message
+        assert "Not a directory" in refused.message
+        assert decide(clinic).bundle_version == before
+
+
+def test_a_reload_that_materializers_do_not_hear_of_says_so(tmp_path: Path) -> None:
+    """The policy has taken over here; told again when the store is back, materializers follow."""
+    with run_valkey(tmp_path / "valkey") as valkey, run_clinic(tmp_path, valkey.url) as clinic:
+        before = decide(clinic).bundle_version
+        policy = clinic.settings.repo / "policy" / "portal.policy"
+        policy.write_text(policy.read_text().replace("Call us", "Ring us"))
+        valkey.kill()
+        with pytest.raises(grpc.RpcError) as caught:
+            clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert "materializers go on with the old one" in refused.message
+        valkey.start()
+        after = clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S).bundle_version
+        assert before != after == decide(clinic).bundle_version
+        with connect(valkey.url) as client:
+            assert client.get(policy_key("clinic")) == after.encode()
 
 
 def test_a_time_beyond_protobufs_is_refused(clinic: Clinic) -> None:
