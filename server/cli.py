@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from server.commands import bench, check, client, config, decisions, dlq, init, removal, run, train
+from server.logs import configure
 
 app = typer.Typer(
     name="waypost",
@@ -23,6 +24,7 @@ app.add_typer(dlq.app, name="dlq")
 
 def main() -> None:
     """Entry point of the `waypost` program."""
+    configure()
     app()
 
 
