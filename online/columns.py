@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from decision.frame import Block, Layout, Object, float_of
 from decision.schema import FeatureRef, Status, Value, ValueType
 from online.errors import ValueDecodeError
-from online.kernels import MAX_STAMP_BYTES, PLACE, TTL_US, VIEW, VIEW_PLACE, decode, splice
+from online.kernels import (
+    MAX_STAMP_BYTES,
+    PLACE,
+    TTL_US,
+    UNANSWERED,
+    VIEW,
+    VIEW_PLACE,
+    decode,
+    splice,
+)
 from online.plan import ReadGroup, ReadPlan
 from online.replies import Replies
+from online.splice_kernels import splice_replies
 from online.values import decode_timestamp, decoder
 
 _PRESENT: Final = int(Status.PRESENT)
@@ -127,6 +137,46 @@ class Columns:
             data, self.statuses, self.event_us, starts, self.lengths, view_of, codes, carries, spare
         )
         return out.tobytes()
+
+
+@dataclass(slots=True, eq=False)
+class PlanReplies:
+    """What came for one request, not read yet.
+
+    Attributes:
+        row_count: Rows of the request.
+        parts: The replies for each group of the plan.
+        now_us: What ages are measured against.
+        error: Why cells are TIMEOUT, or None.
+    """
+
+    plan: ReadPlan
+    row_count: int
+    parts: Sequence[GroupReplies]
+    now_us: int
+    error: str | None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether all cells are TIMEOUT."""
+        return self.error is not None and all((part.rows == UNANSWERED).all() for part in self.parts)
+
+    def columns(self) -> Columns:
+        """Read all cells."""
+        return read_columns(self.plan, self.row_count, self.parts, self.now_us, self.error)
+
+    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> bytes | None:
+        """As those of `columns`, in one go; None where some cells would be doubtful or the plan has several groups."""
+        if len(self.parts) != 1 or not self.parts[0].group.as_stored:
+            return None
+        group, replies, rows = self.parts[0]
+        lookup = group.lookup
+        out: NDArray[np.uint8] = splice_replies(
+            replies.data, replies.leaves, replies.table, rows, group.whole,
+            lookup.fields, lookup.bounds, lookup.table, group.columns, group.views, self.now_us,
+            self.plan.view_of, codes, carries,
+        )  # fmt: skip
+        return out.tobytes() if len(out) else None
 
 
 def read_columns(

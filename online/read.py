@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from online.asking import MAX_ENTITIES, Asker, Batch
-from online.columns import Columns, read_columns
+from online.columns import Columns, PlanReplies
 from online.near import NearCache
 from online.plan import ReadPlan
 from online.rows import KeyColumns, Rows
 from online.topology import Topology
 
-__all__ = ["MAX_ENTITIES", "Columns", "KeyColumns", "OnlineReader", "ReadPlan"]
+__all__ = ["MAX_ENTITIES", "Columns", "KeyColumns", "OnlineReader", "PlanReplies", "ReadPlan"]
 
 MAX_WAIT_S: Final = 5.0
 
@@ -50,13 +50,19 @@ class OnlineReader:
             KeyEncodingError: A row's join key does not fit its type.
             ReadTooLargeError: More than `MAX_ENTITIES` entities are asked for.
         """
+        return [answer.columns() for answer in await self.replies(requests, now_us, timeout_s)]
+
+    async def replies(
+        self, requests: Sequence[tuple[ReadPlan, Rows]], now_us: int, timeout_s: float | None = None
+    ) -> list[PlanReplies]:
+        """As `fetch`, with the replies not read yet."""
         wait_s = MAX_WAIT_S if timeout_s is None else min(timeout_s, MAX_WAIT_S)
         ends_at = asyncio.get_running_loop().time() + wait_s
         batch = Batch()
         wanted = [[self._asker.want(batch, group, rows) for group in plan.groups] for plan, rows in requests]
         found = await self._asker.ask(batch, ends_at)
         return [
-            read_columns(plan, len(rows), [item.of(found) for item in items], now_us, found.error)
+            PlanReplies(plan, len(rows), [item.of(found) for item in items], now_us, found.error)
             for (plan, rows), items in zip(requests, wanted, strict=True)
         ]
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from decision.schema import Scalar, Status, ValueType
 from online.errors import KeyEncodingError, ReadTooLargeError, ValueEncodeError
-from online.read import Columns, KeyColumns, OnlineReader
+from online.read import Columns, KeyColumns, OnlineReader, PlanReplies
 from online.values import encoder
 from server.bounds import check_count, check_names, check_size
 from server.budget import CURRENT
@@ -95,11 +95,12 @@ class OnlineFeatures:
         present = vectors.PRESENT * row_count
         parts += [vectors.vector_of(column.serialized, present) for column in columns.values()]
         if plan.straight:
-            parts.append(self._vectors(answers[0]))
+            parts.append(self._straight_vectors(answers[0]))
             return b"".join(parts)
-        stored = [vectors.split(self._vectors(item)) for item in answers]
+        read = [item.columns() for item in answers]
+        stored = [vectors.split(self._vectors(item)) for item in read]
         computed = [
-            await self._transformer.compute(item, inputs | _stored_inputs(item, answers), row_count)
+            await self._transformer.compute(item, inputs | _stored_inputs(item, read), row_count)
             for item in plan.computations
         ]
         for output in plan.outputs:
@@ -144,7 +145,7 @@ class OnlineFeatures:
 
     async def _fetch(
         self, plan: AnswerPlan, keys: dict[str, list[Scalar]], row_count: int
-    ) -> Sequence[Columns]:
+    ) -> Sequence[PlanReplies]:
         if not plan.reads:
             return []
         requests = []
@@ -152,14 +153,19 @@ class OnlineFeatures:
             columns = {name: keys[column] for name, column in read.columns}
             requests.append((read.plan, KeyColumns(columns, row_count)))
         try:
-            answers = await self._reader.fetch(requests, self._clock.now_us(), CURRENT.get().for_store_s())
+            answers = await self._reader.replies(requests, self._clock.now_us(), CURRENT.get().for_store_s())
         except KeyEncodingError as error:
             raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", "entities", str(error)) from error
         except ReadTooLargeError as error:
             raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "entities", str(error)) from error
-        if all(item.error and (item.statuses == Status.TIMEOUT).all() for item in answers):
+        if all(item.unanswered for item in answers):
             raise StoreUnavailableError("the online store gave no answer in time", RETRY_AFTER_S)
         return answers
+
+    def _straight_vectors(self, replies: PlanReplies) -> bytes:
+        """Serialize replies without reading them where all their values are seen to be messages."""
+        found = replies.feature_vectors(self._codes, self._carries)
+        return self._vectors(replies.columns()) if found is None else found
 
     def _vectors(self, columns: Columns) -> bytes:
         """Serialize what was read; a stored value that is no message must not make all of the response unreadable."""

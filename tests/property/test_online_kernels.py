@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
-from online.columns import Columns, GroupReplies, read_columns
+from online.columns import Columns, GroupReplies, PlanReplies, read_columns
 from online.errors import ValueDecodeError
 from online.kernels import FIRST, KIND, MAX_STAMP_BYTES, NO_KEY, STOP, UNANSWERED, splice
 from online.link import Link, Listener
@@ -153,6 +153,43 @@ def test_kernels_read_cells_as_values_does(refs: list[FeatureRef], data: st.Data
 
 STORED = ReadPlan.compile(CATALOG, FEW, as_stored=True)
 scalar_types = st.sampled_from([t for t in TYPES if not t.name.endswith("_LIST")])
+scalar_cells = scalar_types.flatmap(
+    lambda t: values(t).map(lambda v: bytes(feast_value(t, v).SerializeToString()))
+)
+CODES = np.arange(1, 1 + max(Status) + 1, dtype=np.uint8)
+CARRIES = np.isin(np.arange(max(Status) + 1), [Status.PRESENT, Status.STALE]).astype(np.uint8)
+plain_cells = st.none() | st.just(b"") | scalar_cells
+plain_stamps = st.none() | st.integers(0, 2 * NOW_US).map(encode_timestamp)
+
+
+@pytest.mark.parametrize("refs", [ALL, FEW], ids=["whole", "some"])
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), is_plain=st.booleans())
+def test_replies_are_spliced_as_the_columns_that_are_read_of_them(
+    refs: list[FeatureRef], data: st.DataObject, *, is_plain: bool
+) -> None:
+    """In one go or by way of columns: the same bytes, and always in one go where all values are scalar_cells."""
+    plan = ReadPlan.compile(CATALOG, refs, as_stored=True)
+    (group,) = plan.groups
+    slots = set(group.columns[:, 0].tolist())
+    chosen = (plain_cells, plain_stamps) if is_plain else (cells, stamps)
+    hashes = [
+        [data.draw(chosen[slot not in slots]) for slot in range(len(group.fields))]
+        for _ in range(data.draw(st.integers(0, 3)))
+    ]
+    if group.whole:
+        pairs = [zip(group.fields, row, strict=True) for row in hashes]
+        sent = [hgetall_reply([(field, cell) for field, cell in row if cell is not None]) for row in pairs]
+    else:
+        sent = [hmget_reply(row) for row in hashes]
+    rows = data.draw(
+        st.lists(st.integers(0, len(hashes) - 1) | st.just(NO_KEY) if hashes else st.just(UNANSWERED))
+    )
+    found = GroupReplies(group, framed(b"".join(sent)), np.array(rows, np.int64))
+    answer = PlanReplies(plan, len(rows), [found], NOW_US, None)
+    spliced = answer.feature_vectors(CODES, CARRIES)
+    assert spliced is not None or not is_plain
+    assert spliced in (None, answer.columns().feature_vectors(CODES, CARRIES))
 
 
 def doubtful(cells: Sequence[bytes]) -> set[int]:
@@ -177,7 +214,7 @@ def test_what_is_not_doubtful_is_a_message(cells: list[bytes]) -> None:
             Message.FromString(cell)
 
 
-@given(scalar_types.flatmap(lambda t: values(t).map(lambda v: bytes(feast_value(t, v).SerializeToString()))))
+@given(scalar_cells)
 def test_scalars_that_protobuf_wrote_are_not_doubtful(cell: bytes) -> None:
     """A scalar of any type is let pass, texts of any language among them."""
     assert doubtful([cell]) == set()
