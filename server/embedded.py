@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from server.errors import ServerError
 
 READY_TIMEOUT_S = 60.0
 START_ATTEMPTS = 5
+LEAST_FREE_BYTES = 1 << 20
+"""With less on its disk a server that cannot write is taken to have no room."""
 _POLL_S = 0.01
 _SETTINGS = {
     "appendonly": "yes",
@@ -75,8 +78,12 @@ class EmbeddedValkey:
                 return
             self.stop()
             self._lock_folder()
-        said = self._log.read_text(errors="replace")[-2000:]
-        raise EmbeddedStoreError(f"the embedded Valkey did not start in {self.data_dir}; it said:\n{said}")
+        said = self.log.read_text(errors="replace")[-2000:]
+        full = shutil.disk_usage(self.data_dir).free < LEAST_FREE_BYTES
+        why = ", whose disk is full: make room" if full else ""
+        raise EmbeddedStoreError(
+            f"the embedded Valkey did not start in {self.data_dir}{why}; it said:\n{said}"
+        )
 
     def stop(self) -> None:
         """End the server in order; twice does nothing."""
@@ -121,7 +128,8 @@ class EmbeddedValkey:
             ) from error
 
     @property
-    def _log(self) -> Path:
+    def log(self) -> Path:
+        """What the server says."""
         return self.data_dir / "valkey.log"
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -129,7 +137,7 @@ class EmbeddedValkey:
         for name, value in self._settings.items():
             arguments += [f"--{name}", value]
         assert self._lock is not None
-        return spawn(arguments, output=self._log, cwd=self.data_dir, keep_open=(self._lock.fileno(),))
+        return spawn(arguments, output=self.log, cwd=self.data_dir, keep_open=(self._lock.fileno(),))
 
     def _ready(self) -> bool:
         give_up_at = time.monotonic() + READY_TIMEOUT_S

@@ -24,13 +24,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.children import spawn, stop
 from server.config import Settings
-from server.embedded import EmbeddedValkey
+from server.embedded import EmbeddedStoreError, EmbeddedValkey
 from server.errors import ServerError
 
 log = structlog.get_logger()
 
 READY_TIMEOUT_S = 120.0
 RESTART_PAUSE_S = 0.5
+STORE_RETRY_S = 2.0
 MAX_QUICK_DEATHS = 5
 QUICK_DEATH_S = 60.0
 _POLL_S = 0.1
@@ -160,15 +161,16 @@ class Stack:
     def supervise(self, stopping: threading.Event) -> None:
         """Keep the children alive until `stopping` is set.
 
+        The embedded store is waited for: decisions go on without it, and it starts once a full disk has room again.
+
         Raises:
-            StackError: If a child cannot be kept alive, or the embedded store is gone.
+            StackError: If a child cannot be kept alive.
         """
         while not stopping.wait(RESTART_PAUSE_S):
             for child in self.children.values():
                 child.revive()
             if self.store is not None and not self.store.running:
-                log.warning("store.died")
-                self.store.start()
+                self._revive_store(self.store, stopping)
 
     def stop(self) -> None:
         """End everything, the server first and the store last."""
@@ -178,6 +180,14 @@ class Stack:
                 child.stop()
         if self.store is not None:
             self.store.stop()
+
+    def _revive_store(self, store: EmbeddedValkey, stopping: threading.Event) -> None:
+        log.warning("store.died", log=str(store.log))
+        try:
+            store.start()
+        except (EmbeddedStoreError, OSError) as error:
+            log.error("store.not_started", error=str(error), again_in_s=STORE_RETRY_S)  # noqa: TRY400 - the error says all
+            stopping.wait(STORE_RETRY_S)
 
     def _child(self, name: str) -> Child:
         settings = self.settings

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from server.supervisor import MAX_QUICK_DEATHS, Child, StackError
+import server.supervisor
+from server.config import Settings
+from server.supervisor import MAX_QUICK_DEATHS, Child, Stack, StackError
+
+WAIT_S = 30.0
 
 WAITS = "import signal; signal.pause()"
 FAILS = "raise SystemExit('no such shop')"
@@ -47,3 +54,39 @@ def test_child_that_keeps_ending_is_given_up_with_its_words(tmp_path: Path) -> N
     with pytest.raises(StackError, match="no such shop"):
         _outlive(child)
     child.stop()
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_store_that_cannot_start_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What goes on without it is not ended, and it comes back where it was when it can."""
+    monkeypatch.setattr(server.supervisor, "STORE_RETRY_S", 0.01)
+    stopping = threading.Event()
+    with Stack(Settings(repo=tmp_path, data_dir=tmp_path)) as stack:
+        url, store = stack.start_store(), stack.store
+        assert store is not None
+        store.kill()
+        with (store.data_dir / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            supervised = threading.Thread(target=stack.supervise, args=[stopping])
+            supervised.start()
+            said = ""
+
+            def tried_twice() -> bool:
+                nonlocal said
+                said += capsys.readouterr().out
+                return said.count("store.not_started") > 1
+
+            _wait_until(tried_twice)
+        _wait_until(lambda: store.running)
+        stopping.set()
+        supervised.join(WAIT_S)
+        assert not supervised.is_alive()
+        assert store.url == url
