@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
 
-from streaming.events import EventRecord
+from streaming.events import MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, EventRecord
 from streaming.keys import PartitionKeys, refused_key
 from streaming.owner import MAX_DEAD_LETTERS
+from waypost.events.v1 import events_pb2
 
 REFUSED = "refused"
 """Where letters come from that never reached the log; the others come from a partition."""
+MAX_LETTER_BYTES = 4_096
+"""Larger refused events are kept in part: so many letters of any size would fill the store."""
+MAX_TEXT_CHARS = 300
+_JSON, _PROTO, _PART = b"json", b"proto", b"part"
+"""What is kept of a refused event: JSON or the beginning of it, a whole event, or an event without its properties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class Letter:
         original: The bytes that are kept of it.
         sent: The serialized `waypost.events.v1.Event` as the client sent it, or None.
         record: The event as the partition's log has it, or None.
+        is_whole: Whether that is all of it, so that it can be published again.
     """
 
     id: str
@@ -52,6 +60,7 @@ class Letter:
     original: bytes
     sent: bytes | None
     record: EventRecord | None
+    is_whole: bool
 
 
 class DeadLetters:
@@ -74,13 +83,15 @@ class DeadLetters:
         """Keep refused events, about the newest `MAX_DEAD_LETTERS`."""
         pipeline = self._client.pipeline(transaction=False)
         for event in events:
+            kept, form = _kept(event)
+            cut = f"; too large to be kept whole, {len(event.event)} bytes" if kept != event.event else ""
             fields: dict[Any, Any] = {
                 "reason": event.reason,
-                "field": event.field,
-                "detail": event.detail,
+                "field": event.field[:MAX_TEXT_CHARS],
+                "detail": event.detail[:MAX_TEXT_CHARS] + cut,
                 "arrived_us": event.arrived_us,
-                "event": event.event,
-                "form": "json" if event.is_json else "proto",
+                "event": kept,
+                "form": form,
             }
             pipeline.xadd(self._keys[REFUSED], fields, maxlen=MAX_DEAD_LETTERS, approximate=True)
         await pipeline.execute()
@@ -128,8 +139,37 @@ class DeadLetters:
         await pipeline.execute()
 
 
-def _letter(source: str, stream_id: str, fields: dict[bytes, bytes]) -> Letter:
+def names_customer(fields: Mapping[bytes, bytes], customer_id: str) -> bool:
+    """Whether a refused event, as it is stored, is of a customer; of unreadable JSON, whether it has the id in it."""
     data = fields[b"event"]
+    if fields.get(b"form") != _JSON:
+        return events_pb2.Event.FromString(data).customer_id == customer_id
+    try:
+        item = json.loads(data)
+    except ValueError:
+        return any(json.dumps(customer_id, ensure_ascii=ascii_).encode() in data for ascii_ in (True, False))
+    names = ("customer_id", "customerId")
+    return isinstance(item, dict) and any(str(item[name]) == customer_id for name in names if name in item)
+
+
+def _kept(event: RefusedEvent) -> tuple[bytes, bytes]:
+    """What is kept of a refused event, and in which form."""
+    if event.is_json:
+        return event.event[:MAX_LETTER_BYTES], _JSON
+    if len(event.event) <= MAX_LETTER_BYTES:
+        return event.event, _PROTO
+    whole = events_pb2.Event.FromString(event.event)
+    part = events_pb2.Event(
+        event_id=whole.event_id[:MAX_EVENT_ID_BYTES],
+        event_type=whole.event_type[:MAX_TEXT_CHARS],
+        customer_id=whole.customer_id[:MAX_CUSTOMER_ID_BYTES],
+        event_time=whole.event_time if whole.HasField("event_time") else None,
+    )
+    return part.SerializeToString(), _PART
+
+
+def _letter(source: str, stream_id: str, fields: dict[bytes, bytes]) -> Letter:
+    data, form = fields[b"event"], fields.get(b"form")
     return Letter(
         id=f"{source}:{stream_id}",
         reason=fields[b"reason"].decode(),
@@ -137,8 +177,9 @@ def _letter(source: str, stream_id: str, fields: dict[bytes, bytes]) -> Letter:
         detail=fields[b"detail"].decode(),
         arrived_us=int(fields[b"arrived_us"]),
         original=data,
-        sent=data if fields.get(b"form") == b"proto" else None,
+        sent=data if form in {_PROTO, _PART} else None,
         record=None if source == REFUSED else EventRecord.from_bytes(data),
+        is_whole=form != _PART,
     )
 
 

@@ -18,9 +18,10 @@ import redis
 
 from online.errors import KeyEncodingError, StoreUnavailableError
 from online.keys import StoredKey, parse_key
+from streaming.dead_letters import names_customer
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
-from streaming.keys import PartitionKeys, partition_count_key
+from streaming.keys import PartitionKeys, partition_count_key, refused_key
 from streaming.log import partition_of
 from streaming.positions import pack_position
 from streaming.redis_log import EVENT, TOUCH, RedisPartitionReader
@@ -56,6 +57,7 @@ class CustomerTraces:
         count = int(settled or 0)
         self._partitions = [PartitionKeys(project, number) for number in range(count)]
         self._own = self._partitions[partition_of(customer_id, count)] if count else None
+        self._refused = refused_key(project)
 
     def settle(self, wait_s: float) -> None:
         """Wait until everything published so far in the customer's partition is applied and checkpointed.
@@ -111,7 +113,8 @@ class CustomerTraces:
             return Traces(
                 events=self._events(own, wanted, apply=apply),
                 changes=self._entries(own.changes, self._is_change, apply=apply),
-                dead_letters=self._entries(own.dead_letters, self._is_dead_letter, apply=apply),
+                dead_letters=self._entries(own.dead_letters, self._is_dead_letter, apply=apply)
+                + self._entries(self._refused, self._is_refused, apply=apply),
                 timers=timers,
             )
 
@@ -175,6 +178,9 @@ class CustomerTraces:
 
     def _is_dead_letter(self, fields: dict[bytes, bytes]) -> bool:
         return EventRecord.from_bytes(fields[b"event"]).customer_id == self._customer_id
+
+    def _is_refused(self, fields: dict[bytes, bytes]) -> bool:
+        return names_customer(fields, self._customer_id)
 
     def _is_change(self, fields: dict[bytes, bytes]) -> bool:
         return str(json.loads(fields[b"entity"]).get(self._customer_key)) == self._customer_id

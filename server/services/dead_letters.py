@@ -70,10 +70,10 @@ class DeadLetterDesk:
         answers: list[events_pb2.PublishResult] = []
         for index, letter_id in enumerate(request.ids):
             letter = await self._letters.get(letter_id)
-            event = None if letter is None else self._event(letter)
+            event = self._event(letter) if letter is not None and letter.is_whole else None
             if event is not None:
                 events[index] = event
-            what = "is not there any more" if letter is None else "is no readable event: mend and publish it"
+            what = _why_not(letter)
             error = InvalidRequestError.of("FIELD_OUT_OF_RANGE", f"ids[{index}]", what)
             answers.append(events_pb2.PublishResult(error=status.to_status(error)))
         published = await self._events.publish(list(events.values()), again=True)
@@ -117,3 +117,14 @@ class DeadLetterDesk:
         if letter.record is not None:
             return self._schema.to_proto(letter.record)
         return events_pb2.Event.FromString(letter.sent) if letter.sent is not None else None
+
+
+def _why_not(letter: Letter | None) -> str:
+    """What stands in the way of publishing a letter again."""
+    if letter is None:
+        return "is not there any more"
+    return (
+        "is no readable event: mend and publish it"
+        if letter.is_whole
+        else "is kept in part: publish it whole"
+    )

@@ -68,6 +68,30 @@ def test_refused_event_is_kept_with_reason_field_and_bytes(clinic: Clinic) -> No
     assert letter.detail == "properties.fee: is -5.0, minimum is 0.0"
 
 
+def test_a_large_event_is_kept_in_part(clinic: Clinic) -> None:
+    """Who sent it and why it was refused; but its bulk does not fill the store, and it is not published by halves."""
+    large = _visit(1, 5.0)
+    large.properties["x" * 100_000] = "y" * 1_000_000
+    _publish(clinic, large)
+    body = json.dumps({"events": [{"event_id": "j", "surplus": "y" * 1_000_000}]}).encode()
+    assert _post(clinic, body)[0] == 200
+    sent, text = _letters(clinic).letters
+    assert (sent.reason, text.reason) == ("UNKNOWN_PROPERTY", "MESSAGE_MALFORMED")
+    assert (sent.event.event_id, sent.event.customer_id, sent.event.event_time) == (
+        "v1",
+        "7",
+        large.event_time,
+    )
+    assert f"too large to be kept whole, {large.ByteSize()} bytes" in sent.detail
+    assert text.original.startswith(b'{"event_id": "j", "surplus": "yyy')
+    assert sent.ByteSize() + text.ByteSize() < 10_000
+    answer = clinic.admin.RedriveDeadLetters(
+        admin_pb2.RedriveDeadLettersRequest(ids=[sent.id, text.id]), timeout=TIMEOUT_S
+    )
+    assert [result.accepted for result in answer.results] == [False, False]
+    assert answer.results[0].error.message == "ids[0]: is kept in part: publish it whole"
+
+
 def test_letters_are_paged_and_filtered(clinic: Clinic) -> None:
     """Pages join without gap or repeat, over every source, and a filter skips what it must."""
     _publish(clinic, *(_visit(number, -1.0) for number in range(7)))

@@ -17,6 +17,7 @@ from online.keys import EntityKeys, feature_field, parse_key, state_key, timesta
 from online.store import connect, connect_async, nodes
 from online.write import RowWrite, RowWriter
 from server.removal import Erasure, RemovalError, RemovedKind, erase_customer, retire, view_to_retire
+from streaming.dead_letters import MAX_LETTER_BYTES, DeadLetters, RefusedEvent
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
@@ -36,6 +37,7 @@ from tests.support.stream_world import (
     tick,
 )
 from tests.support.valkey import start_valkey
+from waypost.events.v1 import events_pb2
 
 CATALOG = catalog(Path("unused"))
 PAIR = (CUSTOMER, CATEGORY)
@@ -292,6 +294,40 @@ def test_erasing_while_the_stream_runs_brings_nothing_back(client: Any, url: str
     assert traces_of(client, b"bob")
     assert lag(client) == 0
     assert erase(client, "ada-lovelace").nothing
+
+
+REFUSED_OF_ADA = {
+    "an event": (events_pb2.Event(customer_id="ada-lovelace").SerializeToString(), False),
+    "a large event": (
+        events_pb2.Event(customer_id="ada-lovelace", event_type="x" * MAX_LETTER_BYTES).SerializeToString(),
+        False,
+    ),
+    "JSON": (b'{"customerId": "ada-lovelace", "surplus": 1}', True),
+    "the beginning of JSON": (
+        b'{"customer_id": "ada-lovelace", "surplus": [' + b"1," * MAX_LETTER_BYTES,
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED_OF_ADA)
+def test_erasing_takes_what_was_refused_too(client: Any, url: str, form: str) -> None:
+    """Refused events never reach the log, and hold the customer all the same; those of others stay."""
+    world = World.create()
+    publish(url, life(1, "ada-lovelace"))
+
+    async def refuse() -> None:
+        async with connect_async(url) as connection:
+            letters = [REFUSED_OF_ADA[form], (events_pb2.Event(customer_id="bob").SerializeToString(), False)]
+            await DeadLetters(connection, PROJECT, 1).put(
+                [RefusedEvent("TOO_LONG", "", "", 0, event, is_json) for event, is_json in letters]
+            )
+
+    asyncio.run(refuse())
+    with running(world.materializer(client)):
+        assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).traces.dead_letters == 2
+    assert traces_of(client, b"ada-lovelace") == []
+    assert traces_of(client, b"bob")
 
 
 def test_erasing_is_not_undone_by_what_a_stream_remembers(client: Any, url: str) -> None:
