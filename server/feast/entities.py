@@ -23,6 +23,7 @@ from server.feast import vectors
 from server.feast.encoding import from_base64, micros_of
 from server.feast.kernels import WHOLE, whole_numbers
 from server.feast.plain import python_of
+from server.feast.protos import RepeatedValue
 
 
 class TypedColumn(NamedTuple):
@@ -93,6 +94,46 @@ class GivenMessages:
     def place(self, name: str, row: int | None = None) -> str:
         path = f"{self._field}.{name[:NAME_SHOWN]}"
         return path if row is None else f"{path}.val[{row}]"
+
+
+class GivenColumns:
+    """Columns of a gRPC request as they were sent: serialized `RepeatedValue` of scalars.
+
+    Args:
+        field: The request's field.
+        columns: By name, with the number of values.
+    """
+
+    def __init__(self, field: str, columns: Mapping[str, tuple[bytes, int]]) -> None:
+        self._field = field
+        self._columns = columns
+
+    def names(self) -> Iterable[str]:
+        return self._columns
+
+    def count(self, name: str) -> int:
+        return self._columns[name][1]
+
+    def plain(self, name: str) -> list[Any]:
+        return self._messages(name).plain(name)
+
+    def values(self, name: str) -> list[Any]:
+        return self._messages(name).values(name)
+
+    def typed(self, name: str, value_type: ValueType) -> TypedColumn | None:
+        if value_type not in WHOLE:
+            return self._messages(name).typed(name, value_type)
+        data, count = self._columns[name]
+        # A RepeatedValue has its values in the same field as a FeatureVector.
+        numbers = whole_numbers(value_type, data, count)
+        return None if numbers is None else TypedColumn(_key_values(value_type, numbers), data)
+
+    def place(self, name: str, row: int | None = None) -> str:
+        return self._messages(name).place(name, row)
+
+    def _messages(self, name: str) -> GivenMessages:
+        known = {name: RepeatedValue.FromString(self._columns[name][0])} if name in self._columns else {}
+        return GivenMessages(self._field, known)
 
 
 class GivenJson:

@@ -10,27 +10,21 @@ import grpc
 
 from server.errors import InvalidRequestError
 from server.feast.answering import OnlineFeatures
-from server.feast.entities import GivenMessages
+from server.feast.online_request import OnlineRequest, RequestReader
 from server.feast.protos import (
     FEATURE_SERVER,
     SERVING,
     GetFeastServingInfoRequest,
     GetFeastServingInfoResponse,
-    GetOnlineFeaturesRequest,
     PushRequest,
     PushResponse,
     WriteToOnlineStoreRequest,
     WriteToOnlineStoreResponse,
 )
 from server.feast.pushed import Pushed, PushedMessages, PushedTexts
-from server.feast.selection import Asked
 from server.feast.writing import FeatureWriter
 
 SERVICE_NAMES = (SERVING, FEATURE_SERVER)
-MOST_KEPT = 1_024
-"""Lists of features that were answered and are known again by their bytes; the oldest is forgotten."""
-MOST_KEPT_BYTES = 16_384
-"""Longer lists are read anew each time."""
 Behaviour = Callable[[Any, Any], Awaitable[bytes]]
 Handler = Any  # grpc.RpcMethodHandler, which is generic in its stub alone
 
@@ -46,21 +40,25 @@ class FeastHandlers:
     def __init__(self, features: OnlineFeatures, writer: FeatureWriter) -> None:
         self._features = features
         self._writer = writer
-        self._asked: dict[tuple[str, bytes, bool, bool], Asked] = {}
+        self._requests = RequestReader()
         self._info: bytes = GetFeastServingInfoResponse(version=version("waypost")).SerializeToString()
 
     def by_service(self) -> Mapping[str, Mapping[str, Handler]]:
         """The methods of each service by name."""
-        online = _unary(self.get_online_features, GetOnlineFeaturesRequest)
+        online = _unary(self.get_online_features, self._requests.read)
         return {
             SERVING: {
-                "GetFeastServingInfo": _unary(self.get_feast_serving_info, GetFeastServingInfoRequest),
+                "GetFeastServingInfo": _unary(
+                    self.get_feast_serving_info, GetFeastServingInfoRequest.FromString
+                ),
                 "GetOnlineFeatures": online,
             },
             FEATURE_SERVER: {
                 "GetOnlineFeatures": online,
-                "Push": _unary(self.push, PushRequest),
-                "WriteToOnlineStore": _unary(self.write_to_online_store, WriteToOnlineStoreRequest),
+                "Push": _unary(self.push, PushRequest.FromString),
+                "WriteToOnlineStore": _unary(
+                    self.write_to_online_store, WriteToOnlineStoreRequest.FromString
+                ),
             },
         }
 
@@ -68,24 +66,10 @@ class FeastHandlers:
         """The version of this server."""
         return self._info
 
-    async def get_online_features(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
+    async def get_online_features(self, request: OnlineRequest, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
         """Features of a service or list, for every row."""
-        key = (
-            request.feature_service,
-            request.features.SerializeToString(),
-            request.full_feature_names,
-            request.include_feature_view_version_metadata,
-        )
-        asked = self._asked.get(key) or _asked(request)
-        answer = await self._features.answer(
-            asked,
-            GivenMessages("entities", request.entities),
-            GivenMessages("request_context", request.request_context),
-        )
-        if key not in self._asked and len(key[1]) <= MOST_KEPT_BYTES:
-            if len(self._asked) >= MOST_KEPT:
-                del self._asked[next(iter(self._asked))]
-            self._asked[key] = asked
+        answer = await self._features.answer(request.asked, request.entities, request.context)
+        self._requests.keep(request)
         return answer
 
     async def push(self, request: Any, context: Any) -> bytes:  # noqa: ARG002 - gRPC's signature
@@ -101,15 +85,6 @@ class FeastHandlers:
         return done
 
 
-def _asked(request: Any) -> Asked:
-    return Asked(
-        service=request.feature_service,
-        features=tuple(request.features.val),
-        full_names=request.full_feature_names,
-        view_versions=request.include_feature_view_version_metadata,
-    )
-
-
 def _row(request: Any) -> Pushed:
     if request.features and request.typed_features:
         raise InvalidRequestError.of("FIELDS_EXCLUSIVE", "features", "send either features or typed_features")
@@ -118,5 +93,5 @@ def _row(request: Any) -> Pushed:
     return PushedTexts(request.features)
 
 
-def _unary(behaviour: Behaviour, request: Any) -> Handler:
-    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=request.FromString)
+def _unary(behaviour: Behaviour, read: Callable[[bytes], Any]) -> Handler:
+    return grpc.unary_unary_rpc_method_handler(behaviour, request_deserializer=read)

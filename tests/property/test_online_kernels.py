@@ -168,7 +168,7 @@ plain_stamps = st.none() | st.integers(0, 2 * NOW_US).map(encode_timestamp)
 def test_replies_are_spliced_as_the_columns_that_are_read_of_them(
     refs: list[FeatureRef], data: st.DataObject, *, is_plain: bool
 ) -> None:
-    """In one go or by way of columns: the same bytes, and always in one go where all values are scalar_cells."""
+    """In one go or by way of columns: the same bytes, and always in one go where all values are scalars."""
     plan = ReadPlan.compile(CATALOG, refs, as_stored=True)
     (group,) = plan.groups
     slots = set(group.columns[:, 0].tolist())
