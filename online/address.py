@@ -290,7 +290,11 @@ def _node(text: str, default_port: int) -> Node:
         host, _, port = text.partition(":")
     if not set(host) <= _HOST_CHARACTERS:
         raise ConnectionStringError(f"{host!r} is no host name; if it is a variable, set it")
-    number = _number("port", port) if port else default_port
+    if port and not (port.isascii() and port.isdigit()):
+        raise ConnectionStringError(
+            f"{port!r} is no port; @, :, / and , of a password must be encoded in a URL (%40, %3A, %2F, %2C)"
+        )
+    number = int(port) if port else default_port
     if not 0 < number < 65_536:
         raise ConnectionStringError(f"the port is {number}, not a number from 1 to 65535")
     return Node(host or "localhost", number)

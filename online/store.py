@@ -101,6 +101,9 @@ def _check_server(server: redis.Redis, kind: Kind) -> list[str]:
         raise StoreUnavailableError(f"the store at {place(server)} does not answer: {told(error)}") from error
     except redis.ResponseError as error:
         raise StoreUnavailableError(f"the store at {place(server)} refuses to be asked: {error}") from error
+    except redis.InvalidResponse as error:
+        message = f"what answers at {place(server)} is neither Redis nor Valkey: {error}"
+        raise StoreUnavailableError(message) from error
 
 
 def _check_version(version: str) -> None:

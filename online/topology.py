@@ -20,7 +20,7 @@ import hiredis
 import redis
 
 from online.address import Address, Kind, Node
-from online.errors import StoreTopologyError, StoreUnavailableError
+from online.errors import ConnectionStringError, StoreTopologyError, StoreUnavailableError
 from online.slots import SLOTS
 
 SOCKET_TIMEOUT_S = 10.0
@@ -321,7 +321,22 @@ def parse_slots(reply: Any, asked: Node, generation: int) -> SlotMap:
 
 
 def ssl_context(address: Address) -> ssl.SSLContext:
-    """Make the TLS settings of an address for sockets that are not redis-py's; as strict as redis-py's."""
+    """Make the TLS settings of an address for sockets that are not redis-py's; as strict as redis-py's.
+
+    Raises:
+        ConnectionStringError: A file that the address names is not there, or not what it should be.
+    """
+    try:
+        return _ssl_context(address)
+    except OSError as error:  # ssl's own errors are some
+        names = [
+            name for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if address.options.get(name)
+        ]
+        given = ", ".join(f"{name}={address.options[name]}" for name in names)
+        raise ConnectionStringError(f"{given} cannot be used: {error.strerror or error}") from error
+
+
+def _ssl_context(address: Address) -> ssl.SSLContext:
     options = address.options
     context = ssl.create_default_context(cafile=_path(options.get("ssl_ca_certs")))
     requirement = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL}.get(
@@ -339,12 +354,14 @@ def told(error: Exception) -> str:
     """Say what went wrong on the way to a server, with what to do about it where that can be known."""
     text = str(error) or type(error).__name__
     if isinstance(error, redis.AuthenticationError):
-        return f"{text}: give the store's user and password in the address"
+        return f"{text.rstrip('.')}: give the store's user and password in the address"
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{text}: name the authority that signed the server's certificate with ssl_ca_certs"
     if isinstance(cause, ssl.SSLError):
         return f"{text}: the server speaks no TLS, or wants a client certificate (ssl_certfile, ssl_keyfile)"
+    if isinstance(cause, TimeoutError) and "handshake" in str(cause):
+        return f"{text}: the server speaks no TLS, so leave rediss:// or ssl=true out"
     if isinstance(cause, ConnectionResetError | EOFError) or "closed by server" in text:
         return f"{text}: if it wants TLS, say rediss:// or ssl=true; if it does not, leave that out"
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, aclosing
@@ -14,7 +15,7 @@ import redis
 
 from decision.schema import JoinKey, ValueType
 from online.address import Node, parse_address
-from online.errors import StoreTopologyError, StoreUnavailableError
+from online.errors import ConnectionStringError, StoreTopologyError, StoreUnavailableError
 from online.exchange import exchange, exchange_async
 from online.keys import EntityKeys, feature_field, slot_of, state_key
 from online.route import key_slot
@@ -309,6 +310,43 @@ async def test_tls_with_client_certificates_and_a_user(tmp_path: Path) -> None:
         for mistake, fix in mistakes.items():
             with connect(mistake) as wrong, pytest.raises(StoreUnavailableError, match=fix):
                 check_store(wrong)
+
+
+def test_tls_on_a_server_without_is_told(tmp_path: Path) -> None:
+    """It waits for the end of a line that a handshake does not have."""
+    with start_valkey(tmp_path) as url:
+        address = f"rediss://{url.split('/')[2]}?socket_timeout=0.2"
+        with connect(address) as wrong, pytest.raises(StoreUnavailableError, match="speaks no TLS"):
+            check_store(wrong)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("/nowhere.pem", "No such file"), (__file__, "no certificate")],
+    ids=["not there", "something else"],
+)
+def test_a_certificate_that_cannot_be_read_is_named(file: str, said: str) -> None:
+    """Before anything is asked."""
+    with pytest.raises(ConnectionStringError, match=rf"ssl_ca_certs={file} cannot be used: .*{said}"):
+        connect(f"rediss://localhost?ssl_ca_certs={file}")
+
+
+def test_another_kind_of_server_is_told() -> None:
+    """The address of a web server, say."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}"
+        with connect(url) as wrong, pytest.raises(StoreUnavailableError, match="neither Redis nor Valkey"):
+            check_store(wrong)
+        answering.join()
 
 
 async def test_a_unix_socket_is_a_way_in(tmp_path: Path) -> None:
