@@ -36,6 +36,7 @@ from server.services.admin import Announce, PartitionLag, ViewBuild
 from server.touching import PushTouches
 from streaming.changes import ChangeLog
 from streaming.dead_letters import DeadLetters
+from streaming.events import EventSchema
 from streaming.generations import PROGRESS
 from streaming.keys import PartitionKeys, policy_key, views_key
 from streaming.redis_log import RedisLog, settle_partitions
@@ -88,7 +89,7 @@ async def build_application(
     project = repo.catalog.project
     per_partition = max(settings.log_max_records // settings.partitions, 1)
     log = RedisLog(client, project, settings.partitions, per_partition)
-    clock, announce = await _clock(settings, log), _Announce(client, project)
+    clock, announce = await _clock(settings, log, repo.events), _Announce(client, project)
     bundles = BundleKeeper(repo, settings.models_dir, settings.bundles_dir, metrics)
     return Application(
         settings=settings,
@@ -136,10 +137,20 @@ def _feast(
     )
 
 
-async def _clock(settings: Settings, log: RedisLog) -> Clock:
-    if settings.clock is ClockKind.SYSTEM:
-        return SystemClock()
-    return VirtualClock(await log.last_time_us())
+async def _clock(settings: Settings, event_log: RedisLog, events: EventSchema) -> Clock:
+    newest_us = await event_log.last_time_us()
+    if settings.clock is ClockKind.VIRTUAL:
+        return VirtualClock(newest_us)
+    clock = SystemClock()
+    ahead_s = (newest_us - clock.now_us()) / 1_000_000
+    if ahead_s > max(events.lateness_s, events.max_future_s):
+        log.warning(
+            "clock.behind_log",
+            ahead_s=round(ahead_s),
+            detail="the log is so far ahead that events are put aside as LATE until the clock is there: was it "
+            "made with --clock virtual, or by a host whose clock was wrong?",
+        )
+    return clock
 
 
 async def _warm() -> None:

@@ -535,6 +535,22 @@ def test_the_virtual_clock_never_runs_backwards(clinic: Clinic) -> None:
     assert early.now == stamp(NOW_US)
 
 
+def test_a_log_ahead_of_the_clock_is_told_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The system's clock on what a virtual one left: until it is there every event would be late."""
+    ahead = time.time_ns() // 1_000 + 86_400_000_000
+    with run_valkey(tmp_path / "valkey") as valkey:
+        with run_clinic(tmp_path, valkey.url) as clinic:
+            decide(clinic)
+        assert "clock.behind_log" not in capsys.readouterr().out
+        with run_clinic(tmp_path, valkey.url, clock="virtual") as clinic:
+            clinic.admin.AdvanceClock(admin_pb2.AdvanceClockRequest(now=stamp(ahead)), timeout=TIMEOUT_S)
+        with run_clinic(tmp_path, valkey.url) as clinic:
+            decide(clinic)
+        assert "clock.behind_log" in capsys.readouterr().out
+
+
 def test_status_says_what_serves(clinic: Clinic) -> None:
     """Project, bundle, time, partitions and counts."""
     decide(clinic)
