@@ -9,11 +9,14 @@ from typing import Final
 
 from decision.collector import CollectorPaused
 from decision.lang.binder import Binder
+from decision.lang.bound import KEPT
 from decision.lang.checks import check
+from decision.lang.domains import natural
 from decision.lang.findings import Code, Finding, Severity, render
 from decision.lang.fold import simplify
 from decision.lang.limits import DECLARATIONS_MAX, SOURCE_CHARS_MAX, SOURCES_MAX, SYNTAX_ERRORS_MAX
-from decision.lang.names import CUSTOMER, Scope, feature_index
+from decision.lang.logic import alternatives, can_fail, can_hold
+from decision.lang.names import CUSTOMER, Scope, feature_index, view_of
 from decision.lang.offers import build_offer, gather_offers
 from decision.lang.parser import Failure, Piece, parse_declaration, parse_expression, parse_preamble, pieces
 from decision.lang.placements import build_placement, gather_contexts
@@ -71,6 +74,13 @@ def compile_policy(
     policy = _build(world, source_hash(sources))
     report.extend(check(policy, whole=not report.failed))
     return Compiled(policy=None if report.failed else policy, findings=report.findings())
+
+
+def forget() -> None:
+    """Keep nothing of what was compiled so far, as in a new process; for measurements and tests of what is kept."""
+    for kept in (parse_declaration, view_of, natural, alternatives, can_hold, can_fail):
+        kept.cache_clear()
+    KEPT.clear()
 
 
 def source_hash(sources: Mapping[str, str]) -> str:

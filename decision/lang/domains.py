@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, replace
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from decision.lang.syntax import Call, CompareOp, DatePart, Expr, Literal, Now, Ref
 from decision.schema import DType, Scalar
@@ -12,8 +12,7 @@ from decision.schema import DType, Scalar
 WHOLE: Final = frozenset({DType.INT64, DType.TIMESTAMP, DType.INTERVAL})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Domain:
+class Domain(NamedTuple):
     """A set of values: those allowed (None is any) within the range, without the excluded, and perhaps NULL.
 
     Ends of the range belong to it. A range of whole numbers has whole ends; float64's open ends are the neighbours.
@@ -81,12 +80,12 @@ MIRRORED: Final[dict[CompareOp, CompareOp]] = {
 
 def among(values: frozenset[Scalar]) -> Domain:
     """These values."""
-    return replace(NOT_NULL, allowed=values)
+    return Domain(null=False, allowed=values)
 
 
 def outside(values: frozenset[Scalar]) -> Domain:
     """All values but these."""
-    return replace(NOT_NULL, excluded=values)
+    return Domain(null=False, excluded=values)
 
 
 def satisfying(op: CompareOp, value: Scalar, dtype: DType) -> Domain:
@@ -98,13 +97,13 @@ def satisfying(op: CompareOp, value: Scalar, dtype: DType) -> Domain:
     number = cast("float", value)
     match op:
         case "<":
-            return replace(NOT_NULL, high=_below(number, dtype))
+            return Domain(null=False, high=_below(number, dtype))
         case "<=":
-            return replace(NOT_NULL, high=number)
+            return Domain(null=False, high=number)
         case ">":
-            return replace(NOT_NULL, low=_above(number, dtype))
+            return Domain(null=False, low=_above(number, dtype))
         case _:
-            return replace(NOT_NULL, low=number)
+            return Domain(null=False, low=number)
 
 
 def _below(value: float, dtype: DType) -> float:
@@ -129,8 +128,9 @@ PART_RANGES: Final = {
 INT64: Final = (-(2**63), 2**63 - 1)
 
 
+@functools.lru_cache(maxsize=32_768)
 def natural(expr: Expr) -> Domain:
-    """What an expression can be by its form alone."""
+    """What an expression can be by its form alone. Kept by tree, since few are compared with many constants."""
     null = not _never_null(expr)
     if isinstance(expr, DatePart) and expr.part in PART_RANGES:
         low, high = PART_RANGES[expr.part]
@@ -140,7 +140,7 @@ def natural(expr: Expr) -> Domain:
         return Domain(null=null, low=0, high=cast("int", count) - 1)
     if expr.dtype is DType.BOOL:
         return BOOLS
-    return Domain(null=null, low=INT64[0], high=INT64[1]) if expr.dtype in WHOLE else replace(ANY, null=null)
+    return Domain(null=null, low=INT64[0], high=INT64[1]) if expr.dtype in WHOLE else Domain(null=null)
 
 
 ALWAYS_GIVEN: Final = frozenset({"context.customer", "offer.tags"})

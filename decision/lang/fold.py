@@ -1,9 +1,11 @@
-"""Simplification: passes from tree to tree that never change a value."""
+"""Simplification: rewrites from tree to tree that never change a value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
+from operator import is_not
 from typing import Final
 
 from decision.lang.interpreter import evaluate
@@ -22,7 +24,8 @@ from decision.lang.syntax import (
     children,
 )
 
-Pass = Callable[[Expr], Expr]
+Rewrite = Callable[[Expr], Expr]
+JUNCTIONS: Final = (And, Or)
 
 
 def with_children(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
@@ -45,26 +48,24 @@ def with_children(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
             return replace(expr, operand=parts[0])
 
 
-def bottom_up(rewrite: Pass) -> Pass:
+def bottom_up(rewrite: Rewrite) -> Rewrite:
     """Apply a rewrite to every node, operands first; untouched subtrees are kept as they are."""
 
     def run(expr: Expr) -> Expr:
         before = children(expr)
         after = tuple(map(run, before))
-        same = all(a is b for a, b in zip(before, after, strict=True))
-        return rewrite(expr if same else with_children(expr, after))
+        changed = any(map(is_not, before, after))
+        return rewrite(with_children(expr, after) if changed else expr)
 
     return run
 
 
 def flatten(expr: Expr) -> Expr:
     """`(a AND b) AND c` is `a AND b AND c`; the same for OR."""
-    if not isinstance(expr, And | Or) or not any(
-        isinstance(operand, type(expr)) for operand in expr.operands
-    ):
+    if not isinstance(expr, JUNCTIONS) or not any(type(part) is type(expr) for part in expr.operands):
         return expr
-    nested = (part.operands if isinstance(part, type(expr)) else (part,) for part in expr.operands)
-    return replace(expr, operands=tuple(operand for group in nested for operand in group))
+    nested = (part.operands if type(part) is type(expr) else (part,) for part in expr.operands)
+    return replace(expr, operands=tuple(chain.from_iterable(nested)))
 
 
 def fold_constants(expr: Expr) -> Expr:
@@ -77,31 +78,26 @@ def fold_constants(expr: Expr) -> Expr:
 
 def drop_neutral(expr: Expr) -> Expr:
     """TRUE in an AND and FALSE in an OR say nothing, the opposite says everything."""
-    if not isinstance(expr, And | Or):
+    if not isinstance(expr, JUNCTIONS):
         return expr
+    known = [part.value for part in expr.operands if isinstance(part, Literal)]
     neutral = isinstance(expr, And)
-    if any(isinstance(operand, Literal) and operand.value is (not neutral) for operand in expr.operands):
+    if (not neutral) in known:
         return Literal(value=not neutral, dtype=expr.dtype, span=expr.span)
-    kept = tuple(part for part in expr.operands if not (isinstance(part, Literal) and part.value is neutral))
-    if len(kept) == len(expr.operands):
+    if neutral not in known:
         return expr
+    kept = tuple(part for part in expr.operands if not (isinstance(part, Literal) and part.value is neutral))
     if not kept:
         return Literal(value=neutral, dtype=expr.dtype, span=expr.span)
     return kept[0] if len(kept) == 1 else replace(expr, operands=kept)
 
 
-PASSES: Final[tuple[Pass, ...]] = (
-    bottom_up(lambda expr: drop_neutral(fold_constants(expr))),
-    bottom_up(flatten),
-)
-"""In this order; each is complete by itself, so a shorter tuple is a valid compiler too.
+def _simplified(expr: Expr) -> Expr:
+    return flatten(drop_neutral(fold_constants(expr)))
 
-Folding and dropping are one pass, as each makes work for the other further up.
+
+simplify: Final = bottom_up(_simplified)
+"""The tree with constants worked out, neutral operands dropped, and nested ANDs and ORs joined; of the same value.
+
+One pass, as each makes work for the others further up.
 """
-
-
-def simplify(expr: Expr, passes: tuple[Pass, ...] = PASSES) -> Expr:
-    """Run the passes."""
-    for run in passes:
-        expr = run(expr)
-    return expr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -128,6 +129,7 @@ class Scope:
         return Ref(name=f"{view.name}.{name}", dtype=dtype, span=span)
 
 
+@functools.lru_cache(maxsize=32_768)
 def view_of(name: str) -> str | None:
     """The view of a canonical name, or None for context, offer attributes and labels."""
     first = name.split(".", 1)[0]

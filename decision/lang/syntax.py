@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 from types import MemberDescriptorType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 from typing import Literal as OneOf
@@ -293,21 +295,26 @@ Expr = (
 
 def children(expr: Expr) -> tuple[Expr, ...]:
     """The direct operands of a node, in evaluation order."""
-    match expr:
-        case Literal() | Ref() | Now():
-            return ()
-        case And() | Or():
-            return expr.operands
-        case Compare() | Arithmetic():
-            return (expr.left, expr.right)
-        case In():
-            return (expr.operand, *expr.items)
-        case Case():
-            return (*(part for branch in expr.branches for part in branch), expr.default)
-        case Call():
-            return expr.args
-        case _:
-            return (expr.operand,)
+    return _CHILDREN[type(expr)](expr)
+
+
+def _none(_leaf: Any) -> tuple[Expr, ...]:
+    return ()
+
+
+def _one(node: Any) -> tuple[Expr, ...]:
+    return (node.operand,)
+
+
+_CHILDREN: Final[dict[type, Callable[[Any], tuple[Expr, ...]]]] = {
+    **dict.fromkeys((Literal, Ref, Now), _none),
+    **dict.fromkeys((ToFloat, Not, Like, IsNull, Negate, DatePart), _one),
+    **dict.fromkeys((And, Or), attrgetter("operands")),
+    **dict.fromkeys((Compare, Arithmetic), attrgetter("left", "right")),
+    In: lambda node: (node.operand, *node.items),
+    Case: lambda node: (*chain.from_iterable(node.branches), node.default),
+    Call: attrgetter("args"),
+}
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
@@ -333,31 +340,38 @@ def moved(expr: E, file: str, lines: int) -> E:
     """The same tree as if its text stood in another file, so many lines further down."""
     kind: Any = type(expr)
     node: E = object.__new__(kind)
-    for name, get, put in _members(kind):
+    for get, put, move in _members(kind):
         try:
             value = get(expr)
         except AttributeError:  # the hash, where nothing has asked for it yet
             continue
-        if name in _OPERAND:
-            value = moved(value, file, lines)
-        elif name == "span":
-            value = value.moved(file, lines)
-        elif name in _OPERANDS:
-            value = tuple([moved(part, file, lines) for part in value])
-        elif name == "branches":
-            value = tuple([(moved(test, file, lines), moved(then, file, lines)) for test, then in value])
-        put(node, value)
+        put(node, value if move is None else move(value, file, lines))
     return node
 
 
+def _moved_all(parts: tuple[Expr, ...], file: str, lines: int) -> tuple[Expr, ...]:
+    return tuple([moved(part, file, lines) for part in parts])
+
+
+def _moved_branches(branches: tuple[tuple[Expr, Expr], ...], file: str, lines: int) -> tuple[object, ...]:
+    return tuple([_moved_all(branch, file, lines) for branch in branches])
+
+
 E = TypeVar("E", bound=Expr)
-_OPERAND: Final = frozenset({"operand", "left", "right", "default"})
-_OPERANDS: Final = frozenset({"operands", "items", "args"})
-Member = tuple[str, Callable[[object], Any], Callable[[object, Any], None]]
+Move = Callable[[Any, str, int], object]
+_MOVES: Final[dict[str, Move]] = {
+    **dict.fromkeys(("operand", "left", "right", "default"), moved),
+    **dict.fromkeys(("operands", "items", "args"), _moved_all),
+    "branches": _moved_branches,
+    "span": Span.moved,
+}
+"""How what a node holds is moved, by name; everything else stays as it is."""
+Member = tuple[Callable[[object], Any], Callable[[object, Any], None], Move | None]
 
 
 @functools.cache
 def _members(node: type[_Node]) -> tuple[Member, ...]:
-    """Name, getter and setter of all that a kind of node holds; to make nodes by these takes half the time."""
+    """Getter, setter and move of all that a kind of node holds; to make nodes by these takes half the time."""
     found = (member for kind in node.__mro__ for member in vars(kind).values())
-    return tuple((m.__name__, m.__get__, m.__set__) for m in found if isinstance(m, MemberDescriptorType))
+    members = (member for member in found if isinstance(member, MemberDescriptorType))
+    return tuple((member.__get__, member.__set__, _MOVES.get(member.__name__)) for member in members)

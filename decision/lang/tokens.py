@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Final
-
-from lark import Token
+from typing import Final, Self, cast
 
 from decision.lang.limits import (
     DECLARATION_TOKENS_MAX,
@@ -17,6 +15,7 @@ from decision.lang.limits import (
     NESTING_MAX,
     STRING_CHARS_MAX,
 )
+from decision.lang.tree import At
 
 RESERVED: Final = frozenset(
     "AND OR NOT IN IS NULL BETWEEN LIKE CASE WHEN THEN ELSE END IF TRUE FALSE".split()
@@ -55,14 +54,31 @@ PUNCTUATION: Final = {
 }
 
 TOKEN: Final = re.compile(
-    r"""(?P<space>(?:[ \t\r\n\f\ufeff]+|--[^\n]*|\#[^\n]*)+)
-      | (?P<word>[^\W\d]\w*)
+    r"""(?:[ \t\r\n\f\ufeff]+|--[^\n]*|\#[^\n]*)*+
+      (?: (?P<word>[^\W\d]\w*)
       | (?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
       | (?P<string>"(?:[^"\n]|"")*+"|'(?:[^'\n]|'')*+')
       | (?P<quoted>`[^`\n]+`)
-      | (?P<mark><>|!=|<=|>=|[=<>+\-*/%(),:.])""",
+      | (?P<mark><>|!=|<=|>=|[=<>+\-*/%(),:.]))?""",
     re.VERBOSE,
 )
+"""What is skipped, then a token, or nothing where none starts."""
+
+
+class Token(str):
+    """The content of a word or sign, with its terminal in the grammar and its place in the text."""
+
+    __slots__ = ("at", "type")
+
+    type: str
+    at: At
+
+    def __new__(cls, terminal: str, content: str, at: At) -> Self:
+        """Put one together."""
+        token = super().__new__(cls, content)
+        token.type = terminal
+        token.at = at
+        return token
 
 
 class TokenError(Exception):
@@ -84,24 +100,14 @@ def tokenize(text: str) -> Iterator[Token]:
         TokenError: At the first character that starts no token, or where a bound is exceeded.
     """
     at = count = depth = prefixes = 0
-    after_content = False
-    while at < len(text):
-        if after_content and text[at] == "{":
-            token = _json(text, at)
-        else:
-            found = TOKEN.match(text, at)
-            if found is None:
-                raise _no_token(text, at)
-            if found.lastgroup == "space":
-                at = found.end()
-                continue
-            token = _token(found)
+    terminal = ""
+    while (token := _next(text, at, after_content=terminal == "CONTENT")) is not None:
+        terminal = token.type
+        at = token.at[1]
         count += 1
-        depth += DEEPER.get(token.type, 0)
-        prefixes = prefixes + 1 if token.type in PREFIXES else 0
+        depth += DEEPER.get(terminal, 0)
+        prefixes = prefixes + 1 if terminal in PREFIXES else 0
         _check_bounds(token, count, depth + prefixes)
-        after_content = token.type == "CONTENT"
-        at = token.end_pos or at
         yield token
 
 
@@ -115,7 +121,7 @@ CHARS_MAX: Final = {"STRING": STRING_CHARS_MAX, "JSON": JSON_CHARS_MAX}
 
 
 def _check_bounds(token: Token, count: int, depth: int) -> None:
-    start, end = token.start_pos or 0, token.end_pos or 0
+    start, end = token.at
     if count > DECLARATION_TOKENS_MAX:
         message = f"a declaration has at most {DECLARATION_TOKENS_MAX} words and signs"
         raise TokenError(message, start, end, "split it", bound=True)
@@ -128,23 +134,33 @@ def _check_bounds(token: Token, count: int, depth: int) -> None:
         )
 
 
-def _token(found: re.Match[str]) -> Token:
-    text = found.group()
+def _next(text: str, at: int, *, after_content: bool) -> Token | None:
+    """The first token from there on, or None at the end."""
+    found = cast("re.Match[str]", TOKEN.match(text, at))
+    if found.lastindex is None:
+        return _irregular(text, found.end(), after_content=after_content)
+    place = found.span(found.lastindex)
+    raw = found[found.lastindex]
     match found.lastgroup:
         case "word":
-            return _at(KEYWORDS.get(text.upper(), "NAME"), text, found)
+            return Token(KEYWORDS.get(raw.upper(), "NAME"), raw, place)
+        case "mark":
+            return Token(PUNCTUATION[raw], "<>" if raw == "!=" else raw, place)
         case "number":
-            return _at("NUMBER", text, found)
+            return Token("NUMBER", raw, place)
         case "string":
-            return _at("STRING", text[1:-1].replace(text[0] * 2, text[0]), found)
-        case "quoted":
-            return _at("NAME", text[1:-1], found)
+            return Token("STRING", raw[1:-1].replace(raw[0] * 2, raw[0]), place)
         case _:
-            return _at(PUNCTUATION[text], "<>" if text == "!=" else text, found)
+            return Token("NAME", raw[1:-1], place)
 
 
-def _at(kind: str, value: str, found: re.Match[str]) -> Token:
-    return Token(kind, value, start_pos=found.start(), end_pos=found.end())
+def _irregular(text: str, at: int, *, after_content: bool) -> Token | None:
+    """What no regular token is: JSON, the end, a fault."""
+    if at == len(text):
+        return None
+    if after_content and text[at] == "{":
+        return _json(text, at)
+    raise _no_token(text, at)
 
 
 def _no_token(text: str, at: int) -> TokenError:
@@ -167,7 +183,7 @@ def _json(text: str, at: int) -> Token:
         raise TokenError(f"not JSON that can be read: {error}", at, at + 1) from error
     if _nesting(value) > JSON_NESTING_MAX:
         raise TokenError(f"JSON nests at most {JSON_NESTING_MAX} deep", at, end, bound=True)
-    return Token("JSON", text[at:end], start_pos=at, end_pos=end)
+    return Token("JSON", text[at:end], (at, end))
 
 
 def _refuse_constant(name: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from decision.program import opcodes
 from decision.schema import DType
@@ -17,8 +17,7 @@ CONSTANT: Final = -2
 NOW: Final = -3
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(NamedTuple):
     """Words that lie beside the program; an operation names where they begin."""
 
     words: tuple[int, ...]
@@ -27,8 +26,7 @@ class Pool:
 Word = int | Pool
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(NamedTuple):
     """One operation.
 
     Attributes:
@@ -82,7 +80,7 @@ class Graph:
         if value is None:
             value = self._values[operation] = len(self.operations)
             self.operations.append(operation)
-            self.levels.append(1 + max((self.levels[arg] for arg in args), default=-1))
+            self.levels.append(1 + max(map(self.levels.__getitem__, args), default=-1))
         return value
 
     def constant(self, bits: int | None, space: Space) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from decision.program import opcodes
 from decision.program.graph import CONSTANT, NOW, SLOT, Graph, Operation, Pool, Space, Word
+from decision.program.thresholds import of_bits
 
 WORD: Final = 64
 EIGHT: Final = 8
@@ -117,11 +118,7 @@ def _is_logic(kind: int) -> bool:
 def _limit(operation: Operation) -> float:
     """What an operation compares with, for order."""
     word = cast("int", operation.words[0])
-    return _float(word) if operation.kind in _FLOAT_ORDER else word
-
-
-def _float(word: int) -> float:
-    return float(np.int64(word).view(np.float64))
+    return of_bits(word) if operation.kind in _FLOAT_ORDER else word
 
 
 def _up(count: int, step: int) -> int:
@@ -303,7 +300,7 @@ class _Writer:
         for place, value in enumerate(values):
             for item in cast("Pool", self.graph.operations[value].words[0]).words:
                 holders.setdefault(item, []).append(place)
-        items = sorted(holders, key=_float if kind == opcodes.IN_F else None)
+        items = sorted(holders, key=of_bits if kind == opcodes.IN_F else None)
         ends = np.cumsum([0, *(len(holders[item]) for item in items)]).tolist()
         return [len(items), *items, *ends, *(place for item in items for place in holders[item])]
 

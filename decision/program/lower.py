@@ -186,7 +186,7 @@ class Lowering:
         if isinstance(left, Literal):
             left, right, op = right, left, MIRRORED[op]
         if isinstance(right, Literal):
-            return self._compare_constant(replace(expr, op=op, left=left, right=right), right)
+            return self._compare_constant(op, left, right)
         since = self._compare_now(op, left, right) or self._compare_now(MIRRORED[op], right, left)
         if since is not None:
             return since
@@ -202,16 +202,16 @@ class Lowering:
             return None
         return self.graph.add(opcodes.NOW_KINDS[op], "truth", (self.value(left),), (before_us,))
 
-    def _compare_constant(self, expr: Compare, limit: Literal) -> int:
-        dtype = expr.left.dtype
+    def _compare_constant(self, op: CompareOp, left: Expr, limit: Literal) -> int:
+        dtype = left.dtype
         if dtype is DType.BOOL:
-            same = (expr.op == "=") is limit.value
-            return self.value(expr.left) if same else self._negation(expr.left)
-        operand = self.value(expr.left)
+            same = (op == "=") is limit.value
+            return self.value(left) if same else self._negation(left)
+        operand = self.value(left)
         if dtype is DType.FLOAT64:
-            found = float_threshold(expr.op, cast("float", limit.value))
+            found = float_threshold(op, cast("float", limit.value))
         else:
-            found = int_threshold(expr.op, self._bits(limit.value, dtype))
+            found = int_threshold(op, self._bits(limit.value, dtype))
         if found is None:
             return self._among(operand, (), dtype)
         return self.graph.add(found[0], "truth", (operand,), (found[1],))

@@ -61,3 +61,8 @@ def float_threshold(op: CompareOp, limit: float) -> tuple[int, int] | None:
 def bits(value: float) -> int:
     """A float64 as the int64 of the same bits; both zeros are 0.0, which no operator tells apart."""
     return int(struct.unpack("<q", struct.pack("<d", value or 0.0))[0])
+
+
+def of_bits(word: int) -> float:
+    """The float64 of the bits of an int64."""
+    return float(struct.unpack("<d", struct.pack("<q", word))[0])

@@ -9,9 +9,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from decision.lang import logic, parser
-from decision.lang.bound import KEPT
-from decision.lang.compiler import compile_expression, compile_policy
+from decision.lang.compiler import compile_expression, compile_policy, forget
+from decision.lang.lalr import load_tables
 from decision.lang.syntax import Expr
 from decision.program import Numbers, Program, TextCodes, warm
 from decision.sql import SETTINGS, to_sql
@@ -53,7 +52,7 @@ def run(tell: Tell) -> Results:
         every pattern; one condition over 1.4 million rows against DuckDB with one thread; `environment`.
     """
     warm()
-    parser.load_grammar()
+    load_tables()
     rules = make_rules(RULES)
     tell(f"compiling {RULES} rules")
     compile_times = _compile_times(texts(rules, WAYPOST))
@@ -201,9 +200,7 @@ def _compile_times(conditions: Sequence[str]) -> dict[str, float]:
 
 
 def _cold(build: Callable[[], None]) -> float:
-    for kept in (parser.parse_declaration, logic.alternatives, logic.can_hold, logic.can_fail):
-        kept.cache_clear()
-    KEPT.clear()
+    forget()
     return elapsed_ns(build) / 1e6
 
 

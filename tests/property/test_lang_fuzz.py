@@ -23,7 +23,9 @@ from decision.errors import BundleError
 from decision.frame import Block, Frame
 from decision.lang.compiler import Compiled, compile_policy
 from decision.lang.findings import Code, Severity, render
+from decision.lang.lalr import load_grammar, load_tables, run
 from decision.lang.limits import FINDINGS_MAX
+from decision.lang.tokens import TokenError, tokenize
 from tests.support.decision_catalog import CATALOG, KEY, LABELS, NOW_US
 from tests.support.decision_models import handles, predictors
 from tests.support.decision_policies import Policies
@@ -99,6 +101,17 @@ def test_what_the_grammar_derives_parses(text: str) -> None:
     """Whatever else is wrong with it, a declaration of the grammar's own is no error of syntax."""
     answer = compiled({"a.policy": text})
     assert Code.SYNTAX.value not in [item.code for item in answer.findings]
+
+
+@FUZZ
+@given(declarations())
+def test_the_quick_loop_reads_what_lark_reads(text: str) -> None:
+    """A text that parses does so without lark, to the same tree; the exceptions are constants out of range."""
+    try:
+        expected = load_grammar().parse(text, start="declaration")
+    except TokenError:
+        return
+    assert run(load_tables(), tokenize(text), "declaration") == expected
 
 
 TOKEN = re.compile(r"\s+|\w+|\"[^\"\n]*\"|.", re.DOTALL)

@@ -8,9 +8,7 @@ import pickle
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decision.lang import logic, parser
-from decision.lang.bound import KEPT
-from decision.lang.compiler import Compiled, compile_policy
+from decision.lang.compiler import Compiled, compile_policy, forget
 from decision.lang.findings import render
 from decision.lang.format import format_expr
 from decision.lang.syntax import Expr, moved, walk
@@ -51,13 +49,6 @@ EDITS = st.lists(
     ),
     max_size=6,
 )
-
-
-def forget() -> None:
-    """Make the compiler cold."""
-    KEPT.clear()
-    for kept in (parser.parse_declaration, logic.alternatives, logic.can_hold, logic.can_fail):
-        kept.cache_clear()
 
 
 def edited(pieces: list[str], edit: tuple[str, int, int, str]) -> list[str]:

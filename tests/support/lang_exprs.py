@@ -121,9 +121,14 @@ def rows() -> st.SearchStrategy[dict[str, Value]]:
 
 
 @st.composite
-def expressions(draw: st.DrawFn, dtype: DType, depth: int = 3) -> Expr:
+def trees(draw: st.DrawFn, dtype: DType, depth: int = 3) -> Expr:
+    """Typed trees as the binder makes them."""
+    return Maker(draw).make(dtype, depth)
+
+
+def expressions(dtype: DType, depth: int = 3) -> st.SearchStrategy[Expr]:
     """Typed trees as the compiler makes them, simplified like them."""
-    return simplify(Maker(draw).make(dtype, depth))
+    return trees(dtype, depth).map(simplify)
 
 
 class Maker:
