@@ -31,6 +31,10 @@ from waypost.segments.v1 import segments_pb2, segments_pb2_grpc
 TRANSPORT_SLACK = 4
 """Messages up to this multiple of the bound reach Python, where the refusal can name the field."""
 
+PING_AFTER_MS = 30_000
+PING_TIMEOUT_MS = 10_000
+"""A client that vanishes with its machine or network ends nothing: its streams would keep their places for hours."""
+
 OWN_SERVICES = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
     for module, name in (
@@ -130,6 +134,12 @@ def _server(
             ("grpc.max_receive_message_length", size * TRANSPORT_SLACK),
             ("grpc.max_send_message_length", size * TRANSPORT_SLACK),
             ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", PING_AFTER_MS),
+            ("grpc.http2.ping_timeout_ms", PING_TIMEOUT_MS),
+            (
+                "grpc.http2.max_pings_without_data",
+                0,
+            ),  # else a stream on which nothing is sent is asked twice alone
         ],
     )
     border: Any = Border(server, settings, app.metrics)

@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import server.grpc_server
 from online.store import connect
 from server.bundles import kept_bundle
 from server.calls import MAX_STREAMS
@@ -28,6 +29,7 @@ from server.grpc_server import SERVICE_NAMES
 from server.replay import replay
 from streaming.keys import policy_key
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
+from tests.support.frozen import freezable
 from tests.support.valkey import run_valkey
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
@@ -505,6 +507,43 @@ def test_idle_streams_leave_room_for_decisions(clinic: Clinic) -> None:
         assert decide(clinic).bundle_version
         for watch in watches:
             watch.cancel()
+
+
+def test_streams_of_a_client_that_vanished_make_room(
+    store: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that lost its power or network closes nothing; its streams end all the same."""
+    monkeypatch.setattr(server.grpc_server, "PING_AFTER_MS", 300)
+    monkeypatch.setattr(server.grpc_server, "PING_TIMEOUT_MS", 300)
+    request = health_pb2.HealthCheckRequest()
+    with (
+        run_clinic(tmp_path, store.url) as clinic,
+        freezable(clinic.addresses.grpc) as way,
+        grpc.insecure_channel(way.address) as channel,
+    ):
+        watches = [health_pb2_grpc.HealthStub(channel).Watch(request) for _ in range(MAX_STREAMS)]
+        for watch in watches:
+            next(watch)
+        with pytest.raises(grpc.RpcError, match="close some"):
+            next(health_pb2_grpc.HealthStub(clinic.channel).Watch(request, timeout=TIMEOUT_S))
+        way.freeze()
+        deadline = time.monotonic() + TIMEOUT_S
+        while not _watches(clinic):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def _watches(clinic: Clinic) -> bool:
+    """Whether there is a place for one more stream."""
+    watch = health_pb2_grpc.HealthStub(clinic.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S
+    )
+    try:
+        next(watch)
+    except grpc.RpcError:
+        return False
+    watch.cancel()
+    return True
 
 
 def test_a_policy_full_of_mistakes_is_refused_within_what_trailers_hold(
