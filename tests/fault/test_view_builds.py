@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
+import redis
 
 from streaming.keys import views_key
 from tests.support.materializers import PROJECT, START_US, Site, visits
@@ -70,16 +72,30 @@ def _values(site: Site) -> dict[bytes, dict[bytes, bytes]]:
     return {key: {f: v for f, v in fields.items() if f != b"_ts:groups"} for key, fields in found.items()}
 
 
-def _fresh(folder: Path, url: str) -> dict[bytes, dict[bytes, bytes]]:
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, url: str) -> dict[bytes, dict[bytes, bytes]]:
     """What a store holds that had the changed repo from the beginning."""
-    site = Site(folder, url, partition_count=2, lease_ms=600)
-    with site.client() as client:
-        client.flushall()
+    site = Site(tmp_path_factory.mktemp("fresh"), url, partition_count=2)
     _change(site)
     site.publish(ARRIVALS)
     site.tick(END_US)
     site.apply_here()
     return _values(site)
+
+
+@pytest.fixture
+def empty(url: str, expected: dict[bytes, dict[bytes, bytes]]) -> str:
+    """The store without what was found for comparison, or by the test before."""
+    assert len(expected) > 8
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    return url
 
 
 def _offline(site: Site, view: str) -> list[dict[str, Any]]:
@@ -98,41 +114,39 @@ def _offline(site: Site, view: str) -> list[dict[str, Any]]:
         *(pytest.param(stage, marks=pytest.mark.soak) for stage in ("", "past", "following", "switched")),
     ],
 )
-def test_changed_views_are_built_whatever_dies(tmp_path: Path, stage: str) -> None:
+def test_changed_views_are_built_whatever_dies(
+    tmp_path: Path, empty: str, expected: dict[bytes, dict[bytes, bytes]], stage: str
+) -> None:
     """The old values are served until the new ones are whole, and those are what they would be from the beginning."""
-    with start_valkey(tmp_path / "valkey") as url:
-        expected = _fresh(tmp_path / "fresh", url)
-        site = Site(tmp_path / "site", url, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2)
-        with site.client() as client:
-            client.flushall()
-        try:
+    site = Site(tmp_path / "site", empty, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2)
+    try:
+        site.start()
+        site.publish(ARRIVALS[:150])
+        site.wait(lambda: site.applied() == 150, "the first part")
+        site.stop()
+        before = _values(site)
+        _change(site)
+        process = site.start()
+        if stage:
+            site.wait(lambda: _at(site, stage), f"the stage {stage!r}")
+            process.kill()
+            process.wait()
+            if stage != "switched" and not _table(site).get("unfinished:visits"):
+                assert _values(site) == before
             site.start()
-            site.publish(ARRIVALS[:150])
-            site.wait(lambda: site.applied() == 150, "the first part")
-            site.stop()
-            before = _values(site)
-            _change(site)
-            process = site.start()
-            if stage:
-                site.wait(lambda: _at(site, stage), f"the stage {stage!r}")
-                process.kill()
-                process.wait()
-                if stage != "switched" and not _table(site).get("unfinished:visits"):
-                    assert _values(site) == before
-                site.start()
-            site.publish(ARRIVALS[150:200])
-            site.wait(lambda: _is_built(site), "the views")
-            site.publish(ARRIVALS[200:])
-            site.tick(END_US)
-            site.wait(lambda: site.applied() == site.appended(), "everything")
-            site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
-        finally:
-            site.stop()
-        rows = _offline(site, "patient_fees")
-        assert min(row["event_timestamp"].timestamp() for row in rows) < START_US / 1e6 + 10 * 3600
-        assert len({str(row) for row in rows}) == len(rows)
-        assert any((site.repo / "data" / "visits").glob("superseded-*/*.parquet"))
-        assert sum(len(site.archived(number)) for number in range(2)) == 240
+        site.publish(ARRIVALS[150:200])
+        site.wait(lambda: _is_built(site), "the views")
+        site.publish(ARRIVALS[200:])
+        site.tick(END_US)
+        site.wait(lambda: site.applied() == site.appended(), "everything")
+        site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+    finally:
+        site.stop()
+    rows = _offline(site, "patient_fees")
+    assert min(row["event_timestamp"].timestamp() for row in rows) < START_US / 1e6 + 10 * 3600
+    assert len({str(row) for row in rows}) == len(rows)
+    assert any((site.repo / "data" / "visits").glob("superseded-*/*.parquet"))
+    assert sum(len(site.archived(number)) for number in range(2)) == 240
 
 
 def _at(site: Site, stage: str) -> bool:
@@ -143,28 +157,26 @@ def _at(site: Site, stage: str) -> bool:
     return str(json.loads(table.get("progress", '{"stage": ""}'))["stage"]).startswith(stage)
 
 
-def test_several_materializers_build_once_and_follow(tmp_path: Path) -> None:
+def test_several_materializers_build_once_and_follow(
+    tmp_path: Path, empty: str, expected: dict[bytes, dict[bytes, bytes]]
+) -> None:
     """Three share four partitions, and stand still together; a partition whose owner dies meanwhile joins them."""
-    with start_valkey(tmp_path / "valkey") as url:
-        expected = _fresh(tmp_path / "fresh", url)
-        site = Site(tmp_path / "site", url, partition_count=4, lease_ms=600, checkpoint_interval_s=0.2)
-        with site.client() as client:
-            client.flushall()
-        try:
-            site.start()
-            site.publish(ARRIVALS[:150])
-            site.wait(lambda: site.applied() == 150, "the first part")
-            site.stop()
-            _change(site)
-            processes = [site.start() for _ in range(3)]
-            site.wait(lambda: len(site.shares()) == 3 or _is_built(site), "a share for each")
-            processes[1].kill()
-            processes[1].wait()
-            site.publish(ARRIVALS[150:])
-            site.wait(lambda: _is_built(site), "the views")
-            site.tick(END_US)
-            site.wait(lambda: site.applied() == site.appended(), "everything")
-            site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
-        finally:
-            site.stop()
-        assert site.log.read_text().count("view.switched") == 1
+    site = Site(tmp_path / "site", empty, partition_count=4, lease_ms=600, checkpoint_interval_s=0.2)
+    try:
+        site.start()
+        site.publish(ARRIVALS[:150])
+        site.wait(lambda: site.applied() == 150, "the first part")
+        site.stop()
+        _change(site)
+        processes = [site.start() for _ in range(3)]
+        site.wait(lambda: len(site.shares()) == 3 or _is_built(site), "a share for each")
+        processes[1].kill()
+        processes[1].wait()
+        site.publish(ARRIVALS[150:])
+        site.wait(lambda: _is_built(site), "the views")
+        site.tick(END_US)
+        site.wait(lambda: site.applied() == site.appended(), "everything")
+        site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+    finally:
+        site.stop()
+    assert site.log.read_text().count("view.switched") == 1

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ import redis.asyncio
 
 from online.store import connect
 from server.bundles import repo_policy
-from server.children import spawn, stop
+from server.children import STOP_TIMEOUT_S
 from server.config import ClockKind, Settings
 from server.materialize import partition_materializer
 from server.repo import load_repo
@@ -29,9 +28,9 @@ from streaming.keys import PartitionKeys
 from streaming.lease import Leases
 from streaming.redis_log import RedisLog
 from tests.support.clinic import CLINIC
+from tests.support.forked import Forked
 from tests.support.stream_world import drain
 
-ROOT = Path(__file__).parents[2]
 PROJECT = "clinic"
 DEADLINE_S = 150.0
 START_US = 1_700_000_000_000_000
@@ -46,18 +45,16 @@ class Site:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(CLINIC, self.repo)
         self._env = os.environ | {
-            "PYTHONPATH": str(ROOT),
             "WAYPOST_CLOCK": "virtual",
             "WAYPOST_PARTITIONS": str(partition_count),
             **{f"WAYPOST_MATERIALIZER__{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Forked] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> Forked:
         """Start one more materializer."""
-        command = [sys.executable, "-m", "server.cli", "materializer", "--repo", str(self.repo)]
-        command += ["--data-dir", str(self._folder / "data"), "--redis-url", self.url]
-        process = spawn(command, output=self.log, env=self._env)
+        command = ["materializer", "--repo", str(self.repo), "--data-dir", str(self._folder / "data")]
+        process = Forked([*command, "--redis-url", self.url], self.log, self._env)
         self.processes.append(process)
         return process
 
@@ -67,9 +64,16 @@ class Site:
         return self._folder / "materializers.log"
 
     def stop(self) -> None:
-        """End all of them in order."""
+        """End all of them in order, those by force that do not end."""
         for process in self.processes:
-            stop(process)
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def client(self) -> redis.Redis:
         """A connection to the store."""
@@ -214,11 +218,11 @@ def visits(count: int, patients: int = 7, step_us: int = 1_800_000_000) -> list[
     return arrivals
 
 
-def freeze(process: subprocess.Popen[bytes]) -> None:
+def freeze(process: Forked) -> None:
     """Stop a process in its tracks."""
     process.send_signal(signal.SIGSTOP)
 
 
-def thaw(process: subprocess.Popen[bytes]) -> None:
+def thaw(process: Forked) -> None:
     """Let a frozen process go on, as if nothing had happened."""
     process.send_signal(signal.SIGCONT)
