@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -30,7 +29,7 @@ from streaming.keys import PartitionKeys
 from streaming.lease import Leases
 from streaming.materializer import Materializer
 from streaming.redis_log import RedisLog
-from tests.support.clinic import CLINIC, Clinic, refusal, run_clinic
+from tests.support.clinic import Clinic, clinic_repo, have_profile_pushed, refusal, run_clinic
 from tests.support.stream_world import drain
 from tests.support.valkey import start_valkey
 from waypost.segments.v1 import segments_pb2, segments_pb2_grpc
@@ -91,17 +90,6 @@ class Stream:
         self._client.close()
 
 
-def _clinic_repo(folder: Path, segment: str) -> Path:
-    """The clinic with another definition of its segment."""
-    repo = folder / "repo"
-    shutil.copytree(CLINIC, repo)
-    policy = repo / "policy" / "portal.policy"
-    text = policy.read_text()
-    old = next(line for line in text.splitlines() if line.startswith("segment regular"))
-    policy.write_text(text.replace(old, segment))
-    return repo
-
-
 def _visit(number: int, at_us: int, patient: str = "7") -> EventRecord:
     return EventRecord(f"v{number}", "visit", patient, at_us, {"department": "eyes", "fee": 10.0})
 
@@ -140,7 +128,7 @@ def test_abandoned_cart_fires_after_thirty_minutes_once(empty: str, tmp_path: Pa
 
 def test_segment_stays_for_its_minimum_dwell(empty: str, tmp_path: Path) -> None:
     """Entered and left only as often as the dwell allows, and then looked at again without an event."""
-    repo = _clinic_repo(tmp_path, "segment regular at least 20 days: visits.visit_count_30d = 1")
+    repo = clinic_repo(tmp_path, "segment regular at least 20 days: visits.visit_count_30d = 1")
     stream = Stream(repo, tmp_path / "data", empty)
     stream.at(START_US, _visit(1, START_US))
     stream.at(START_US + DAY_US, _visit(2, START_US + DAY_US))
@@ -157,7 +145,7 @@ def test_segment_stays_for_its_minimum_dwell(empty: str, tmp_path: Path) -> None
 
 def test_dwell_ends_by_itself_after_an_exit(empty: str, tmp_path: Path) -> None:
     """A condition that came true within the dwell of an exit is taken up when that ends, though nothing arrives."""
-    repo = _clinic_repo(tmp_path, "segment regular at least 5 days: visits.visit_count_30d != 2")
+    repo = clinic_repo(tmp_path, "segment regular at least 5 days: visits.visit_count_30d != 2")
     stream = Stream(repo, tmp_path / "data", empty)
     stream.at(START_US, _visit(1, START_US))
     stream.at(START_US + 6 * DAY_US, _visit(2, START_US + 6 * DAY_US))
@@ -173,7 +161,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clinic, S
     """A server of the clinic and its materializer, on a store of their own."""
     folder = tmp_path_factory.mktemp("served")
     with start_valkey(folder / "valkey") as url:
-        repo = _clinic_repo(folder / "clinic", "segment regular: visits.visit_count_30d >= 2")
+        repo = clinic_repo(folder / "clinic", "segment regular: visits.visit_count_30d >= 2")
         stream = Stream(repo, folder / "stream", url)
         with run_clinic(folder / "clinic", url, clock="virtual", partitions=1) as clinic:
             yield clinic, stream
@@ -182,10 +170,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clinic, S
 
 def test_a_push_moves_segments_without_an_event(empty: str, tmp_path: Path) -> None:
     """What segments read of a pushed view counts at once: for known and new ones, in and out, each change once."""
-    repo = _clinic_repo(tmp_path, "segment regular: visits.visit_count_30d >= 2 OR profile.age_years > 90")
-    views = repo / "views.py"
-    pushed = 'source=PushSource(name="desk", batch_source=parquet("profile"))'
-    views.write_text(views.read_text().replace('source=parquet("profile")', pushed))
+    repo = clinic_repo(tmp_path, "segment regular: visits.visit_count_30d >= 2 OR profile.age_years > 90")
+    have_profile_pushed(repo)
     stream = Stream(repo, tmp_path / "stream", empty)
     stream.at(START_US, _visit(1, START_US, "7"))
     with run_clinic(tmp_path, empty, clock="virtual", partitions=1) as clinic:
@@ -193,7 +179,7 @@ def test_a_push_moves_segments_without_an_event(empty: str, tmp_path: Path) -> N
         next(live)
         before = clinic.log_length()
         for at_us, age in ((START_US + 1, 91), (START_US + 2, 30), (START_US + 3, 30)):
-            _push(clinic, at_us, {"patient_id": [7, 8], "age_years": [age, age]})
+            clinic.push(at_us, {"patient_id": [7, 8], "age_years": [age, age]})
             stream.at(at_us)
         assert clinic.log_length() == before + 9, "a touch of each, and the ticks of this test"
         seen: list[tuple[int, bool, int]] = []
@@ -206,20 +192,10 @@ def test_a_push_moves_segments_without_an_event(empty: str, tmp_path: Path) -> N
         assert sorted(seen) == [(7, False, 2), (7, True, 1), (8, False, 2), (8, True, 1)]
         assert len(stream.changes("regular")) == 4
         with pytest.raises(urllib.error.HTTPError) as error:
-            _push(clinic, START_US, {"patient_id": [7]}, source="visits_push")
+            clinic.push(START_US, {"patient_id": [7]}, source="visits_push")
         assert b"is computed by windows over events" in error.value.read()
         error.value.close()
     stream.close()
-
-
-def _push(clinic: Clinic, at_us: int, columns: dict[str, list[int]], source: str = "desk") -> None:
-    rows = len(columns["patient_id"])
-    df = {"insurer": ["x"] * rows, "reminders_wanted": [True] * rows, "event_timestamp": [at_us / 1e6] * rows}
-    body = json.dumps({"push_source_name": source, "df": df | columns, "to": "online"}).encode()
-    request = urllib.request.Request(
-        f"http://{clinic.addresses.http}/push", body, {"Content-Type": "application/json"}
-    )
-    urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - loopback
 
 
 def _watch(clinic: Clinic, position: str = "", segments: Sequence[str] = ()) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from server.config import Settings
 from server.grpc_server import Addresses, serve
 from server.repo import load_repo
 from server.wiring import build_application
-from waypost.admin.v1 import admin_pb2_grpc
+from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 from waypost.decision.v1 import decision_pb2_grpc
 from waypost.events.v1 import events_pb2_grpc
 from waypost.features.v1 import features_pb2, features_pb2_grpc
@@ -64,10 +66,49 @@ class Clinic:
         with connect(self.url) as client:
             assert RowWriter(client).apply([row]) == [True]
 
+    def push(self, at_us: int, columns: Mapping[str, Sequence[int]], source: str = "desk") -> None:
+        """Push rows of patients' profiles over HTTP, as Feast's SDK does; what is not given is the same in all."""
+        rows = len(columns["patient_id"])
+        df = {
+            "insurer": ["x"] * rows,
+            "reminders_wanted": [True] * rows,
+            "event_timestamp": [at_us / 1e6] * rows,
+            **columns,
+        }
+        body = json.dumps({"push_source_name": source, "df": df, "to": "online"}).encode()
+        request = urllib.request.Request(
+            f"http://{self.addresses.http}/push", body, {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310 - loopback
+
+    def advance(self, now_us: int) -> None:
+        """Move the virtual clock."""
+        request = admin_pb2.AdvanceClockRequest()
+        request.now.FromMicroseconds(now_us)
+        self.admin.AdvanceClock(request, timeout=60)
+
     def log_length(self) -> int:
         """Records in all partitions of the log."""
         with connect(self.url) as client:
             return sum(int(client.xlen(key)) for key in client.keys("wp:*:log"))
+
+
+def clinic_repo(folder: Path, segment: str) -> Path:
+    """The clinic's repo with another definition of its segment."""
+    repo = folder / "repo"
+    shutil.copytree(CLINIC, repo)
+    policy = repo / "policy" / "portal.policy"
+    text = policy.read_text()
+    old = next(line for line in text.splitlines() if line.startswith("segment regular"))
+    policy.write_text(text.replace(old, segment))
+    return repo
+
+
+def have_profile_pushed(repo: Path) -> None:
+    """Give patients' profiles a push source, `desk`."""
+    views = repo / "views.py"
+    pushed = 'source=PushSource(name="desk", batch_source=parquet("profile"))'
+    views.write_text(views.read_text().replace('source=parquet("profile")', pushed))
 
 
 @contextmanager

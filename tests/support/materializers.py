@@ -37,13 +37,14 @@ START_US = 1_700_000_000_000_000
 
 
 class Site:
-    """A copy of the clinic's repo, run by any number of materializers on one store."""
+    """A copy of the clinic's repo, or the repo in the folder, run by any number of materializers on one store."""
 
     def __init__(self, folder: Path, url: str, partition_count: int, **settings: object) -> None:
         self.repo, self.url, self.partition_count = folder / "repo", url, partition_count
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(CLINIC, self.repo)
+        if not self.repo.exists():
+            shutil.copytree(CLINIC, self.repo)
         self._env = os.environ | {
             "WAYPOST_CLOCK": "virtual",
             "WAYPOST_PARTITIONS": str(partition_count),
@@ -216,6 +217,14 @@ def visits(count: int, patients: int = 7, step_us: int = 1_800_000_000) -> list[
         if number % 11 == 0:
             arrivals.append((now_us, event))
     return arrivals
+
+
+def own_changes(site: Site) -> list[list[Mapping[bytes, bytes]]]:
+    """Segment changes of each partition; those of one moment are in any order, each entity's in theirs."""
+    return [
+        sorted(site.changes(number), key=lambda change: change[b"entity"])
+        for number in range(site.partition_count)
+    ]
 
 
 def freeze(process: Forked) -> None:
