@@ -36,7 +36,7 @@ MODELS_PATTERN = "models/*.yaml"
 
 
 class BundleMissingError(ServerError):
-    """A record names a bundle or model that is not kept here."""
+    """A record names a bundle that is not kept here, or not as it was written."""
 
 
 class BundleNotKeptError(ServerError):
@@ -250,19 +250,30 @@ def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version
     """The bundle of that version as it decided, with the models that its record names (`name@version`).
 
     Raises:
-        BundleMissingError: Bundle or model is not kept here.
+        BundleMissingError: The bundle is not kept here, or damaged.
+        ModelError: So is a model.
     """
     folder = bundles_dir / version
     if not folder.is_dir():
         raise BundleMissingError(
             f"bundle {version} is not kept in {bundles_dir}: give the server's --data-dir"
         )
-    customer_key = json.loads((folder / META_FILE).read_text(encoding="utf-8"))["customer_key"]
-    catalog = catalog_from_json((folder / CATALOG_FILE).read_text(encoding="utf-8"))
-    sources, definitions = load_texts(folder, POLICY_PATTERN), load_texts(folder, MODELS_PATTERN)
-    policy = _accepted(check_policy(catalog, sources, definitions, customer_key))
+    try:
+        catalog, policy, customer_key = _read_kept(folder)
+    except (ServerError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        what = str(error).partition("\n")[0]
+        raise BundleMissingError(
+            f"bundle {version} in {bundles_dir} is damaged, or of another release ({what}): put back its folder"
+        ) from error
     models = {}
     for model_version in model_versions:
         name, _, version_of_model = model_version.partition("@")
         models[name] = load_model(models_dir, name, version_of_model)
     return Bundle.build(catalog, policy, models, customer_key)
+
+
+def _read_kept(folder: Path) -> tuple[Catalog, Policy, str]:
+    customer_key = str(json.loads((folder / META_FILE).read_text(encoding="utf-8"))["customer_key"])
+    catalog = catalog_from_json((folder / CATALOG_FILE).read_text(encoding="utf-8"))
+    sources, definitions = load_texts(folder, POLICY_PATTERN), load_texts(folder, MODELS_PATTERN)
+    return catalog, _accepted(check_policy(catalog, sources, definitions, customer_key)), customer_key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
+from server.bundles import CATALOG_FILE, META_FILE
 from server.cli import app
 from server.decision_files import Row, find, write_rows
 from server.embedded import EmbeddedValkey
 from tests.support.clinic import TIMEOUT_S, Clinic, refusal, run_clinic, text, whole
+from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 
 DAY_US = 86_400_000_000
@@ -170,6 +173,37 @@ def test_records_of_another_time_are_not_misread(
         explain(clinic, decision_id=decision_id)
     found = refusal(error.value)
     assert (found.info.reason, found.code) == (reason, code)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "no meta": lambda folder: (folder / META_FILE).unlink(),
+    "meta cut short": lambda folder: (folder / META_FILE).write_text("{"),
+    "meta of something else": lambda folder: (folder / META_FILE).write_text("{}"),
+    "catalog of something else": lambda folder: (folder / CATALOG_FILE).write_text('["a"]'),
+    "policy cut short": lambda folder: (folder / "policy" / "portal.policy").write_text("rule x on"),
+    "no text": lambda folder: (folder / "policy" / "portal.policy").write_bytes(b"\xff"),
+}
+
+
+def test_a_damaged_bundle_is_named(store: EmbeddedValkey, tmp_path: Path) -> None:
+    """Its decisions cannot be explained; that is no incident of the server's."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        decision_id = logged(clinic)
+        version = clinic.decisions.Decide(asked(), timeout=TIMEOUT_S).bundle_version
+        policy = clinic.settings.repo / "policy" / "portal.policy"
+        policy.write_text(policy.read_text().replace("Call us", "Ring us"))
+        clinic.admin.Reload(admin_pb2.ReloadRequest(), timeout=TIMEOUT_S)
+        folder = clinic.settings.bundles_dir / version
+        shutil.copytree(folder, tmp_path / "whole")
+        for damage in DAMAGES.values():
+            damage(folder)
+            with pytest.raises(grpc.RpcError) as error:
+                explain(clinic, decision_id=decision_id)
+            found = refusal(error.value)
+            assert (found.info.reason, found.code) == ("BUNDLE_NOT_KEPT", NOT_FOUND)
+            assert f"{version} in {folder.parent} is damaged" in found.message
+            shutil.copytree(tmp_path / "whole", folder, dirs_exist_ok=True)
+        assert explain(clinic, decision_id=decision_id).decision.decision_id == decision_id
 
 
 def test_the_command_says_the_same(clinic: Clinic) -> None:
