@@ -56,11 +56,12 @@ class Border:
 
     def _wrapped(self, service: str, method: str, handler: Handler) -> Handler:
         exit_ = _Exit(service, method, self._metrics)
+        parser = _Parser(handler, self._settings)
         if handler.response_streaming:
-            return self._streams.bounded(handler, exit_)
+            return self._streams.bounded(handler, parser, exit_)
         if not service.startswith(SERVED):
             return handler
-        call = _Call(exit_, handler, self._settings)
+        call = _Call(exit_, handler, parser, self._settings)
         return grpc.unary_unary_rpc_method_handler(
             call.answer, request_deserializer=None, response_serializer=handler.response_serializer
         )
@@ -73,34 +74,36 @@ class _Streams:
         self._limit = limit
         self._open = 0
 
-    def bounded(self, handler: Handler, exit_: _Exit) -> Handler:
+    def bounded(self, handler: Handler, parser: _Parser, exit_: _Exit) -> Handler:
         """The handler of a streaming method, refusing a stream beyond the bound."""
-        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_stream_rpc_method_handler
-        )
+        parse: Callable[[Any], Any]
+        if handler.request_streaming:
+            behaviour, parse = handler.stream_stream, parser.messages
+            make = grpc.stream_stream_rpc_method_handler
+        else:
+            behaviour, parse = handler.unary_stream, parser.message
+            make = grpc.unary_stream_rpc_method_handler
+        wrap = self._generator if inspect.isasyncgenfunction(behaviour) else self._coroutine
         return make(
-            self._generator(behaviour, exit_)
-            if inspect.isasyncgenfunction(behaviour)
-            else self._coroutine(behaviour),
-            request_deserializer=handler.request_deserializer,
+            wrap(behaviour, parse, exit_),
+            request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
 
-    def _generator(self, behaviour: Any, exit_: _Exit) -> Any:
+    def _generator(self, behaviour: Any, parse: Callable[[Any], Any], exit_: _Exit) -> Any:
         async def answer(request: Any, context: Any) -> Any:
             async with self._place(context), exit_.guarded(context):
-                async for message in behaviour(request, context):
+                async for message in behaviour(parse(request), context):
                     yield message
 
         return answer
 
-    def _coroutine(self, behaviour: Any) -> Any:
+    def _coroutine(self, behaviour: Any, parse: Callable[[Any], Any], exit_: _Exit) -> Any:
         async def answer(request: Any, context: Any) -> Any:
             async with self._place(context):
-                return await behaviour(request, context)
+                async with exit_.guarded(context):
+                    message = parse(request)
+                return await behaviour(message, context)
 
         return answer
 
@@ -156,12 +159,11 @@ class _Exit:
 class _Call:
     """One method's behaviour on raw request bytes."""
 
-    def __init__(self, exit_: _Exit, handler: Handler, settings: Settings) -> None:
+    def __init__(self, exit_: _Exit, handler: Handler, parser: _Parser, settings: Settings) -> None:
         self._exit = exit_
-        self._parse = handler.request_deserializer
+        self._request = parser.message
         self._behaviour: Behaviour = handler.unary_unary
         self._deadlines = settings.deadlines
-        self._max_bytes = settings.limits.max_message_bytes
 
     async def answer(self, data: bytes, context: Any) -> Any:
         """Answer a request, or end the call with a status."""
@@ -177,7 +179,20 @@ class _Call:
         self._exit.observe(_CODES[failure.code], time.perf_counter() - started)
         return await _abort(context, failure)
 
-    def _request(self, data: bytes) -> Any:
+
+class _Parser:
+    """Makes a method's requests from their bytes."""
+
+    def __init__(self, handler: Handler, settings: Settings) -> None:
+        self._parse = handler.request_deserializer
+        self._max_bytes = settings.limits.max_message_bytes
+
+    def message(self, data: bytes) -> Any:
+        """The request.
+
+        Raises:
+            InvalidRequestError: It is too large, or none.
+        """
         limit = self._max_bytes
         if len(data) > limit:
             description = f"is {len(data)} bytes, at most {limit} are taken: send fewer or smaller items"
@@ -187,6 +202,11 @@ class _Call:
         except DecodeError as error:
             description = "is no message of the method's request type: generate the client from protos/ anew"
             raise InvalidRequestError.of("MESSAGE_MALFORMED", "request", description) from error
+
+    async def messages(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """The requests of a stream, one by one; raises as `message`."""
+        async for data in stream:
+            yield self.message(data)
 
 
 async def _abort(context: Any, failure: Status) -> Any:

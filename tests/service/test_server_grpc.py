@@ -509,6 +509,39 @@ def test_idle_streams_leave_room_for_decisions(clinic: Clinic) -> None:
             watch.cancel()
 
 
+STREAMS = {
+    "/waypost.segments.v1.SegmentService/WatchSegments": False,
+    "/grpc.health.v1.Health/Watch": False,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": True,
+}
+
+
+@pytest.mark.parametrize("method", STREAMS)
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\xff\xff\xff", "MESSAGE_MALFORMED"),
+        (b"\x0a\x01\xff", "MESSAGE_MALFORMED"),
+        (None, "MESSAGE_TOO_LARGE"),
+    ],
+    ids=["noise", "no UTF-8", "too large"],
+)
+def test_a_stream_refuses_what_is_no_request(
+    clinic: Clinic, method: str, data: bytes | None, reason: str
+) -> None:
+    """As a single call does: with a reason, and without an incident."""
+    data = bytes(clinic.settings.limits.max_message_bytes + 1) if data is None else data
+    channel: Any = clinic.channel
+    if STREAMS[method]:
+        answers = channel.stream_stream(method)(iter([data]), timeout=TIMEOUT_S)
+    else:
+        answers = channel.unary_stream(method)(data, timeout=TIMEOUT_S)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    refused = refusal(caught.value)
+    assert (refused.code, refused.info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+
+
 def test_streams_of_a_client_that_vanished_make_room(
     store: EmbeddedValkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
