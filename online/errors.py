@@ -11,7 +11,7 @@ OnlineStoreError
 ├── ConnectionStringError       an address that cannot be understood
 ├── StoreUnsupportedError       the server is too old
 ├── StoreTopologyError          the address says one kind of store, the server is another
-├── StoreUnavailableError       no answer: refused, cut, or too slow
+├── StoreUnavailableError       no answer: refused, cut, or too slow; or no writes are taken for now
 │   └── StoreLostError          … because the connection broke after the request was sent
 └── StoreReplyError             the server answered with an error
 """
@@ -67,7 +67,7 @@ class StoreTopologyError(OnlineStoreError):
 
 
 class StoreUnavailableError(OnlineStoreError):
-    """The store did not answer; whether the last writes happened is unknown."""
+    """The store did not answer, or takes no writes for now; whether the last writes happened is unknown."""
 
 
 class StoreLostError(StoreUnavailableError):

@@ -8,9 +8,18 @@ from collections.abc import Iterator, Sequence
 import redis
 import redis.asyncio
 
-from online.errors import StoreReplyError
+from online.errors import StoreReplyError, StoreUnavailableError
 from online.exchange import exchange, exchange_apart, exchange_async
 from online.route import Command
+
+_PASSING = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.BusyLoadingError,
+    redis.exceptions.MasterDownError,
+)
+_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
+"""Refusals of any write, until there is memory, room on the disk, a replica or a master again."""
 
 
 class Script:
@@ -30,7 +39,7 @@ class Script:
 
         Raises:
             StoreReplyError: The server refused a call; others of the batch may have been carried out.
-            StoreUnavailableError: The store did not answer.
+            StoreUnavailableError: The store did not answer, or takes no writes at all for now.
         """
         send = exchange_apart if apart else exchange
         replies = send(client, list(self._by_hash(calls)))
@@ -66,5 +75,11 @@ def _replace(replies: list[object], places: Sequence[int], others: Sequence[obje
 def _checked(replies: list[object]) -> list[object]:
     for reply in replies:
         if isinstance(reply, redis.RedisError):
-            raise StoreReplyError(f"the store refused a write: {reply}") from reply
+            raise _refusal(reply) from reply
     return replies
+
+
+def _refusal(reply: redis.RedisError) -> StoreUnavailableError | StoreReplyError:
+    if isinstance(reply, _PASSING) or str(reply).startswith(_PASSING_CODES):
+        return StoreUnavailableError(f"the store takes no writes for now: {reply}")
+    return StoreReplyError(f"the store refused a write: {reply}")

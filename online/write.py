@@ -251,8 +251,8 @@ class EntityWriter:
 
         Raises:
             WriteTooLargeError: A write has more than `MAX_FIELDS` values of a view, chunks or dropped fields.
-            StoreReplyError: The server refused a write for another reason (memory full, wrong type of a key).
-            StoreUnavailableError: The store did not answer.
+            StoreReplyError: The server refused a write for another reason (wrong type of a key).
+            StoreUnavailableError: The store did not answer, or takes no writes for now (memory full).
         """
         replies = _ENTITIES.run(self._client, [self._call(write) for write in writes])
         return [_outcome(write.views, reply) for write, reply in zip(writes, replies, strict=True)]

@@ -175,7 +175,13 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         except TimeoutError as error:
             raise budget.spent_error("log") from error
         except (redis.exceptions.RedisError, OSError) as error:
-            message = "the event log does not answer: nothing is acknowledged, send the same events again"
+            refused = isinstance(error, redis.exceptions.ResponseError)
+            what = (
+                "takes nothing for now (memory, disk or replicas are wanting)"
+                if refused
+                else "does not answer"
+            )
+            message = f"the event log {what}: nothing is acknowledged, send the same events again"
             raise StoreUnavailableError(message, RETRY_AFTER_S) from error
 
     def _refused(self, event: events_pb2.Event | Unreadable, error: RequestError) -> events_pb2.PublishResult:

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
-from online.errors import StoreReplyError, WriteTooLargeError
+from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
@@ -402,6 +402,23 @@ def test_rows_of_one_view_leave_other_views_alone(client: Any) -> None:
     assert writer.apply([other]) == [True]
     assert client.hget(KEY, FIELD) == b"a"
     assert client.hget(KEY, STAMP) == encode_timestamp(9_000_000)
+
+
+@pytest.mark.parametrize(
+    ("setting", "no_writes", "writes"), [("maxmemory", 1, 0), ("min-replicas-to-write", 1, 0)]
+)
+def test_a_store_that_takes_no_writes_for_now_is_waited_for(
+    tmp_path: Path, setting: str, no_writes: int, writes: int
+) -> None:
+    """Full memory and missing replicas pass: they are no fault of a write that would end whoever writes."""
+    with run_valkey(tmp_path) as server, connect(server.url) as client:
+        writer = RowWriter(client)
+        writer.apply([row(1, b"a")])
+        client.config_set(setting, no_writes)
+        with pytest.raises(StoreUnavailableError, match="takes no writes for now"):
+            writer.apply([row(2, b"b")])
+        client.config_set(setting, writes)
+        assert writer.apply([row(2, b"b")]) == [True]
 
 
 def test_store_settings_that_weaken_durability_are_named(client: Any, tmp_path: Path) -> None:

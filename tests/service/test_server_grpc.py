@@ -702,6 +702,20 @@ def test_a_dead_store_is_named(tmp_path: Path) -> None:
         assert refusal(caught.value).info.reason == "STORE_UNAVAILABLE"
 
 
+def test_a_full_store_is_named(tmp_path: Path) -> None:
+    """It answers, and has no memory: decisions read on, and publishing says what is wanting."""
+    with run_valkey(tmp_path / "valkey") as store, run_clinic(tmp_path, store.url) as clinic:
+        with connect(store.url) as client:
+            client.config_set("maxmemory", 1)
+        kinds = {item.kind for item in decide(clinic).degraded}
+        assert decision_pb2.DEGRADATION_KIND_STORE_UNAVAILABLE not in kinds
+        with pytest.raises(grpc.RpcError) as caught:
+            publish(clinic, event(event_time=stamp(time.time_ns() // 1_000)))
+        refused = refusal(caught.value)
+        assert (refused.code, refused.info.reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+        assert "memory" in refused.message
+
+
 def test_stopping_flushes_the_decision_log(store: EmbeddedValkey, tmp_path: Path) -> None:
     """What was decided just before the end is in the log afterwards."""
     with run_clinic(tmp_path, store.url) as clinic:
