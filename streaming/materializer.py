@@ -366,9 +366,9 @@ class Materializer:
             self._land(is_ahead=True)
             self._apply_one_by_one(records, due)
             return
-        is_ahead = self._may_run_ahead(writes) and self._more_behind(records)
+        is_ahead = self._may_run_ahead(writes)
         self._launch(batch, writes, before, is_ahead=is_ahead)
-        if not is_ahead:
+        if not (is_ahead and self._more_behind(records)):
             self._land()
 
     def _may_run_ahead(self, writes: Sequence[PreparedWrites]) -> bool:
@@ -377,7 +377,7 @@ class Materializer:
         return not self._careful and 2 * sum(map(len, writes)) <= self._limits.max_cached_entities
 
     def _more_behind(self, records: Records) -> bool:
-        """Whether records wait behind those at work; they are read, unless those are a full batch."""
+        """Whether records wait behind those being written; they are read, unless those are a full batch."""
         if len(records) == self._limits.batch_records:
             return True
         self._waiting = self._read(0)
@@ -442,7 +442,7 @@ class Materializer:
     def _launch(
         self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, *, is_ahead: bool = False
     ) -> None:
-        """Write down what a batch writes, and send it off: now, or where nothing is ahead once it is waited for."""
+        """Write down what a batch writes, and send it off: beside what follows, or once it is waited for."""
         sent = self._send(writes, {}, is_ahead=is_ahead) if writes else None
         until_us = min(self._at.now_us, self._timers.next_due_us() - 1)
         self._flight = _Flight(batch, start, self._at, until_us, sent)
