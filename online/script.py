@@ -18,7 +18,7 @@ _PASSING = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.MasterDownError,
 )
-_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY")
+_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY ")
 """Refusals of any write, until there is memory, room on the disk, a replica or a master again."""
 
 

@@ -10,14 +10,14 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import structlog
 import uvicorn
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server import status
 from server.budget import CURRENT, Budget
@@ -126,11 +126,20 @@ class _Connection(HttpToolsProtocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
+        due = self._head_due
         super().data_received(data)
-        if self._head_due is not None:
+        if self._is_idle:
+            self._await_head()
+        if due is not None and due is self._head_due:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered: the timer between requests ends at the first byte, whatever it is."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is None or cycle.response_complete
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -13,10 +13,10 @@ from structlog.dev import ConsoleRenderer, plain_traceback
 
 
 class _Printer(structlog.PrintLogger):
-    """Prints lines; one that cannot be written, to a full disk or a closed pipe, is lost and stops nobody."""
+    """Prints lines; one that cannot be written, to a full disk, a closed pipe or as UTF-8, is lost and stops nobody."""
 
     def msg(self, message: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             super().msg(message)
 
     log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,8 +147,10 @@ def names_customer(fields: Mapping[bytes, bytes], customer_id: str) -> bool:
         return events_pb2.Event.FromString(data).customer_id == customer_id
     try:
         item = json.loads(data)
-    except ValueError:
-        return any(json.dumps(customer_id, ensure_ascii=ascii_).encode() in data for ascii_ in (True, False))
+    except (ValueError, RecursionError):
+        spelt = [json.dumps(customer_id, ensure_ascii=ascii_) for ascii_ in (True, False)]
+        number = rf'"customer_?[iI]d"\s*:\s*{re.escape(customer_id)}\b'
+        return any(text.encode() in data for text in spelt) or re.search(number.encode(), data) is not None
     names = ("customer_id", "customerId")
     return isinstance(item, dict) and any(str(item[name]) == customer_id for name in names if name in item)
 

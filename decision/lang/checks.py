@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final
 
 from decision.lang.findings import Code, Finding, finding
@@ -41,10 +43,17 @@ def conditions(policy: Policy) -> Iterator[tuple[str, Expr]]:
         yield f"rule `{rule.name}`", rule.condition
 
 
+@functools.lru_cache(maxsize=32_768)
+def is_sound(condition: Expr) -> bool:
+    """Whether there is nothing to find in a condition by itself. Kept by tree: most are as they were."""
+    return not any(chain(_constants(condition, "", ""), _branches(condition, "")))
+
+
 def check_constant(policy: Policy) -> Iterator[Finding]:
     """Conditions, and alternatives in them, that are always or never true."""
     for owner, condition in conditions(policy):
-        yield from _constants(condition, owner, f"the condition of {owner}")
+        if not is_sound(condition):
+            yield from _constants(condition, owner, f"the condition of {owner}")
 
 
 def _constants(condition: Expr, owner: str, what: str) -> Iterator[Finding]:
@@ -79,9 +88,14 @@ def _null_hint(condition: Expr) -> str | None:
 def check_branches(policy: Policy) -> Iterator[Finding]:
     """Branches of CASE that an earlier one always takes first."""
     for owner, condition in conditions(policy):
-        for node in walk(condition):
-            if isinstance(node, Case):
-                yield from _dead_branches(node, owner)
+        if not is_sound(condition):
+            yield from _branches(condition, owner)
+
+
+def _branches(condition: Expr, owner: str) -> Iterator[Finding]:
+    for node in walk(condition):
+        if isinstance(node, Case):
+            yield from _dead_branches(node, owner)
 
 
 def _dead_branches(case: Case, owner: str) -> Iterator[Finding]:

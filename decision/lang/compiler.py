@@ -10,7 +10,7 @@ from typing import Final
 from decision.collector import CollectorPaused
 from decision.lang.binder import Binder
 from decision.lang.bound import KEPT
-from decision.lang.checks import check
+from decision.lang.checks import check, is_sound
 from decision.lang.domains import natural
 from decision.lang.findings import Code, Finding, Severity, render
 from decision.lang.fold import simplify
@@ -78,7 +78,7 @@ def compile_policy(
 
 def forget() -> None:
     """Keep nothing of what was compiled so far, as in a new process; for measurements and tests of what is kept."""
-    for kept in (parse_declaration, view_of, natural, alternatives, can_hold, can_fail):
+    for kept in (parse_declaration, view_of, natural, alternatives, can_hold, can_fail, is_sound):
         kept.cache_clear()
     KEPT.clear()
 

@@ -1,8 +1,7 @@
 """The parser's tables, made by lark from the grammar, and the loop that runs them.
 
 Half of all productions only rename: an atom is a unary is a product is a sum, up to an expression. Their effect on the
-stack is known without calling anything, so this loop reads a text in two thirds of the time that lark's own takes. It
-knows no errors: a text that does not parse is left to lark, which tells what would have.
+stack is known without calling anything, so this loop reads a text in two thirds of the time that lark's own takes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from lark.parsers.lalr_analysis import Shift
 
 from decision.lang.builder import Builder
 from decision.lang.tokens import Token, tokenize
-from decision.lang.tree import At
 
 END: Final = "$END"
 
@@ -52,33 +50,24 @@ class Tables(NamedTuple):
     ends: Mapping[str, int]
 
 
-class _Token(LarkToken):
-    """A token as lark wants it, for the builder like our own."""
-
-    @property
-    def at(self) -> At:
-        return self.start_pos or 0, self.end_pos or 0
-
-
-class _Lexer(Lexer):
-    """Hands our tokens to lark."""
+class _NoLexer(Lexer):
+    """Stands where lark wants one: it makes the tables, and reads nothing."""
 
     def __init__(self, lexer_conf: object) -> None:
-        """Take lark's configuration, of which nothing is needed."""
+        """Nothing of what lark hands over is needed."""
 
-    def lex(self, data: str) -> Iterator[LarkToken]:  # type: ignore[override]
-        for token in tokenize(data):
-            yield _Token(token.type, str(token), start_pos=token.at[0], end_pos=token.at[1])
+    def lex(self, *_state: object) -> Iterator[LarkToken]:
+        """Nothing."""
+        yield from ()
 
 
-@functools.cache
-def load_grammar() -> Lark:
-    """The parser as lark has it, made once per process."""
+def make_parser(lexer: type[Lexer]) -> Lark:
+    """The parser as lark has it, over tokens of our kind."""
     grammar = resources.files("decision.lang").joinpath("grammar.lark").read_text("utf-8")
     return Lark(
         grammar,
         parser="lalr",
-        lexer=_Lexer,
+        lexer=lexer,
         start=["declaration", "expression"],
         transformer=Builder(),
         maybe_placeholders=True,
@@ -88,7 +77,7 @@ def load_grammar() -> Lark:
 @functools.cache
 def load_tables() -> Tables:
     """The parser as this loop has it, made once per process."""
-    lalr = load_grammar().parser.parser.parser
+    lalr = make_parser(_NoLexer).parser.parser.parser
     table = lalr.parse_table
 
     def step(action: object, argument: Any) -> Step:
@@ -111,28 +100,35 @@ def _plain(name: str) -> str:
     return sys.intern(str(name))
 
 
+class UnexpectedTokenError(Exception):
+    """Tokens that do not parse.
+
+    Attributes:
+        token: The first that cannot come where it comes; None is the end of the text.
+        accepted: Terminals that could.
+    """
+
+    def __init__(self, token: Token | None, accepted: frozenset[str]) -> None:
+        super().__init__()
+        self.token = token
+        self.accepted = accepted
+
+
 def parse(text: str, start: str) -> Any:
     """What the builder makes of a text.
 
     Raises:
         TokenError: For a text that cannot be tokens, is out of bounds, or has a constant that is out of its range.
-        lark.UnexpectedInput: For one that does not parse.
+        UnexpectedTokenError: For one that does not parse.
     """
-    try:
-        return run(load_tables(), tokenize(text), start)
-    except UnexpectedStepError:
-        return load_grammar().parse(text, start=start)
-
-
-class UnexpectedStepError(Exception):
-    """No step is made for what comes next."""
+    return run(load_tables(), tokenize(text), start)
 
 
 def run(tables: Tables, tokens: Iterable[Token], start: str) -> Any:
     """What the builder makes of tokens.
 
     Raises:
-        UnexpectedStepError: For tokens that do not parse.
+        UnexpectedTokenError: For tokens that do not parse.
     """
     steps, gotos, end = tables.steps, tables.gotos, tables.ends[start]
     states: list[int] = [tables.starts[start]]
@@ -143,7 +139,7 @@ def run(tables: Tables, tokens: Iterable[Token], start: str) -> Any:
             try:
                 shift, width, produced, build = steps[states[-1]][terminal]
             except KeyError:
-                raise UnexpectedStepError from None
+                raise UnexpectedTokenError(token, _accepted(tables, states, end)) from None
             if shift is not None:
                 states.append(shift)
                 values.append(token)
@@ -158,3 +154,20 @@ def run(tables: Tables, tokens: Iterable[Token], start: str) -> Any:
             if token is None and states[-1] == end:
                 return values[-1]
     raise AssertionError("the end of a text is never shifted")
+
+
+def _accepted(tables: Tables, states: list[int], end: int) -> frozenset[str]:
+    """Terminals that parse after what these states stand for."""
+    return frozenset(name for name in tables.steps[states[-1]] if _takes(tables, states.copy(), name, end))
+
+
+def _takes(tables: Tables, states: list[int], terminal: str, end: int) -> bool:
+    """Whether a terminal is shifted in the end, and not only stands behind productions that end before it."""
+    while (step := tables.steps[states[-1]].get(terminal)) is not None:
+        if step.shift is not None:
+            return terminal.isupper()
+        del states[len(states) - step.width :]
+        states.append(tables.gotos[states[-1]][step.produced])
+        if terminal == END and states[-1] == end:
+            return True
+    return False

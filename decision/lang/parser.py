@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, cast
 
-from lark import UnexpectedInput, UnexpectedToken
-
 from decision.lang.builder import bounded
 from decision.lang.findings import Code, nearest
-from decision.lang.lalr import parse
+from decision.lang.lalr import UnexpectedTokenError, parse
 from decision.lang.tokens import SOFT, Token, TokenError, tokenize
 from decision.lang.tree import At, Decl, Node
 
@@ -85,7 +83,7 @@ def _parse(text: str, start: str) -> object:
         return bounded(tree) if start == "expression" else tree
     except TokenError as error:
         return _token_failure(error)
-    except UnexpectedInput as error:
+    except UnexpectedTokenError as error:
         return _unexpected(error, text)
 
 
@@ -94,15 +92,14 @@ def _token_failure(error: TokenError) -> Failure:
     return Failure(code, error.message, error.suggestion, (error.start, error.end))
 
 
-def _unexpected(error: UnexpectedInput, text: str) -> Failure:
-    if not isinstance(error, UnexpectedToken):
-        return Failure(Code.SYNTAX, "this does not parse", "", (0, 1))
-    expected = sorted(map(_readable, error.accepts or error.expected))
+def _unexpected(error: UnexpectedTokenError, text: str) -> Failure:
+    expected = sorted(map(_readable, error.accepted))
     listed = _listed(expected)
-    hint = _spelling(error.token, expected) or (f"expected {listed}" if listed else "")
-    if error.token.type == "$END":
+    hint = f"expected {listed}" if listed else ""
+    if error.token is None:
         end = len(text.rstrip())
         return Failure(Code.SYNTAX, "the declaration ends too early", hint, (max(0, end - 1), max(end, 1)))
+    hint = _spelling(error.token, expected) or hint
     return Failure(Code.SYNTAX, f"unexpected `{_clip(error.token)}`", hint, error.token.at)
 
 

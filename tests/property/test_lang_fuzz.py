@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Final
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.lark import from_lark
-from lark import Lark
+from lark import Lark, UnexpectedToken
 from lark.lexer import Lexer, LexerState, Token
 
 from decision.bundle import Bundle
@@ -23,7 +24,7 @@ from decision.errors import BundleError
 from decision.frame import Block, Frame
 from decision.lang.compiler import Compiled, compile_policy
 from decision.lang.findings import Code, Severity, render
-from decision.lang.lalr import load_grammar, load_tables, run
+from decision.lang.lalr import UnexpectedTokenError, make_parser, parse
 from decision.lang.limits import FINDINGS_MAX
 from decision.lang.tokens import TokenError, tokenize
 from tests.support.decision_catalog import CATALOG, KEY, LABELS, NOW_US
@@ -103,15 +104,61 @@ def test_what_the_grammar_derives_parses(text: str) -> None:
     assert Code.SYNTAX.value not in [item.code for item in answer.findings]
 
 
+class LarkToken(Token):
+    """A token of lark's with its place as ours have it."""
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Where it begins and ends."""
+        return self.start_pos or 0, self.end_pos or 0
+
+
+class Tokens(Lexer):
+    """Our tokens as lark takes them."""
+
+    def __init__(self, lexer_conf: object) -> None:
+        """Nothing of what Lark hands over is needed."""
+
+    def lex(self, text: str) -> Iterator[Token]:  # type: ignore[override]
+        """Everything."""
+        for token in tokenize(text):
+            yield LarkToken(token.type, str(token), start_pos=token.at[0], end_pos=token.at[1])
+
+
+LARK = make_parser(Tokens)
+
+
 @FUZZ
 @given(declarations())
 def test_the_quick_loop_reads_what_lark_reads(text: str) -> None:
-    """A text that parses does so without lark, to the same tree; the exceptions are constants out of range."""
+    """A text becomes the same tree; the exceptions are constants out of range."""
     try:
-        expected = load_grammar().parse(text, start="declaration")
+        expected = LARK.parse(text, start="declaration")
     except TokenError:
         return
-    assert run(load_tables(), tokenize(text), "declaration") == expected
+    assert parse(text, "declaration") == expected
+
+
+@FUZZ
+@given(declarations(), st.data())
+def test_what_would_have_parsed_is_what_lark_accepts(text: str, data: st.DataObject) -> None:
+    """A text that is cut off or goes on with another token is refused where and as lark refuses it."""
+    tokens = TOKEN.findall(text)
+    cut = data.draw(st.integers(0, len(tokens)))
+    text = "".join(tokens[:cut]) + data.draw(st.sampled_from(["", " IF ", " , ", " = 1 ", " x ", " ) "]))
+    try:
+        LARK.parse(text, start="declaration")
+    except TokenError:
+        return
+    except UnexpectedToken as error:
+        place = None if error.token.type == "$END" else error.token.at
+        accepted = error.accepts or error.expected
+    else:
+        return
+    with pytest.raises(UnexpectedTokenError) as raised:
+        parse(text, "declaration")
+    assert raised.value.accepted == accepted
+    assert (raised.value.token and raised.value.token.at) == place
 
 
 TOKEN = re.compile(r"\s+|\w+|\"[^\"\n]*\"|.", re.DOTALL)

@@ -17,7 +17,7 @@ from online.keys import EntityKeys, feature_field, parse_key, state_key, timesta
 from online.store import connect, connect_async, nodes
 from online.write import RowWrite, RowWriter
 from server.removal import Erasure, RemovalError, RemovedKind, erase_customer, retire, view_to_retire
-from streaming.dead_letters import MAX_LETTER_BYTES, DeadLetters, RefusedEvent
+from streaming.dead_letters import MAX_LETTER_BYTES, DeadLetters, RefusedEvent, names_customer
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
@@ -307,6 +307,10 @@ REFUSED_OF_ADA = {
         b'{"customer_id": "ada-lovelace", "surplus": [' + b"1," * MAX_LETTER_BYTES,
         True,
     ),
+    "JSON too deep to read": (
+        b'{"customer_id": "ada-lovelace", "surplus": ' + b"[" * 1_900 + b"]" * 1_900 + b"}",
+        True,
+    ),
 }
 
 
@@ -328,6 +332,15 @@ def test_erasing_takes_what_was_refused_too(client: Any, url: str, form: str) ->
         assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).traces.dead_letters == 2
     assert traces_of(client, b"ada-lovelace") == []
     assert traces_of(client, b"bob")
+
+
+@pytest.mark.parametrize(
+    ("customer_id", "is_named"), [("17", True), ("7", False), ("1", False), ("170", False)]
+)
+def test_a_number_in_cut_json_names_its_customer(customer_id: str, is_named: bool) -> None:
+    """Events whose customer is a number are refused, and are of that customer all the same."""
+    fields = {b"event": b'{"customer_id": 17, "surplus": [1,', b"form": b"json"}
+    assert names_customer(fields, customer_id) is is_named
 
 
 def test_erasing_is_not_undone_by_what_a_stream_remembers(client: Any, url: str) -> None:

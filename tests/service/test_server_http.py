@@ -62,6 +62,15 @@ def test_idle_connections_do_not_keep_others_out(clinic: Clinic, sent: bytes) ->
         connection.close()
 
 
+def test_an_answered_connection_is_idle_whatever_it_sends(clinic: Clinic) -> None:
+    """An empty line ends the wait for the next request, and is none."""
+    with _connected(clinic) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 ")
+        connection.sendall(b"\r\n")
+        assert b"HTTP/1.1" not in _all(connection)
+
+
 def test_a_head_without_end_is_cut_off(clinic: Clinic) -> None:
     """It is not collected for as long as somebody sends."""
     with _connected(clinic) as connection:
