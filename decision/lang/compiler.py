@@ -14,7 +14,13 @@ from decision.lang.checks import check, is_sound
 from decision.lang.domains import natural
 from decision.lang.findings import Code, Finding, Severity, render
 from decision.lang.fold import simplify
-from decision.lang.limits import DECLARATIONS_MAX, SOURCE_CHARS_MAX, SOURCES_MAX, SYNTAX_ERRORS_MAX
+from decision.lang.limits import (
+    DECLARATIONS_MAX,
+    SOURCE_CHARS_MAX,
+    SOURCES_MAX,
+    SYNTAX_ERROR_CHARS_MAX,
+    SYNTAX_ERRORS_MAX,
+)
 from decision.lang.logic import alternatives, can_fail, can_hold
 from decision.lang.names import CUSTOMER, Scope, feature_index, view_of
 from decision.lang.offers import build_offer, gather_offers
@@ -104,14 +110,17 @@ def _within_bounds(sources: Mapping[str, str], report: Report) -> bool:
 
 
 def _declare_all(world: World, sources: Mapping[str, str]) -> None:
-    declared_count = failed_count = 0
+    declared_count = failed_count = failed_chars = 0
     for place, piece in _pieces(sources):
         declared_count += piece.declares
-        if declared_count > DECLARATIONS_MAX or failed_count > SYNTAX_ERRORS_MAX:
+        broken = failed_count > SYNTAX_ERRORS_MAX or failed_chars > SYNTAX_ERROR_CHARS_MAX
+        if broken or declared_count > DECLARATIONS_MAX:
             message = f"reading ends here: {failed_count} syntax errors, {declared_count} declarations"
             world.report.add(Code.BOUND_EXCEEDED, message, place.span((0, 1)), "mend what is above")
             return
-        failed_count += not _declare_piece(world, place, piece)
+        if not _declare_piece(world, place, piece):
+            failed_count += 1
+            failed_chars += len(piece.text)
 
 
 def _pieces(sources: Mapping[str, str]) -> Iterator[tuple[Place, Piece]]:

@@ -20,6 +20,8 @@ FINDINGS_MAX: Final = 100
 """Findings kept per run; the rest are counted in one last finding."""
 SYNTAX_ERRORS_MAX: Final = 50
 """Declarations that may fail to parse before the rest of the text is left unread."""
+SYNTAX_ERROR_CHARS_MAX: Final = 50_000
+"""Characters in declarations that do not parse, likewise."""
 BUCKETS_MAX: Final = 1_000_000
 CASES_MAX: Final = 64
 """Alternatives, branches of one CASE, and demands of two rules that cannot both be, that the analysis follows before it

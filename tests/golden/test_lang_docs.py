@@ -65,3 +65,4 @@ def test_page_lists_reserved_words_and_bounds() -> None:
         "\n", " "
     )
     assert f"After {limits.SYNTAX_ERRORS_MAX} declarations" in PAGE
+    assert f"or {limits.SYNTAX_ERROR_CHARS_MAX:,}\ncharacters of them" in PAGE

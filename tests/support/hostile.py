@@ -19,6 +19,7 @@ HOSTILE = {
     "long IN": f"segment a: orders_30d IN ({'1, ' * 100_000}1)",
     "long sum": "segment a: " + "1 + " * 5_000 + "1 > 2",
     "long OR": "segment a: " + " OR ".join(["orders_30d > 1"] * 5_000),
+    "long broken declarations": ("segment a: orders_30d IN (" + "1," * 9_000 + "1) x\n") * 55,
     "half declarations": "rule x\n" * 140_000,
     "repeated declarations": "segment a: x > 1\n" * 60_000,
     "huge number": "segment a: orders_30d > " + "9" * 500_000,
