@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from decision.bundle import Bundle, Model
 from decision.errors import BundleError
@@ -260,7 +261,7 @@ def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version
         )
     try:
         catalog, policy, customer_key = _read_kept(folder)
-    except (ServerError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except DAMAGES as error:
         what = str(error).partition("\n")[0]
         raise BundleMissingError(
             f"bundle {version} in {bundles_dir} is damaged, or of another release ({what}): put back its folder"
@@ -270,6 +271,10 @@ def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_version
         name, _, version_of_model = model_version.partition("@")
         models[name] = load_model(models_dir, name, version_of_model)
     return Bundle.build(catalog, policy, models, customer_key)
+
+
+DAMAGES: Final = (ServerError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading files may raise that are not as they were written."""
 
 
 def _read_kept(folder: Path) -> tuple[Catalog, Policy, str]:

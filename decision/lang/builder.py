@@ -75,7 +75,7 @@ Children = list[Any]
 
 
 class Builder(Transformer[Any, object]):
-    """Builds the tree while lark reduces; children are tokens and what other methods returned."""
+    """Builds the tree while a text is parsed; parts are tokens and what other methods returned."""
 
     def segment(self, parts: Children) -> SegmentDecl:
         _, name, description, dwell, condition = parts

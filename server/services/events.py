@@ -176,11 +176,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             raise budget.spent_error("log") from error
         except (redis.exceptions.RedisError, OSError) as error:
             refused = isinstance(error, redis.exceptions.ResponseError)
-            what = (
-                "takes nothing for now (memory, disk or replicas are wanting)"
-                if refused
-                else "does not answer"
-            )
+            what = f"takes nothing for now ({error})" if refused else "does not answer"
             message = f"the event log {what}: nothing is acknowledged, send the same events again"
             raise StoreUnavailableError(message, RETRY_AFTER_S) from error
 
