@@ -277,10 +277,9 @@ class Materializer:
         records, self._waiting = self._waiting, Records.none()
         if not len(records):
             records = self._read(self._wait_ms())
-        due = set(self._timers.due(self._at.now_us, max(len(records), self._limits.timers_per_batch)))
         self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
-        if len(records) or due:
-            self._apply(records, due)
+        if len(records) or self._timers.next_due_us() <= self._at.now_us:
+            self._apply(records)
         else:
             self._land()
         self._checkpoint_if_due()
@@ -353,14 +352,23 @@ class Materializer:
         if full or waited_s >= self._limits.checkpoint_interval_s:
             self._move_checkpoint()
 
-    def _apply(self, records: Records, due: set[Member]) -> None:
-        """Apply a batch; if something in it cannot be computed or stored, one by one, and put that aside alone."""
-        before = self._at
+    def _apply(self, records: Records) -> None:
+        """Apply a batch, with everything that falls due by its end.
+
+        By its end and not by its beginning: the values that an entity had between two events of its own are then seen
+        or not whatever entries too many the timers hold, so a crash changes nothing in what is logged of them.
+
+        If something in the batch cannot be computed or stored, it is applied one by one, and that is put aside alone.
+        """
+        before, due = self._at, set[Member]()
         try:
-            batch, writes = self._compute(records, due)
-            if not self._land(is_ahead=True):
+            while True:
+                batch = self._draw(records)
+                due |= self._due(records)
+                writes = self._compute(batch, due)
+                if self._land(is_ahead=True):
+                    break
                 before = self._at
-                batch, writes = self._compute(records, due)
         except POISON:
             self._at = before
             self._land(is_ahead=True)
@@ -370,6 +378,10 @@ class Materializer:
         self._launch(batch, writes, before, is_ahead=is_ahead)
         if not (is_ahead and self._more_behind(records)):
             self._land()
+
+    def _due(self, records: Records) -> set[Member]:
+        """Entities that are due now, as many as are taken at once beside such records."""
+        return set(self._timers.due(self._at.now_us, max(len(records), self._limits.timers_per_batch)))
 
     def _may_run_ahead(self, writes: Sequence[PreparedWrites]) -> bool:
         """Not where others have changed entities lately, nor where the cache could lose one that is on its way."""
@@ -422,31 +434,45 @@ class Materializer:
     def _apply_whole(self, records: Records, due: set[Member]) -> None:
         """Apply a batch with nothing on its way before it or after it."""
         before = self._at
-        batch, writes = self._compute(records, due)
-        self._launch(batch, writes, before)
+        batch = self._draw(records)
+        self._launch(batch, self._compute(batch, due), before)
         self._finish_flight()
 
-    def _compute(self, records: Records, due: set[Member]) -> tuple[_Batch, list[PreparedWrites]]:
-        """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
+    def _draw(self, records: Records) -> _Batch:
+        """Find out what records bring, and move the clock to their end."""
         customers, codes = self._customers(records)
         admitted = self._admit(records, customers, codes)
         feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
         position = int(records.positions[-1]) if len(records) else self._at.position
         self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
         touches = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
-        batch = _Batch(records, admitted, customers, codes, feeds, due | touches)
+        return _Batch(records, admitted, customers, codes, feeds, touches)
+
+    def _compute(self, batch: _Batch, due: set[Member]) -> list[PreparedWrites]:
+        """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
+        batch.due.update(due)
         touched = [(kind, self._touched(kind, batch)) for kind in self._plan.kinds]
         self._cache.fetch(touched)
-        return batch, [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
+        return [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
 
     def _launch(
         self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, *, is_ahead: bool = False
     ) -> None:
         """Write down what a batch writes, and send it off: beside what follows, or once it is waited for."""
         sent = self._send(writes, {}, is_ahead=is_ahead) if writes else None
+        self._foresee(batch, writes)
         until_us = min(self._at.now_us, self._timers.next_due_us() - 1)
         self._flight = _Flight(batch, start, self._at, until_us, sent)
         self._cache.shrink()
+
+    def _foresee(self, batch: _Batch, writes: Sequence[PreparedWrites]) -> None:
+        """Let what was due be due again beside writes on their way; the index learns of it when they are done."""
+        coming = batch.settled | {
+            member: int(part.due_us[number])
+            for part in writes
+            for member, number in _members(part, batch.due)
+        }
+        self._timers.remember({member: due_us for member, due_us in coming.items() if due_us != NEVER_US})
 
     def _land(self, *, is_ahead: bool = False) -> bool:
         """Wait for the writes on their way, and do what follows from them.
@@ -772,11 +798,16 @@ def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[
     """Of those that were due, the ones that are written, and when they are due next."""
     settled = {}
     for part, outcome in zip(writes, written, strict=True):
-        for number in np.flatnonzero(outcome.accepted).tolist():
-            member = part.kind.name, part.keys[number]
-            if member in due:
+        for member, number in _members(part, due):
+            if outcome.accepted[number]:
                 settled[member] = part.states[number].announced_us = int(part.due_us[number])
     return settled
+
+
+def _members(part: PreparedWrites, due: set[Member]) -> list[tuple[Member, int]]:
+    """Those of the due that are written by a part, and their numbers in it."""
+    wanted = {key for name, key in due if name == part.kind.name}
+    return [((part.kind.name, key), number) for number, key in enumerate(part.keys) if key in wanted]
 
 
 def _letter(records: Records, event: int, reason: str, field_name: str, detail: str) -> DeadLetter:

@@ -14,7 +14,17 @@ import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
 from streaming.keys import PartitionKeys
-from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish, random_events, tick
+from tests.support.stream_world import (
+    MINUTE_US,
+    PROJECT,
+    START_US,
+    World,
+    drain,
+    features,
+    publish,
+    random_events,
+    tick,
+)
 from tests.support.valkey import start_valkey
 
 EVENT_COUNT = 150
@@ -168,6 +178,34 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     assert _changes(found) == expected[1]
     assert _offline(disturbed) == expected[2]
     assert _archived(found, disturbed) == archived
+
+
+@pytest.mark.parametrize("seed", range(300, 303))
+def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: int) -> None:
+    """A crash leaves entries that are too early; whoever is looked at for them says and logs no more and no less."""
+    undisturbed, disturbed = World.create(), World.create()
+    _log_events(url, seed, 60)
+    client = _connect(url)
+    materializer = undisturbed.materializer(client, batch_records=1)
+    drain(materializer)
+    materializer.checkpoint()
+    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+
+    _log_events(url, seed, 60)
+    rng, timers = random.Random(seed), PartitionKeys(PROJECT, 0).timers
+    materializer = disturbed.materializer(client, batch_records=1)
+    while materializer.step():
+        if rng.random() < 0.3:
+            materializer.checkpoint()
+            entries: Any = client.zrange(timers, 0, -1)
+            early = {entry: materializer.now_us + rng.randrange(MINUTE_US) for entry in entries}
+            client.zadd(timers, early, lt=True)
+            materializer = disturbed.materializer(client, batch_records=1)
+    drain(materializer)
+    materializer.checkpoint()
+    assert features(client, disturbed.plan) == expected[0]
+    assert _changes(client) == expected[1]
+    assert _offline(disturbed) == expected[2]
 
 
 @pytest.mark.parametrize(
