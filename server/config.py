@@ -104,6 +104,8 @@ class MaterializerBounds(BaseModel):
     """Most records of a partition that are applied at once; only those that are there are waited for."""
     checkpoint_interval_s: Annotated[float, Field(ge=0.05, le=600)] = 5.0
     """How often offline rows are written and the checkpoint moves while events flow."""
+    merge_interval_s: Annotated[float, Field(ge=0.05, le=86_400)] = 60.0
+    """How often small parts of the archive of events are looked for, to be merged into large ones."""
     max_cached_entities: Annotated[int, Field(ge=1_000, le=100_000_000)] = 200_000
     """Entity states in memory, for each partition."""
     lease_ms: Annotated[int, Field(ge=200, le=60_000)] = 2_500

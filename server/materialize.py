@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from online.errors import StoreUnavailableError
 from online.store import check_store, connect
+from server.archive_merging import ArchiveMerger
 from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
 from server.definitions import definitions
@@ -107,6 +108,12 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     lease_ms = settings.materializer.lease_ms
     worker = _Worker(settings, repo, plan, redis_url, stopping)
     builder = ViewBuilder(settings, repo, redis_url, stopping)
+    merger = ArchiveMerger(
+        archive_folder(settings.data_dir, plan.project),
+        lambda: list(worker.running),
+        settings.materializer.merge_interval_s,
+        stopping,
+    )
     if settings.materializer.http_port:
         _serve_metrics(settings, worker)
     with connect(redis_url) as client:
@@ -116,11 +123,13 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()
         builder.start()
+        merger.start()
         Sharer(
             leases, owner, settings.partitions, lease_ms / 1000 / BEATS_PER_LEASE, worker.run_partition
         ).run(stopping)
     stopping.set()
     builder.join()
+    merger.join()
     if worker.failures:
         raise worker.failures[0]
 

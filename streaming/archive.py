@@ -3,20 +3,26 @@
 The log is trimmed behind the checkpoint; what was applied is in the archive from then on. A part holds the records that
 one checkpoint moved past and is named by the position before the first of them, so what is written again after a crash
 takes the place of what an owner before wrote. Where an owner was frozen in the moment of its rename there are two parts
-of one name but for the fence, and the later owner's holds. What lies behind no checkpoint yet is not read.
+of one name but for the fence, and the later owner's holds. What lies behind no checkpoint yet is not read. Many small
+parts become a large one (`streaming/merging.py`), which is read in their place as soon as it is there.
 
 Parts of a store before, which was emptied and left its folder, are set aside in `earlier-…`.
 
-`live-PARTITION-AFTER-FENCE.parquet` has the columns of `SCHEMA`. `backfill-NNNNN.parquet` holds what a backfill
-brought, with a column for each property.
+`live-PARTITION-AFTER-FENCE.parquet` and `merged-PARTITION-AFTER-UNTIL.parquet` have the columns of `SCHEMA`.
+`backfill-NNNNN.parquet` holds what a backfill brought, with a column for each property.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import secrets
-from collections.abc import Iterator
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -29,18 +35,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
+from streaming.errors import StreamingError
 from streaming.log import Records
-from streaming.sink import TIMESTAMP, timestamp_array, write_part
+from streaming.sink import TIMESTAMP, remove_unfinished, timestamp_array, write_part
 
 IntArray = npt.NDArray[np.int64]
 
 SCHEMA = pa.schema([("position", pa.int64()), ("logical_time", TIMESTAMP), ("event", pa.binary())])
 """`logical_time` is when the record was appended; `event` is the log's JSON, null once its customer is erased."""
 ROWS_PER_PART = 1_000_000
-_LIVE = re.compile(r"live-(\d+)-(\d+)-(\d+)\.parquet")
+_PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
 _EARLIER = "earlier-"
+_LOCK = ".lock"
+LOCK_WAIT_S = 30.0
+_POLL_S = 0.02
 
 log = structlog.get_logger()
 
@@ -65,16 +75,26 @@ class Archive:
         self._is_alone = False
         self.row_count = 0
 
-    def start_over(self) -> None:
-        """Nothing of the partition is behind a checkpoint: set aside what an earlier store left in the folder."""
-        parts = list(self._folder.glob(f"live-{self._partition}-*.parquet"))
-        if not parts:
+    def start(self, position: int) -> None:
+        """Begin at a checkpoint: remove what an owner before was killed while it wrote.
+
+        Where nothing is behind the checkpoint, what is there is of an earlier store, and is set aside.
+
+        Raises:
+            StreamingError: Somebody who merges parts of the earlier store stands still.
+        """
+        for kind in ("live", "merged"):
+            remove_unfinished(self._folder, f"{kind}-{self._partition}-")
+        if position or not _names(self._folder, self._partition):
             return
-        aside = self._folder / f"{_EARLIER}{secrets.token_hex(4)}"
-        aside.mkdir(parents=True)
-        for part in parts:
-            part.replace(aside / part.name)
-        log.warning("archive.set_aside", partition=self._partition, parts=len(parts), folder=str(aside))
+        with lock_parts(self._folder) as locked:
+            _check_locked(self._folder, locked=locked)
+            aside = self._folder / f"{_EARLIER}{secrets.token_hex(4)}"
+            aside.mkdir(parents=True)
+            names = _names(self._folder, self._partition)
+            for name in names:
+                (self._folder / name).replace(aside / name)
+        log.warning("archive.set_aside", partition=self._partition, parts=len(names), folder=str(aside))
 
     def extend(self, records: Records, events: IntArray) -> None:
         """Take records whose event counts, by number of the event among the records' events; in order."""
@@ -126,7 +146,7 @@ class Archive:
         self.row_count = 0
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A part and the positions it holds: behind `after`, up to `until`."""
 
     path: Path
@@ -134,20 +154,124 @@ class _Part(NamedTuple):
     until: int
 
 
-def _live_parts(folder: Path, partition: int) -> list[_Part]:
+def merged_name(partition: int, after: int, until: int) -> str:
+    """What a part is called that takes the place of those behind `after`, up to `until`."""
+    return f"merged-{partition}-{after:020d}-{until:020d}"
+
+
+@contextmanager
+def lock_parts(folder: Path, wait_s: float | None = None) -> Iterator[bool]:
+    """Keep others from replacing or moving parts; whether that came about. Its holder's death ends it.
+
+    Args:
+        folder: The project's archive.
+        wait_s: How long to wait for who has it; None for as long as merging takes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    give_up_at = time.monotonic() + (LOCK_WAIT_S if wait_s is None else wait_s)
+    with (folder / _LOCK).open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= give_up_at:
+                    yield False
+                    return
+            time.sleep(_POLL_S)
+        yield True
+
+
+def _check_locked(folder: Path, *, locked: bool) -> None:
+    if not locked:
+        raise StreamingError(
+            f"a process that merges parts of the archive {folder} stands still: let it go on, or end it, and try again"
+        )
+
+
+def _names(folder: Path, partition: int) -> list[str]:
+    """The files of a partition's parts, as one listing has them."""
+    own = re.compile(rf"(live|merged)-{partition}-.*")
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if own.match(entry.name) and _PART.fullmatch(entry.name)]
+    except FileNotFoundError:
+        return []
+
+
+def _names_at_once(folder: Path, partition: int) -> list[str]:
+    """The files of a partition's parts as they were at one moment, though a listing takes its time.
+
+    A listing may miss a merged part that comes meanwhile, and those in its place that have gone by then. If the next
+    listing still has no more merged parts, then none came before the end of the first one, and none of that had gone.
+    """
+    names = _names(folder, partition)
+    while True:
+        later = _names(folder, partition)
+        if _merged(names) == _merged(later):
+            return names
+        names = later
+
+
+def _merged(names: Sequence[str]) -> list[tuple[int, int]]:
+    """Where merged parts begin and end, without those that lie within others."""
+    found = [_PART.fullmatch(name) for name in names if name.startswith("merged")]
+    spans = sorted((int(match[3]), -int(match[4])) for match in found if match)
+    outermost: list[tuple[int, int]] = []
+    for after, negative_until in spans:
+        if not outermost or -negative_until > outermost[-1][1]:
+            outermost.append((after, -negative_until))
+    return outermost
+
+
+def live_parts(folder: Path, partition: int) -> list[Part]:
     """The parts of a partition that hold, in order.
 
     An owner that took over may have moved the checkpoint past records of which none counted, and then left no part in
     the place of that of the owner before. So a part holds no further than to where the next one begins.
     """
+    return _holding(folder, partition, _names_at_once(folder, partition))
+
+
+def covered_parts(folder: Path, partition: int) -> list[Path]:
+    """What merged parts have taken the place of and nobody has removed yet; under the lock alone."""
+    names = _names(folder, partition)
+    merged = _merged(names)
+    return [folder / name for name in names if _is_covered(name, merged)]
+
+
+def _is_covered(name: str, merged: Sequence[tuple[int, int]]) -> bool:
+    match = _PART.fullmatch(name)
+    assert match is not None
+    after = int(match[3])
+    place = bisect_right(merged, (after, LAST_POSITION)) - 1
+    if place < 0 or after >= merged[place][1]:
+        return False
+    return match[1] == "live" or (after, int(match[4])) != merged[place]
+
+
+def _holding(folder: Path, partition: int, names: Sequence[str]) -> list[Part]:
+    merged = _merged(names)
     held: dict[int, tuple[int, Path]] = {}
-    for path in folder.glob(f"live-{partition}-*.parquet"):
-        match = _LIVE.fullmatch(path.name)
-        if match is not None:
-            after, fence = int(match[2]), int(match[3])
-            held[after] = max(held.get(after, (0, path)), (fence, path))
-    begins = [*sorted(held), LAST_POSITION]
-    return [_Part(held[after][1], after, until) for after, until in pairwise(begins)]
+    for name in names:
+        match = _PART.fullmatch(name)
+        if match is not None and match[1] == "live" and not _is_covered(name, merged):
+            after, fence = int(match[3]), int(match[4])
+            held[after] = max(held.get(after, (0, folder)), (fence, folder / name))
+    found = [(after, path) for after, (_, path) in held.items()]
+    found += [(after, folder / f"{merged_name(partition, after, until)}.parquet") for after, until in merged]
+    found.sort()
+    begins = [*(after for after, _ in found), LAST_POSITION]
+    return [
+        Part(path, after, until) for (after, path), (_, until) in zip(found, pairwise(begins), strict=True)
+    ]
+
+
+def read_part(part: Part, after: int, until: int) -> pa.Table:
+    """Records of a part behind position `after`, up to and including `until`."""
+    table = pq.read_table(part.path, schema=SCHEMA)
+    position = table["position"]
+    return table.filter(pc.and_(pc.greater(position, after), pc.less_equal(position, until)))
 
 
 def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:
@@ -156,18 +280,31 @@ def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[
     Yields:
         Tables of `SCHEMA`, a part each; erased events are among them, as null.
     """
-    for part in _live_parts(folder, partition):
-        first, last = max(after, part.after), min(until, part.until)
-        if first < last:
-            table = pq.read_table(part.path, schema=SCHEMA)
-            position = table["position"]
-            yield table.filter(pc.and_(pc.greater(position, first), pc.less_equal(position, last)))
+    gone: Path | None = None
+    while True:
+        for part in live_parts(folder, partition):
+            first, last = max(after, part.after), min(until, part.until)
+            if first >= last:
+                continue
+            try:
+                table = read_part(part, first, last)
+            except FileNotFoundError:
+                # Merged since it was listed: what takes its place is there now.
+                if part.path == gone:
+                    raise
+                gone = part.path
+                break
+            yield table
+            after = last
+        else:
+            return
 
 
 def write_backfilled(folder: Path, events: pd.DataFrame) -> None:
     """Archive what a backfill brought in, the frame as transformations take it; what was there is replaced."""
     for path in folder.glob(_BACKFILL):
         path.unlink()
+    remove_unfinished(folder, "backfill-")
     table = pa.Table.from_pandas(events, preserve_index=False)
     for number, start in enumerate(range(0, len(table), ROWS_PER_PART)):
         write_part(folder, f"backfill-{number:05d}", table.slice(start, ROWS_PER_PART))
@@ -186,13 +323,24 @@ def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:
         folder: The project's archive.
         customer_id: As events name the customer.
         apply: Whether to, or only to count.
+
+    Raises:
+        StreamingError: Somebody who merges parts stands still; nothing is erased.
     """
+    if not folder.is_dir():
+        return 0
+    with lock_parts(folder) as locked:
+        _check_locked(folder, locked=locked)
+        return _erase(folder, customer_id, apply=apply)
+
+
+def _erase(folder: Path, customer_id: str, *, apply: bool) -> int:
     count = 0
-    for path in sorted(folder.rglob("live-*.parquet")):
+    for path in sorted(path for path in folder.rglob("*.parquet") if _PART.fullmatch(path.name)):
         table = pq.read_table(path, schema=SCHEMA)
         own = _own(table, customer_id)
         if own.any():
-            count += int(own.sum())
+            count += 0 if _has_been_merged(path) else int(own.sum())
             blank = pa.nulls(len(table), pa.binary())
             events = pc.if_else(pa.array(own), blank, table["event"])
             if apply:
@@ -201,14 +349,21 @@ def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:
                     path.stem,
                     table.set_column(2, SCHEMA.field("event"), events),
                     use_dictionary=False,
+                    durable=True,
                 )
     for path in sorted(folder.glob(_BACKFILL)):
         table = pq.read_table(path)
         kept = table.filter(pc.not_equal(table["customer_id"], customer_id))
         count += len(table) - len(kept)
         if apply and len(kept) < len(table):
-            write_part(folder, path.stem, kept)
+            write_part(folder, path.stem, kept, durable=True)
     return count
+
+
+def _has_been_merged(path: Path) -> bool:
+    match = _PART.fullmatch(path.name)
+    assert match is not None
+    return path in covered_parts(path.parent, int(match[2]))
 
 
 def _own(table: pa.Table, customer_id: str) -> npt.NDArray[np.bool_]:

@@ -240,8 +240,8 @@ class Materializer:
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
-        if not checkpoint.position:
-            self._archive.start_over()
+        self._archive.start(checkpoint.position)
+        self._sink.start()
         self._recover()
         self._timers.load()
         self._note_landed(self._at)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -110,17 +111,30 @@ def write_part(
         level: How hard to compress; None for the usual.
         durable: Whether it must outlive the machine once this returns.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{name}.{os.getpid()}.tmp"
-    try:
+    with new_part(folder, name, durable=durable) as file:
         pq.write_table(
             table,
-            unfinished,
+            file,
             coerce_timestamps="us",
             compression="zstd",
             compression_level=level,
             use_dictionary=use_dictionary,
         )
+
+
+@contextmanager
+def new_part(folder: Path, name: str, *, durable: bool = False) -> Iterator[Path]:
+    """A file to write a part to, which readers see under its name once it is whole.
+
+    Args:
+        folder: Made where it is not there.
+        name: Of the part, without its ending.
+        durable: Whether it must outlive the machine then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        yield unfinished
         if durable:
             sync(unfinished)
         unfinished.replace(folder / f"{name}.parquet")
@@ -128,6 +142,15 @@ def write_part(
             sync(folder)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path, prefix: str) -> None:
+    """Remove what writers that were killed left of parts whose names begin so.
+
+    One that only stood still finds its file gone and writes it again, or finds that it owns the partition no more.
+    """
+    for path in folder.glob(f".{prefix}*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -175,6 +198,11 @@ class OfflineSink:
         self._tables: dict[str, list[pa.Table]] = {}
         self._partition = partition
         self.row_count = 0
+
+    def start(self) -> None:
+        """Remove what an owner before was killed while it wrote."""
+        for view in self._views.values():
+            remove_unfinished(parts_folder(view), f"live-{self._partition}-")
 
     def batch(self, created_us: int) -> BatchRows:
         """A collector for the rows of a batch; they count once they are given to `extend`."""

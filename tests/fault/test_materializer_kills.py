@@ -32,6 +32,7 @@ def _run(folder: Path, kills: int, seed: int) -> tuple[Any, ...]:
             partition_count=1,
             batch_records=1,
             checkpoint_interval_s=0.2,
+            merge_interval_s=0.1,
             lease_ms=600,
         )
         try:

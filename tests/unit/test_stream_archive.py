@@ -61,7 +61,7 @@ def test_what_an_emptied_store_left_is_set_aside(tmp_path: Path) -> None:
     """Its parts are not of this store's events, whatever their names; an erasure reaches them all the same."""
     _write(tmp_path, 0, [1, 2, 3], 5)
     _write(tmp_path, 3, [4, 5], 5)
-    Archive(tmp_path, 0).start_over()
+    Archive(tmp_path, 0).start(0)
     assert _positions(tmp_path) == []
     _write(tmp_path, 0, [7], 1)
     assert _positions(tmp_path) == [7]
