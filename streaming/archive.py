@@ -21,7 +21,7 @@ import re
 import secrets
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +37,15 @@ import structlog
 
 from streaming.errors import StreamingError
 from streaming.log import Records
-from streaming.sink import TIMESTAMP, remove_unfinished, timestamp_array, write_part
+from streaming.sink import (
+    TIMESTAMP,
+    make_folder,
+    remove_unfinished,
+    sync,
+    timestamp_array,
+    unfinished,
+    write_part,
+)
 
 IntArray = npt.NDArray[np.int64]
 
@@ -75,26 +83,47 @@ class Archive:
         self._is_alone = False
         self.row_count = 0
 
-    def start(self, position: int) -> None:
+    def start(self, position: int, check_owner: Callable[[], None] = lambda: None) -> None:
         """Begin at a checkpoint: remove what an owner before was killed while it wrote.
 
         Where nothing is behind the checkpoint, what is there is of an earlier store, and is set aside.
 
+        Args:
+            position: Of the checkpoint.
+            check_owner: Raises where another owner has come since that was read.
+
         Raises:
             StreamingError: Somebody who merges parts of the earlier store stands still.
         """
-        for kind in ("live", "merged"):
-            remove_unfinished(self._folder, f"{kind}-{self._partition}-")
+        self._remove_unfinished()
         if position or not _names(self._folder, self._partition):
             return
         with lock_parts(self._folder) as locked:
             _check_locked(self._folder, locked=locked)
+            names = _names(self._folder, self._partition)
+            # One that stood still since it read the checkpoint must not take what owners after it wrote: none had
+            # come when this was listed.
+            check_owner()
             aside = self._folder / f"{_EARLIER}{secrets.token_hex(4)}"
             aside.mkdir(parents=True)
-            names = _names(self._folder, self._partition)
             for name in names:
                 (self._folder / name).replace(aside / name)
+            # Back in their place after a power cut, they would be read as this store's.
+            for folder in (aside, self._folder):
+                sync(folder)
         log.warning("archive.set_aside", partition=self._partition, parts=len(names), folder=str(aside))
+
+    def _remove_unfinished(self) -> None:
+        prefixes = [f"{kind}-{self._partition}-" for kind in ("live", "merged")]
+        if not any(True for prefix in prefixes for _ in unfinished(self._folder, prefix)):
+            return
+        try:
+            with lock_parts(self._folder, wait_s=0) as locked:
+                # Whoever holds the lock is at work on one of them; the next start finds what stays.
+                for prefix in prefixes if locked else ():
+                    remove_unfinished(self._folder, prefix)
+        except OSError as error:
+            log.warning("archive.unfinished_stays", partition=self._partition, error=str(error))
 
     def extend(self, records: Records, events: IntArray) -> None:
         """Take records whose event counts, by number of the event among the records' events; in order."""
@@ -167,7 +196,7 @@ def lock_parts(folder: Path, wait_s: float | None = None) -> Iterator[bool]:
         folder: The project's archive.
         wait_s: How long to wait for who has it; None for as long as merging takes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, durable=True)
     give_up_at = time.monotonic() + (LOCK_WAIT_S if wait_s is None else wait_s)
     with (folder / _LOCK).open("ab") as file:
         while True:
@@ -202,13 +231,13 @@ def _names(folder: Path, partition: int) -> list[str]:
 def _names_at_once(folder: Path, partition: int) -> list[str]:
     """The files of a partition's parts as they were at one moment, though a listing takes its time.
 
-    A listing may miss a merged part that comes meanwhile, and those in its place that have gone by then. If the next
-    listing still has no more merged parts, then none came before the end of the first one, and none of that had gone.
+    A listing may miss what comes or is replaced meanwhile, and yet show what came later. What the next one shows as
+    well was there between the two, and what both miss was not: a part stays longer than a listing takes.
     """
     names = _names(folder, partition)
     while True:
         later = _names(folder, partition)
-        if _merged(names) == _merged(later):
+        if set(names) == set(later):
             return names
         names = later
 

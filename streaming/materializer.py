@@ -240,7 +240,7 @@ class Materializer:
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
-        self._archive.start(checkpoint.position)
+        self._archive.start(checkpoint.position, self._owner.check)
         self._sink.start()
         self._recover()
         self._timers.load()

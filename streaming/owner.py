@@ -172,6 +172,10 @@ class PartitionOwner:
         if commands:
             self._run(commands)
 
+    def check(self) -> None:
+        """Nothing, but that no other owner has come."""
+        self._run([])
+
     def _run(self, commands: Sequence[tuple[Argument | str, ...]]) -> None:
         arguments: list[Argument] = [self.fence]
         keys: dict[Argument, None] = {self.keys.fence.encode(): None}

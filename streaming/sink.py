@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 
 from decision.schema import JoinKey, Value, ValueType, View
 from online.keys import US_PER_SECOND, EntityKeys
@@ -20,6 +21,8 @@ from streaming.advance import ViewValues
 from streaming.windows.read import Column
 
 IntArray = npt.NDArray[np.int64]
+
+log = structlog.get_logger()
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 _SCALARS: dict[ValueType, pa.DataType] = {
@@ -131,26 +134,45 @@ def new_part(folder: Path, name: str, *, durable: bool = False) -> Iterator[Path
         name: Of the part, without its ending.
         durable: Whether it must outlive the machine then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{name}.{os.getpid()}.tmp"
+    make_folder(folder, durable=durable)
+    file = folder / f".{name}.{os.getpid()}.tmp"
     try:
-        yield unfinished
+        yield file
         if durable:
-            sync(unfinished)
-        unfinished.replace(folder / f"{name}.parquet")
+            sync(file)
+        file.replace(folder / f"{name}.parquet")
         if durable:
             sync(folder)
     finally:
-        unfinished.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path, *, durable: bool) -> None:
+    """Make a folder where it is not there; where it must outlive the machine, so must its name."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, durable=durable)
+    folder.mkdir(exist_ok=True)
+    if durable:
+        sync(folder.parent)
+
+
+def unfinished(folder: Path, prefix: str) -> Iterator[Path]:
+    """Files that are being written, or were when their writer was killed, of parts whose names begin so."""
+    return folder.glob(f".{prefix}*.tmp")
 
 
 def remove_unfinished(folder: Path, prefix: str) -> None:
     """Remove what writers that were killed left of parts whose names begin so.
 
-    One that only stood still finds its file gone and writes it again, or finds that it owns the partition no more.
+    One that only stood still finds its file gone and writes it again, or finds that it owns the partition no more. What
+    cannot be removed stays: it is in nobody's way.
     """
-    for path in folder.glob(f".{prefix}*.tmp"):
-        path.unlink(missing_ok=True)
+    try:
+        for path in unfinished(folder, prefix):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("offline.unfinished_stays", folder=str(folder), error=str(error))
 
 
 def sync(path: Path) -> None:

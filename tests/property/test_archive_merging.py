@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import streaming.archive
+import streaming.merging
 import streaming.sink
 from streaming.archive import Archive, erase_archived, live_parts, lock_parts, read_live
-from streaming.errors import StreamingError
+from streaming.errors import LeaseLost, StreamingError
 from streaming.events import EventRecord, Events
 from streaming.log import Records
 from streaming.merging import PARTS_MIN, merge_parts
@@ -222,4 +223,160 @@ def test_an_owner_removes_what_was_left_half_written_of_its_partition(tmp_path: 
     for name in ("live-0-5-1", "merged-0-5-9", "live-1-5-1", "live-01-5-1"):
         (tmp_path / f".{name}.77.tmp").write_bytes(b"half")
     Archive(tmp_path, 0).start(position=5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".live-01-5-1.77.tmp", ".live-1-5-1.77.tmp"]
+    left = sorted(path.name for path in tmp_path.glob(".*.tmp"))
+    assert left == [".live-01-5-1.77.tmp", ".live-1-5-1.77.tmp"]
+
+
+def test_what_is_being_merged_now_is_left_to_who_does_it(tmp_path: Path) -> None:
+    """An owner that comes while a process that had the partition merges its parts."""
+    unfinished = tmp_path / ".merged-0-5-9.77.tmp"
+    unfinished.write_bytes(b"half")
+    with lock_parts(tmp_path):
+        Archive(tmp_path, 0).start(position=5)
+        assert unfinished.exists()
+
+
+def test_an_owner_starts_though_what_was_left_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that became read-only, rows wait in memory; a start must not fail where they would."""
+    written = fill(tmp_path, 3, random.Random(7))
+    (tmp_path / ".live-0-5-1.77.tmp").write_bytes(b"half")
+    monkeypatch.setattr(Path, "unlink", _fail)
+    Archive(tmp_path, 0).start(position=5)
+    assert read(tmp_path) == written
+
+
+def _fail(*_args: object, **_kwargs: object) -> None:
+    raise OSError(30, "Read-only file system")
+
+
+def test_an_owner_that_stood_still_sets_nothing_aside(tmp_path: Path) -> None:
+    """It read a checkpoint with nothing behind it; those after it have written since."""
+    written = fill(tmp_path, 3, random.Random(8))
+
+    def check_owner() -> None:
+        raise LeaseLost("another owns the partition now")
+
+    with pytest.raises(LeaseLost):
+        Archive(tmp_path, 0).start(0, check_owner)
+    assert read(tmp_path) == written
+
+
+@pytest.mark.parametrize("missed", range(8))
+def test_a_part_that_a_listing_misses_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missed: int
+) -> None:
+    """The part of the owner after came while the folder was listed, and the one behind it was seen: none is lost."""
+    written = fill(tmp_path, PARTS_MIN + 4, random.Random(9))
+    list_names = streaming.archive._names
+
+    def miss_once() -> None:
+        listings = count()
+
+        def names(folder: Path, partition: int) -> list[str]:
+            found = sorted(list_names(folder, partition))
+            return found if next(listings) else found[:missed] + found[missed + 1 :]
+
+        monkeypatch.setattr(streaming.archive, "_names", names)
+
+    miss_once()
+    assert len(live_parts(tmp_path, 0)) == PARTS_MIN + 4
+
+    def cover_none(*_args: object) -> list[Path]:
+        miss_once()
+        return []
+
+    monkeypatch.setattr(streaming.merging, "covered_parts", cover_none)
+    assert merge_parts(tmp_path, 0)
+    assert read(tmp_path) == written
+
+
+def test_what_a_frozen_owner_writes_into_merged_positions_is_not_read(tmp_path: Path) -> None:
+    """It is covered the moment it comes, and the next merge removes it."""
+    written = fill(tmp_path, PARTS_MIN + 4, random.Random(10))
+    merge_parts(tmp_path, 0)
+    write(tmp_path, written[2:6])
+    assert read(tmp_path) == written
+    merge_parts(tmp_path, 0)
+    assert len(list(tmp_path.glob("live-*.parquet"))) == 1
+
+
+def test_a_merged_part_outlives_the_machine_before_any_other_goes(tmp_path: Path) -> None:
+    """File, name, and only then what it stands for; the name of a new folder too."""
+    folder = tmp_path / "archive" / "shop"
+    steps: list[str] = []
+
+    def note(kind: str, path: Path) -> None:
+        steps.append(f"{kind} {path.relative_to(tmp_path)}".partition("-")[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        _noted(patch, note)
+        write(folder, [1])
+    assert steps == [
+        "sync .",
+        "sync archive",
+        "sync archive/shop/.live",
+        "replace archive/shop/.live",
+        "sync archive/shop",
+    ]
+    for at in range(2, PARTS_MIN + 2):
+        write(folder, [at])
+    steps.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        _noted(patch, note)
+        merge_parts(folder, 0)
+    begin = ["sync archive/shop/.merged", "replace archive/shop/.merged", "sync archive/shop"]
+    assert steps == [*begin, *["unlink archive/shop/live"] * PARTS_MIN]
+
+
+def _noted(patch: pytest.MonkeyPatch, note: Callable[[str, Path], None]) -> None:
+    for owner, name in ((streaming.sink, "sync"), (Path, "replace"), (Path, "unlink")):
+        original = getattr(owner, name)
+
+        def step(
+            path: Path,
+            *args: object,
+            original: Callable[..., object] = original,
+            name: str = name,
+            **named: object,
+        ) -> object:
+            if path.exists():
+                note(name, path)
+            return original(path, *args, **named)
+
+        patch.setattr(owner, name, step)
+
+
+def test_a_full_disk_costs_nothing_but_the_merge(tmp_path: Path) -> None:
+    """Wherever it fills; nothing half written stays to keep it full."""
+    written = fill(tmp_path, PARTS_MIN + 4, random.Random(11))
+
+    def write_table(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pq.ParquetWriter, "write_table", write_table)
+        with pytest.raises(OSError, match="No space left"):
+            merge_parts(tmp_path, 0)
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert read(tmp_path) == written
+    assert merge_parts(tmp_path, 0)
+
+
+def test_a_merge_holds_so_many_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with what is merged."""
+    written = fill(tmp_path, 4 * PARTS_MIN, random.Random(12))
+    sizes: list[int] = []
+    original = pq.ParquetWriter.write_table
+
+    def write_table(writer: pq.ParquetWriter, table: pa.Table, *args: object) -> None:
+        sizes.append(len(table))
+        original(writer, table, *args)
+
+    monkeypatch.setattr(streaming.merging, "ROWS_PER_GROUP", 10)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write_table)
+    assert merge_parts(tmp_path, 0)
+    assert len(sizes) > 5
+    assert max(sizes) < 10 + 4
+    assert read(tmp_path) == written
