@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import redis
 import structlog
@@ -18,10 +19,17 @@ from server.repo import Repo
 from server.stream_plans import entity_writer, stream_plan
 from streaming.archive import archive_folder
 from streaming.errors import StreamingError
-from streaming.generations import BUILD_TTL_MS, Definition, Generations
+from streaming.generations import BUILD_TTL_MS, Definition, Generations, Unfinished
 from streaming.keys import views_key
 from streaming.materializer import POISON
-from streaming.shadow import BuildAbandoned, ShadowBuild, build_views, finish_switch
+from streaming.shadow import (
+    BuildAbandoned,
+    ShadowBuild,
+    build_views,
+    finish_switch,
+    remove_staged,
+    staged_folders,
+)
 
 log = structlog.get_logger()
 
@@ -47,6 +55,7 @@ class ViewBuilder:
         self._redis_url = redis_url
         self._stopping = stopping
         self._definitions = definitions(repo)
+        self._stuck: set[Path] = set()
         self._thread = threading.Thread(target=self._run, name="view-builder", daemon=True)
 
     def start(self) -> None:
@@ -78,7 +87,8 @@ class ViewBuilder:
         """Do one round; True where nothing is left to do."""
         generations = Generations(client, self._repo.catalog.project)
         waiting = self._waiting(generations)
-        if not waiting and not generations.unfinished():
+        left_behind = [folder for folder in staged_folders(self._repo.catalog) if folder not in self._stuck]
+        if not waiting and not generations.unfinished() and not left_behind:
             return True
         name = secrets.token_hex(4)
         if not generations.take(name):
@@ -87,7 +97,9 @@ class ViewBuilder:
         keeper = threading.Thread(target=self._keep, args=(name, done), name="view-build-lease", daemon=True)
         keeper.start()
         try:
-            for left in generations.unfinished():
+            unfinished = generations.unfinished()
+            self._remove_staged(left_behind, unfinished)
+            for left in unfinished:
                 if left.view in self._repo.catalog.view_by_name:
                     finish_switch(client, self._repo.catalog, left)
                 generations.finished(left.view)
@@ -97,6 +109,12 @@ class ViewBuilder:
         finally:
             done.set()
             generations.give_up(name)
+
+    def _remove_staged(self, folders: Sequence[Path], unfinished: Sequence[Unfinished]) -> None:
+        stuck = remove_staged(folders, unfinished)
+        self._stuck.update(stuck)
+        for folder in stuck:
+            log.warning("view.staged_rows_stay", folder=str(folder))
 
     def _waiting(self, generations: Generations) -> dict[str, Definition]:
         serving = generations.serving(self._definitions)

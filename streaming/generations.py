@@ -57,7 +57,7 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """)
 _SWITCH = Script("""
-if redis.call('HGET', KEYS[1], 'pause') ~= ARGV[1] then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] or redis.call('HGET', KEYS[1], 'pause') ~= ARGV[1] then return 0 end
 local count = tonumber(ARGV[2])
 for at = 3, 2 + 2 * count, 2 do
   if redis.call('HGET', KEYS[1], ARGV[at]) ~= ARGV[at + 1] then return 0 end
@@ -247,7 +247,10 @@ class Generations:
         generation: str,
         intents: Mapping[int, int],
     ) -> bool:
-        """Have definitions serve from now on; False, and nothing happens, where an owner has moved since."""
+        """Have definitions serve from now on; False, and nothing happens, where an owner has moved since.
+
+        So it is where the build holds the lock no more: then another may have taken away what it left.
+        """
         places = [word for number, at in standing.items() for word in (_place(number), at.said)]
         changed: list[str] = []
         for view, definition in built.items():
@@ -259,7 +262,7 @@ class Generations:
             changed += [f"digest:{view}", definition.digest, f"generation:{view}", generation]
             changed += [f"features:{view}", json.dumps(definition.features)]
             changed += [f"unfinished:{view}", json.dumps(unfinished)]
-        return bool(self._run(_SWITCH, [build, len(standing), *places, *changed]))
+        return bool(self._run(_SWITCH, [build, len(standing), *places, *changed], self._lock))
 
     def unfinished(self) -> list[Unfinished]:
         """What is left to be done of switches."""
@@ -294,9 +297,10 @@ class Generations:
         stored = self._client.hgetall(self._key)
         return {name.decode(): value.decode() for name, value in stored.items()}
 
-    def _run(self, script: Script, words: Sequence[str | int]) -> int:
+    def _run(self, script: Script, words: Sequence[str | int], *more_keys: str) -> int:
         arguments = [word.encode() if isinstance(word, str) else word for word in words]
-        (reply,) = script.run(self._client, [(1, self._key.encode(), *arguments)])
+        keys = [key.encode() for key in (self._key, *more_keys)]
+        (reply,) = script.run(self._client, [(len(keys), *keys, *arguments)])
         assert isinstance(reply, int)
         return reply
 

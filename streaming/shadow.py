@@ -11,9 +11,10 @@ A build that dies leaves nothing that is read: the next one begins again, under 
 
 from __future__ import annotations
 
+import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ REST_S = 20.0
 """Between a pause in which not all owners came to stand and the next: those that did must get on."""
 POLL_S = 0.05
 _TIME = struct.Struct("<q")
+_STAGED = ".build-"
 
 _PRUNE = Script("""
 local view, own, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -320,6 +322,9 @@ def build_views(
 ) -> bool:
     """Build views and have them serve; False where that was cut short.
 
+    Raises:
+        BuildAbandoned: It lost the lock while it stood still.
+
     Args:
         build: The build.
         generations: Which definitions serve.
@@ -333,6 +338,8 @@ def build_views(
     while not stopping.is_set():
         build.prepare()
         build.follow()
+        if not generations.keep(name):
+            raise BuildAbandoned("another build has begun meanwhile")
         if not generations.are_owned(partition_count):
             _miss_owners(partition_count, stopping)
             continue
@@ -396,7 +403,30 @@ def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> No
 
 def staged(view: View, generation: str) -> Path:
     """Where a build leaves the offline rows of a view until they take the place of what is there."""
-    return parts_folder(view) / f".build-{generation}"
+    return parts_folder(view) / f"{_STAGED}{generation}"
+
+
+def staged_folders(catalog: Catalog) -> list[Path]:
+    """What builds have left of offline rows, those at work now among them."""
+    views = [view for view in catalog.views if view.stream and view.offline_path]
+    return sorted(folder for view in views for folder in parts_folder(view).glob(f"{_STAGED}*"))
+
+
+def remove_staged(folders: Sequence[Path], unfinished: Sequence[Unfinished]) -> list[Path]:
+    """Remove what builds that died have left of offline rows; returns what could not be removed.
+
+    Args:
+        folders: As they were before this process took the lock of builds. None but the one who has it can switch, and
+            nobody gets it twice, so what was there then can only be wanted by a switch that has happened.
+        unfinished: What was left to be done of switches since then; their rows still go to their place.
+    """
+    wanted = {left.generation for left in unfinished}
+    for folder in folders:
+        if folder.name.removeprefix(_STAGED) not in wanted:
+            shutil.rmtree(folder, ignore_errors=True)
+    return [
+        folder for folder in folders if folder.name.removeprefix(_STAGED) not in wanted and folder.exists()
+    ]
 
 
 def _switch_offline(view: View, left: Unfinished) -> None:

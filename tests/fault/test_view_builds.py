@@ -138,6 +138,7 @@ def test_changed_views_are_built_whatever_dies(
             process.wait()
             if stage != "switched" and not _table(site).get("unfinished:visits"):
                 assert _values(site) == before
+                assert stage != "writing" or any((site.repo / "data" / "visits").glob(".build-*/*.parquet"))
             site.start()
         site.publish(ARRIVALS[150:200])
         site.wait(lambda: _is_built(site), "the views")
@@ -151,6 +152,7 @@ def test_changed_views_are_built_whatever_dies(
     assert min(row["event_timestamp"].timestamp() for row in rows) < START_US / 1e6 + 10 * 3600
     assert len({str(row) for row in rows}) == len(rows)
     assert any((site.repo / "data" / "visits").glob("superseded-*/*.parquet"))
+    assert not any((site.repo / "data").glob("*/.build-*"))
     assert sum(len(site.archived(number)) for number in range(2)) == 240
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import redis
 
-from streaming.generations import Definition, DefinitionsOutdated, Generations
+from decision.schema import Catalog, View
+from streaming.generations import Definition, DefinitionsOutdated, Generations, Unfinished
 from streaming.keys import PartitionKeys, views_key
+from streaming.shadow import remove_staged, staged, staged_folders
+from streaming.sink import write_part
 from tests.support.valkey import start_valkey
 
 ONE = {"a": Definition(digest="a1", features=("x", "y")), "b": Definition(digest="b1", features=("z",))}
@@ -71,6 +77,7 @@ def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
     generations = Generations(client, "p")
     generations.settle(ONE, 2)
     generations.settle(TWO, 2)
+    assert generations.take("build")
     generations.ask_for_pause("build")
     for partition in range(2):
         _own(client, partition, 4)
@@ -96,6 +103,7 @@ def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
     """It left, or its partition has another owner, who begins by saying that nobody stands there."""
     generations = Generations(client, "p")
     generations.settle(ONE, 1)
+    assert generations.take("build")
     generations.ask_for_pause("build")
     _own(client, 0, 4)
     _stand(client, 0, 4)
@@ -105,6 +113,49 @@ def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
     assert not generations.switch("build", standing, TWO, "g", {})
     _stand(client, 0, 5)
     assert not generations.switch("build", standing, TWO, "g", {})
+
+
+def test_no_switch_once_the_lock_has_run_out(client: redis.Redis) -> None:
+    """Another that has it may have taken away what the build left; the one that stood still must begin again."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1)
+    assert generations.take("build")
+    generations.ask_for_pause("build")
+    _own(client, 0, 4)
+    _stand(client, 0, 4)
+    standing = generations.standing(1)
+    assert standing is not None
+    client.delete("wp:{p}:build")
+    assert generations.take("other")
+    assert not generations.keep("build")
+    assert not generations.switch("build", standing, TWO, "g", {})
+    assert generations.unfinished() == []
+
+
+def test_rows_that_dead_builds_left_are_removed(client: redis.Redis, tmp_path: Path) -> None:
+    """Those that were there before the lock was taken, but not of a switch that is not finished."""
+    nothing: dict[str, Any] = {"join_keys": (), "features": ()}
+    view = View(name="a", stream=True, offline_path=str(tmp_path / "a" / "*.parquet"), **nothing)
+    batch = View(name="b", offline_path=str(tmp_path / "b.parquet"), **nothing)
+    catalog = Catalog(project="p", views=(view, batch))
+    for generation in ("died", "switched"):
+        write_part(staged(view, generation), "build-0", pa.table({"x": [1]}))
+    (staged(view, "died") / ".build-1.77.tmp").write_bytes(b"half")
+    generations = Generations(client, "p")
+    found = staged_folders(catalog)
+    assert len(found) == 2
+    assert generations.take("build")
+    staged(view, "new").mkdir()
+    left = Unfinished(view="a", generation="switched", features=(), intents={})
+    assert remove_staged(found, [left]) == []
+    assert staged_folders(catalog) == [staged(view, "new"), staged(view, "switched")]
+
+
+def test_rows_that_cannot_be_removed_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / ".build-died"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr("shutil.rmtree", lambda *_args, **_named: None)
+    assert remove_staged([folder], []) == [folder]
 
 
 def test_what_an_owner_of_before_says_does_not_count(client: redis.Redis) -> None:
