@@ -95,6 +95,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     Raises:
         StoreUnavailableError: The store does not answer at the start; later it is waited for.
         StoreTopologyError: It is not what its address says.
+        DefinitionsOutdated: Others run with newer definitions of stream views.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,7 +120,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     with connect(redis_url) as client:
         check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
-        settle_definitions(client, repo, settings.partitions)
+        settle_definitions(client, repo, settings.partitions, owner, lease_ms)
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()
         builder.start()

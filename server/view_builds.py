@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from server.repo import Repo
 from server.stream_plans import entity_writer, stream_plan
 from streaming.archive import archive_folder
 from streaming.errors import StreamingError
-from streaming.generations import BUILD_TTL_MS, Definition, Generations, Unfinished
+from streaming.generations import BUILD_TTL_MS, Definition, DefinitionsOutdated, Generations, Unfinished
 from streaming.keys import views_key
 from streaming.materializer import POISON
 from streaming.shadow import (
@@ -97,6 +98,7 @@ class ViewBuilder:
         keeper = threading.Thread(target=self._keep, args=(name, done), name="view-build-lease", daemon=True)
         keeper.start()
         try:
+            generations.check_newest(self._definitions)
             unfinished = generations.unfinished()
             self._remove_staged(left_behind, unfinished)
             for left in unfinished:
@@ -175,9 +177,25 @@ class ViewBuilder:
                     log.warning("view.store_lost", error=str(error))
 
 
-def settle_definitions(client: redis.Redis, repo: Repo, partition_count: int) -> None:
-    """Take down what the repo defines, before anything is computed by it."""
-    Generations(client, repo.catalog.project).settle(definitions(repo), partition_count)
+def settle_definitions(
+    client: redis.Redis, repo: Repo, partition_count: int, owner: str = "", life_ms: int = 0
+) -> None:
+    """Take down what the repo defines, before anything is computed by it; of the arguments see `Generations.settle`.
+
+    Raises:
+        DefinitionsOutdated: Others run with newer definitions, and went on doing so for longer than dead ones seem to.
+    """
+    generations, wanted = Generations(client, repo.catalog.project), definitions(repo)
+    give_up_at = time.monotonic() + life_ms / 1000 + RETRY_S
+    while True:
+        try:
+            generations.settle(wanted, partition_count, owner, life_ms)
+        except DefinitionsOutdated:
+            if time.monotonic() >= give_up_at:
+                raise
+        else:
+            return
+        time.sleep(RETRY_S / 5)
 
 
 def settle_first_definitions(client: redis.Redis, repo: Repo, partition_count: int) -> None:

@@ -11,6 +11,7 @@ else, and only then asks which definitions serve; so does one that takes a parti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,17 +22,50 @@ import redis
 
 from online.script import Script
 from streaming.errors import StreamingError
-from streaming.keys import PartitionKeys, build_key, views_key
+from streaming.keys import PartitionKeys, build_key, members_key, views_key
 
 BUILD_TTL_MS = 10_000
+VERSIONS_MAX = 100
+"""So many versions of a repo's definitions are remembered that others have come after."""
 PROGRESS = "progress"
 """Field: JSON of the arguments of `Generations.tell`."""
 POLL_S = 0.05
 
 _SETTLE = Script("""
-local known, wanted = redis.call('EXISTS', KEYS[1]) == 1, {}
-if not known then redis.call('HSET', KEYS[1], 'whole', ARGV[1]) end
-for at = 2, #ARGV, 3 do
+local clock = redis.call('TIME')
+local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local whole, owner, life_ms, version = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local newest = redis.call('HGET', KEYS[1], 'newest')
+local past = cjson.decode(redis.call('HGET', KEYS[1], 'past') or '[]')
+local is_past, others = false, {}
+for _, each in ipairs(past) do
+  if each == version then is_past = true else others[#others + 1] = each end
+end
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if field:sub(1, 5) == 'runs:' then
+    local score = redis.call('ZSCORE', KEYS[2], field:sub(6))
+    if not score or tonumber(score) <= now_ms then
+      redis.call('HDEL', KEYS[1], field)
+    elseif is_past and redis.call('HGET', KEYS[1], field) == newest then
+      return field:sub(6)
+    end
+  end
+end
+if newest ~= version then
+  if newest then others[#others + 1] = newest end
+  while #others > tonumber(ARGV[5]) do table.remove(others, 1) end
+  redis.call('HSET', KEYS[1], 'newest', version)
+  if #others > 0 then redis.call('HSET', KEYS[1], 'past', cjson.encode(others)) end
+  redis.call('DEL', KEYS[3])
+  redis.call('HDEL', KEYS[1], 'pause')
+end
+if life_ms > 0 then
+  redis.call('HSET', KEYS[1], 'runs:' .. owner, version)
+  redis.call('ZADD', KEYS[2], now_ms + life_ms, owner)
+end
+local known, wanted = redis.call('HEXISTS', KEYS[1], 'whole') == 1, {}
+if not known then redis.call('HSET', KEYS[1], 'whole', whole) end
+for at = 6, #ARGV, 3 do
   local view, digest = ARGV[at], ARGV[at + 1]
   wanted[view] = true
   local held = redis.call('HGET', KEYS[1], 'digest:' .. view)
@@ -46,7 +80,7 @@ for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
     redis.call('HDEL', KEYS[1], field, 'generation:' .. field:sub(8))
   end
 end
-return 1
+return ''
 """)
 _ARRIVE = Script("""
 if redis.call('HGET', KEYS[1], 'pause') ~= ARGV[1] then return 0 end
@@ -78,8 +112,14 @@ return redis.call('DEL', KEYS[1])
 """)
 
 
+_OUTDATED = (
+    "another definition serves, or is to serve, than that of this process's repo: bring the repo up to date and start "
+    "the materializer again"
+)
+
+
 class DefinitionsOutdated(StreamingError):
-    """Another definition of a view serves than this process knows."""
+    """Another definition of a view serves, or is to, than this process knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +175,26 @@ class Generations:
         self._key = views_key(project)
         self._lock = build_key(project)
 
-    def settle(self, definitions: Mapping[str, Definition], partition_count: int) -> None:
+    def settle(
+        self, definitions: Mapping[str, Definition], partition_count: int, owner: str = "", life_ms: int = 0
+    ) -> None:
         """Take the definitions of a repo down: all as they serve in a new store, later the changed ones as waiting.
 
         A store on which materializers ran before there were generations serves what the repo defines, and its archive
         does not go back to the beginning.
+
+        Definitions that were not seen before are newer than all that were. Those that others have come after may come
+        back, and are the newest then, once no materializer runs with the ones that are newest now. A build of what is
+        the newest no more can no longer switch.
+
+        Args:
+            definitions: Of all stream views of the repo.
+            partition_count: Of the log.
+            owner: The materializer that is to run with them; it is counted among the members from then on.
+            life_ms: How long it stays one unless it says again that it is there; 0 for who is none.
+
+        Raises:
+            DefinitionsOutdated: Somebody runs with newer ones; nothing is changed.
         """
         keys = [PartitionKeys(self._project, number) for number in range(partition_count)]
         began = any(self._client.exists(key.checkpoint, key.applied) for key in keys)
@@ -148,25 +203,46 @@ class Generations:
             for view, definition in sorted(definitions.items())
             for word in (view, definition.digest, json.dumps(definition.features))
         ]
-        self._run(_SETTLE, [int(not began), *words])
+        newer = self._call(
+            _SETTLE,
+            [int(not began), owner, life_ms, _version(definitions), VERSIONS_MAX, *words],
+            members_key(self._project),
+            self._lock,
+        )
+        if newer:
+            assert isinstance(newer, bytes)
+            raise DefinitionsOutdated(
+                f"materializer {newer.decode()} runs with newer definitions of stream views than this process's repo "
+                "has: bring the repo up to date; to go back to these, stop those that run with the newer ones first"
+            )
+
+    def check_newest(self, definitions: Mapping[str, Definition]) -> None:
+        """See that nobody has settled others since.
+
+        Raises:
+            DefinitionsOutdated: Somebody has.
+        """
+        if self._fields().get("newest") != _version(definitions):
+            raise DefinitionsOutdated(_OUTDATED)
 
     def serving(self, definitions: Mapping[str, Definition]) -> dict[str, str]:
         """Generation by view of those that are built as they are defined; the others wait.
 
         Raises:
-            DefinitionsOutdated: Of a view another definition serves.
+            DefinitionsOutdated: Of a view another definition serves, or one serves that is not among them: its events
+                would be passed over.
         """
         held = self._fields()
         found = {}
+        for name, digest in held.items():
+            if name.startswith("digest:") and digest and name.removeprefix("digest:") not in definitions:
+                raise DefinitionsOutdated(f"view {name.removeprefix('digest:')!r}: {_OUTDATED}")
         for view, definition in definitions.items():
             digest = held.get(f"digest:{view}", "")
             if digest == definition.digest:
                 found[view] = held[f"generation:{view}"]
             elif digest:
-                raise DefinitionsOutdated(
-                    f"another definition of view {view!r} serves than that of this process's repo: bring the repo "
-                    "up to date and start the materializer again"
-                )
+                raise DefinitionsOutdated(f"view {view!r}: {_OUTDATED}")
         return found
 
     def is_whole(self) -> bool:
@@ -298,11 +374,21 @@ class Generations:
         return {name.decode(): value.decode() for name, value in stored.items()}
 
     def _run(self, script: Script, words: Sequence[str | int], *more_keys: str) -> int:
+        reply = self._call(script, words, *more_keys)
+        assert isinstance(reply, int)
+        return reply
+
+    def _call(self, script: Script, words: Sequence[str | int], *more_keys: str) -> object:
         arguments = [word.encode() if isinstance(word, str) else word for word in words]
         keys = [key.encode() for key in (self._key, *more_keys)]
         (reply,) = script.run(self._client, [(len(keys), *keys, *arguments)])
-        assert isinstance(reply, int)
         return reply
+
+
+def _version(definitions: Mapping[str, Definition]) -> str:
+    """Of all definitions of a repo together."""
+    known = sorted((view, definition.digest) for view, definition in definitions.items())
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def _place(partition: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,28 @@ def test_several_materializers_build_once_and_follow(
     finally:
         site.stop()
     assert site.log.read_text().count("view.switched") == 1
+
+
+def test_a_process_of_the_repo_before_stays_out(
+    tmp_path: Path, empty: str, expected: dict[bytes, dict[bytes, bytes]]
+) -> None:
+    """Restarted where the new repo has not arrived, it says so and ends; the new views go on as if it had not come."""
+    site = Site(tmp_path / "site", empty, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2)
+    try:
+        _begin(site)
+        shutil.copytree(site.repo, tmp_path / "before")
+        _change(site)
+        site.start()
+        site.publish(ARRIVALS[150:200])
+        site.wait(lambda: _is_built(site), "the views")
+        table = _table(site)
+        old = site.start(tmp_path / "before")
+        assert old.wait(60) == 1
+        assert "runs with newer definitions of stream views" in site.said()
+        assert _table(site) == table
+        site.publish(ARRIVALS[200:])
+        site.tick(END_US)
+        site.wait(lambda: site.applied() == site.appended(), "everything")
+        site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+    finally:
+        site.stop()

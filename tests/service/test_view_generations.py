@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import redis
 
 from decision.schema import Catalog, View
 from streaming.generations import Definition, DefinitionsOutdated, Generations, Unfinished
-from streaming.keys import PartitionKeys, views_key
+from streaming.keys import PartitionKeys, members_key, views_key
+from streaming.lease import Leases
 from streaming.shadow import remove_staged, staged, staged_folders
 from streaming.sink import write_part
 from tests.support.valkey import start_valkey
@@ -71,6 +73,68 @@ def test_changed_and_new_views_wait_and_those_that_are_gone_are_forgotten(client
     generations.settle({"a": ONE["a"]}, 1)
     generations.settle(ONE, 1)
     assert generations.serving(ONE) == {}
+
+
+def test_an_older_version_stays_out_while_somebody_runs_with_the_newest(client: redis.Redis) -> None:
+    """It changes nothing, though it lacks a view and has another definition; the newest may come at any time."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1, "old:1", 60_000)
+    generations.settle(TWO, 1, "new:1", 60_000)
+    before = client.hgetall(views_key("p"))
+    for _ in range(2):
+        with pytest.raises(DefinitionsOutdated, match="new:1 runs with newer definitions"):
+            generations.settle(ONE, 1, "old:2", 60_000)
+    assert client.hgetall(views_key("p")) == before
+    generations.settle(TWO, 1, "new:2", 60_000)
+    Leases(client, "p", "new:1", 1).leave()
+    with pytest.raises(DefinitionsOutdated, match="new:2"):
+        generations.settle(ONE, 1, "old:2", 60_000)
+
+
+def test_an_older_version_comes_back_once_nobody_runs_with_the_newest(client: redis.Redis) -> None:
+    """Whoever went back to it is right then, and what was the newest is now what stays out."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1, "old:1", 60_000)
+    generations.settle(TWO, 1, "new:1", 60_000)
+    client.zadd(members_key("p"), {"new:1": 1})
+    generations.settle(ONE, 1, "old:2", 60_000)
+    assert not client.hexists(views_key("p"), "runs:new:1")
+    with pytest.raises(DefinitionsOutdated, match="old:1 runs"):
+        generations.settle(TWO, 1, "new:2", 60_000)
+
+
+def test_so_many_versions_are_remembered(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.generations.VERSIONS_MAX", 3)
+    generations = Generations(client, "p")
+    for number in range(9):
+        generations.settle({"a": Definition(digest=str(number), features=())}, 1, "m", 60_000)
+    past: Any = client.hget(views_key("p"), "past")
+    assert len(json.loads(past)) == 3
+
+
+def test_newer_definitions_take_the_turn_of_a_build(client: redis.Redis) -> None:
+    """One of older ones can switch no more, and its process is told."""
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1, "old", 60_000)
+    assert generations.take("build")
+    generations.ask_for_pause("build")
+    generations.settle(ONE, 1, "old:2", 60_000)
+    generations.check_newest(ONE)
+    assert generations.keep("build")
+    generations.settle(TWO, 1, "new", 60_000)
+    assert not generations.keep("build")
+    assert generations.pause() == ""
+    with pytest.raises(DefinitionsOutdated):
+        generations.check_newest(ONE)
+    generations.check_newest(TWO)
+
+
+def test_an_owner_is_outdated_by_a_view_that_it_does_not_know(client: redis.Redis) -> None:
+    """It would pass over that view's events in its partition."""
+    generations = Generations(client, "p")
+    generations.settle(ONE | {"c": TWO["c"]}, 1)
+    with pytest.raises(DefinitionsOutdated, match="'c'"):
+        generations.serving(ONE)
 
 
 def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:

@@ -52,9 +52,9 @@ class Site:
         }
         self.processes: list[Forked] = []
 
-    def start(self) -> Forked:
-        """Start one more materializer."""
-        command = ["materializer", "--repo", str(self.repo), "--data-dir", str(self._folder / "data")]
+    def start(self, repo: Path | None = None) -> Forked:
+        """Start one more materializer, of another repo where that is given."""
+        command = ["materializer", "--repo", str(repo or self.repo), "--data-dir", str(self._folder / "data")]
         process = Forked([*command, "--redis-url", self.url], self.log, self._env)
         self.processes.append(process)
         return process
