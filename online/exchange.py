@@ -17,6 +17,8 @@ MAX_PIPELINE_COMMANDS = 1_000
 LANES = 8
 LANE_COMMANDS = 2
 """Fewest commands for which another lane is worth its connection: two calls of sixteen entities exceed one read."""
+LANE_LOADS = 64
+"""As much for loads of states: the server writes 64 KiB to a connection at a time."""
 
 
 def exchange(client: redis.Redis, commands: Iterable[Command]) -> list[object]:
@@ -38,16 +40,23 @@ def exchange(client: redis.Redis, commands: Iterable[Command]) -> list[object]:
     return replies
 
 
-def exchange_apart(client: redis.Redis, commands: Sequence[Command]) -> list[object]:
+def exchange_apart(
+    client: redis.Redis, commands: Sequence[Command], lane_commands: int = LANE_COMMANDS
+) -> list[object]:
     """As `exchange`, of commands whose order does not matter: they go over several connections side by side.
 
     A server that syncs every write does so once for all that it has read from all connections, and it reads little
-    from each at a time.
+    from each at a time, and answers little.
+
+    Args:
+        client: The store.
+        commands: What to send.
+        lane_commands: Fewest for which another connection is worth it.
 
     Raises:
         StoreUnavailableError: As there.
     """
-    lanes = min(LANES, len(commands) // LANE_COMMANDS)
+    lanes = min(LANES, len(commands) // lane_commands)
     if isinstance(client, RoutedClient) or lanes < 2:
         return exchange(client, commands)
     replies: list[object] = []

@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError, WriteTooLargeError
-from online.exchange import exchange
+from online.exchange import LANE_LOADS, exchange_apart
 from online.keys import state_key, timestamp_field
 from online.pipes import Packed
 from online.route import Command
@@ -280,7 +280,8 @@ class EntityWriter:
             StoreReplyError: A state key holds something else.
             StoreUnavailableError: The store did not answer.
         """
-        replies = exchange(self._client, ((b"HGETALL", state_key(key)) for key in keys))
+        commands = [(b"HGETALL", state_key(key)) for key in keys]
+        replies = exchange_apart(self._client, commands, LANE_LOADS)
         return [_as_dict(reply) for reply in replies]
 
     def _call(self, write: EntityWrite) -> Command:
