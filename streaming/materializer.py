@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -149,11 +149,18 @@ class _Flight:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """Writes, the intent that they were announced by, and what becomes of them and at which wall time."""
+    """Writes on their way.
+
+    Attributes:
+        intent: What they were announced by.
+        intended: Done once that is written down, and what was to be done with it.
+        written: What became of the writes, and the wall time at which they were done.
+    """
 
     writes: Sequence[PreparedWrites]
     intent: Intent
-    written: Callable[[], tuple[list[Written], int]]
+    intended: Future[None]
+    written: Future[tuple[list[Written], int]]
 
 
 class Materializer:
@@ -246,6 +253,7 @@ class Materializer:
         self._timers.load()
         self._note_landed(self._at)
         self._show_applied(self._at.now_us)
+        self._owner.deliver()
 
     def _recover(self) -> None:
         intents = self._owner.undelivered(self._checkpoint)
@@ -293,6 +301,8 @@ class Materializer:
     def _move_checkpoint(self) -> None:
         """Move the checkpoint behind what is applied, flushed and delivered; what is on its way stays before it."""
         self._checkpointed_at = time.monotonic()
+        if self._flight and self._flight.sent:
+            self._flight.sent.intended.result()
         progress = self._landed
         if progress != self._checkpoint or self._sink.row_count:
             if not self._flush():
@@ -374,9 +384,8 @@ class Materializer:
             self._land(is_ahead=True)
             self._apply_one_by_one(records, due)
             return
-        is_ahead = self._may_run_ahead(writes)
-        self._launch(batch, writes, before, is_ahead=is_ahead)
-        if not (is_ahead and self._more_behind(records)):
+        self._launch(batch, writes, before)
+        if not (self._may_run_ahead(writes) and self._more_behind(records)):
             self._land()
 
     def _due(self, records: Records) -> set[Member]:
@@ -405,6 +414,7 @@ class Materializer:
             self._apply_alone(records[place : place + 1])
         for member in due:
             self._advance_alone(member)
+        self._owner.deliver()
 
     def _apply_alone(self, record: Records) -> None:
         before = self._at
@@ -435,8 +445,7 @@ class Materializer:
         """Apply a batch with nothing on its way before it or after it."""
         before = self._at
         batch = self._draw(records)
-        self._launch(batch, self._compute(batch, due), before)
-        self._finish_flight()
+        self._finish_flight(self._launch(batch, self._compute(batch, due), before), is_ahead=False)
 
     def _draw(self, records: Records) -> _Batch:
         """Find out what records bring, and move the clock to their end."""
@@ -455,15 +464,15 @@ class Materializer:
         self._cache.fetch(touched)
         return [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
 
-    def _launch(
-        self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, *, is_ahead: bool = False
-    ) -> None:
-        """Write down what a batch writes, and send it off: beside what follows, or once it is waited for."""
-        sent = self._send(writes, {}, is_ahead=is_ahead) if writes else None
+    def _launch(self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment) -> _Flight:
+        """Send off that what a batch writes be written down, and written."""
+        sent = self._send(writes, {}) if writes else None
+        self._owner.deliver()
         self._foresee(batch, writes)
         until_us = min(self._at.now_us, self._timers.next_due_us() - 1)
         self._flight = _Flight(batch, start, self._at, until_us, sent)
         self._cache.shrink()
+        return self._flight
 
     def _foresee(self, batch: _Batch, writes: Sequence[PreparedWrites]) -> None:
         """Let what was due be due again beside writes on their way; the index learns of it when they are done."""
@@ -478,24 +487,26 @@ class Materializer:
         """Wait for the writes on their way, and do what follows from them.
 
         Args:
-            is_ahead: Whether the batch behind them is computed already.
+            is_ahead: Whether the batch behind them is computed already; its intent tells what follows from them.
 
         Returns:
             Whether they held as they were sent; where not, what was computed behind them is void.
         """
-        if self._flight is None:
-            return True
-        start, records, due = self._flight.start, self._flight.batch.records, self._flight.batch.due
+        held = self._flight is None or self._land_flight(self._flight, is_ahead=is_ahead)
+        if not is_ahead:
+            self._owner.deliver()
+        return held
+
+    def _land_flight(self, flight: _Flight, *, is_ahead: bool) -> bool:
         try:
-            return self._finish_flight(is_ahead=is_ahead)
+            return self._finish_flight(flight, is_ahead=is_ahead)
         except POISON:
-            self._at = start
-            self._apply_one_by_one(records, due)
+            self._at = flight.start
+            self._apply_one_by_one(flight.batch.records, flight.batch.due)
             return False
 
-    def _finish_flight(self, *, is_ahead: bool = False) -> bool:
-        flight, self._flight = self._flight, None
-        assert flight is not None
+    def _finish_flight(self, flight: _Flight, *, is_ahead: bool) -> bool:
+        self._flight = None
         refused: dict[str, list[bytes]] = {}
         hidden: frozenset[Part] = frozenset()
         readable_us = time.time_ns() // 1000
@@ -700,24 +711,18 @@ class Materializer:
         count = sum(map(len, refused.values()))
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
 
-    def _send(
-        self,
-        writes: Sequence[PreparedWrites],
-        void: Mapping[int, frozenset[Part]],
-        *,
-        is_ahead: bool = False,
-    ) -> _Sent:
-        """Write down what is about to be written, and send that off."""
+    def _send(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> _Sent:
+        """Have it written down what is about to be written, and then written, beside what follows."""
         intent = self._intent(writes, void)
         announced = self._announced(writes)
-        self._owner.intend(intent, announced)
+        intended = self._background.submit(self._owner.intention(intent, announced))
         self._timers.remember(announced)
         self._number = intent.number
         note_written(writes)
-        send = partial(self._write, writes)
-        return _Sent(writes, intent, self._background.submit(send).result if is_ahead else send)
+        return _Sent(writes, intent, intended, self._background.submit(self._write, writes, intended))
 
-    def _write(self, writes: Sequence[PreparedWrites]) -> tuple[list[Written], int]:
+    def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:
+        intended.result()
         return send_writes(self._writer, writes), time.time_ns() // 1000
 
     def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part], int]:
@@ -727,7 +732,7 @@ class Materializer:
             What was refused, by kind; what of the intent did not happen: the refused, and rows of views of which
             another writer had brought a later one; and the wall time at which the writes were done.
         """
-        writes, (written, done_us) = sent.writes, sent.written()
+        writes, (written, done_us) = sent.writes, sent.written.result()
         refused: dict[str, list[bytes]] = {}
         hidden: set[Part] = set()
         for part, outcome in zip(writes, written, strict=True):

@@ -6,8 +6,9 @@ Every write is one script on keys of one slot, and holds only while the owner's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
@@ -107,17 +108,24 @@ class PartitionOwner:
         Raises:
             LeaseLost: If another owner has come after this one; so do all that follow.
         """
+        self.intention(intent, timers)()
+
+    def intention(self, intent: Intent, timers: Mapping[Member, int]) -> Callable[[], None]:
+        """What `intend` will do, and all that waits to be done until then; may be called on another thread."""
         commands = [
             (b"ZADD", self.keys.timers, b"LT", *chunk)
             for chunk in _flat((due_us, member_text(member)) for member, due_us in timers.items())
         ]
         fields = [part for item in intent.to_fields().items() for part in item]
-        self._run([*commands, (b"XADD", self.keys.journal, f"{intent.number}-0", *fields)])
+        pending, self._pending = self._pending, []
+        return partial(
+            self._run, [*pending, *commands, (b"XADD", self.keys.journal, f"{intent.number}-0", *fields)]
+        )
 
     def log_changes(
         self, number: int, changes: Sequence[SegmentChange], keys: Sequence[Mapping[str, object]]
     ) -> None:
-        """After entities are written: log segments entered and left, with the join keys, at the next `show`."""
+        """After entities are written: log segments entered and left, with the join keys; done by what comes next."""
         for place, (change, entity) in enumerate(zip(changes, keys, strict=True)):
             self._pending.append(
                 (
@@ -128,7 +136,7 @@ class PartitionOwner:
             )  # fmt: skip
 
     def conclude(self, settled: Mapping[Member, int], over: Sequence[Member]) -> None:
-        """After entities are written: settle timers that were due at the next `show`."""
+        """After entities are written: settle timers that were due; done by what comes next."""
         self._pending += [
             (b"ZADD", self.keys.timers, *chunk)
             for chunk in _flat((due_us, member_text(member)) for member, due_us in settled.items())
@@ -138,12 +146,18 @@ class PartitionOwner:
         ]
 
     def show(self, progress: Progress) -> None:
-        """Tell readers how far features are current, and do what follows from the writes."""
+        """Tell readers how far features are current; done by what comes next."""
+        self._pending.append((b"HSET", self.keys.applied, *_fields(progress)))
+
+    def deliver(self) -> None:
+        """Do what waits: every call waits for the disk, so an intent takes it along where one comes at once."""
         pending, self._pending = self._pending, []
-        self._run([*pending, (b"HSET", self.keys.applied, *_fields(progress))])
+        if pending:
+            self._run(pending)
 
     def move_checkpoint(self, progress: Progress) -> None:
         """Everything up to here is applied and delivered: forget the intents."""
+        self.deliver()
         self._run(
             [
                 (b"HSET", self.keys.checkpoint, *_fields(progress)),

@@ -292,9 +292,10 @@ def test_owner_is_refused_at_every_write_once_another_has_come(client: redis.Red
     before = _dump(client)
     change = SegmentChange(b"k", "s", True, 1, "customer_id")
     ada.log_changes(9, [change], [{"customer_id": "ada"}])
+    ada.show(Progress(position=9))
     writes: list[Callable[[], None]] = [
+        ada.deliver,
         lambda: ada.intend(Intent(9), {("customer_id", b"k"): 1}),
-        lambda: ada.show(Progress(position=9)),
         lambda: ada.move_checkpoint(Progress(position=9)),
         lambda: ada.publish_stats({"events": 1}),
         lambda: ada.bury([DeadLetter(9, "LATE", "", "", 0, b"[]")]),
@@ -328,7 +329,7 @@ def test_timers_are_kept_at_the_earliest_and_settled(client: redis.Redis) -> Non
     timers.load()
     assert timers.due(1000, 10) == [ada, bob]
     owner.conclude({ada: 90}, [bob])
-    owner.show(Progress())
+    owner.deliver()
     timers.load()
     assert timers.next_due_us() == 90
     assert timers.due(1000, 10) == [ada]
@@ -339,8 +340,11 @@ def test_segment_changes_and_dead_letters_are_logged_once(client: redis.Redis) -
     owner = _owner(client)
     change = SegmentChange(b"k", "s", True, 1, "customer_id")
     owner.log_changes(4, [change, change], [{"customer_id": "ada"}, {"customer_id": "bob"}])
-    owner.show(Progress())
+    owner.show(Progress(position=4))
+    assert owner.last_change() == 0
+    owner.intend(Intent(5), {})
     assert owner.last_change() == 4
+    assert client.hgetall(owner.keys.applied)[b"position"] == b"4"  # type: ignore[index]
     letters = [DeadLetter(position << 20, "LATE", "event_time", "too late", 0, b"[]") for position in (7, 5)]
     owner.bury(letters)
     owner.bury(letters)

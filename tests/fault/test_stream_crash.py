@@ -53,7 +53,7 @@ class DoomedConnection(redis.Connection):
         doom = type(self).doom
         if doom is not None:
             doom.left -= 1
-            if doom.left < 0 and not doom.after:
+            if doom.struck or (doom.left < 0 and not doom.after):
                 self._die(doom)
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
