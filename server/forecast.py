@@ -6,6 +6,7 @@ Entities are made up and taken through the stream's own step and encoding; what 
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,8 @@ from streaming.frame import events_frame
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan, ViewRows
 from streaming.recent import MAX_RECENT_IDS, RecentIds, id_hashes
 from streaming.windows.batch import Batch
-from streaming.windows.plan import WindowPlan
+from streaming.windows.distinct_kernels import BEFORE
+from streaming.windows.plan import DISTINCT_EXACT_BELOW, Distinct, WindowPlan
 from streaming.windows.state import TileState, encode
 from streaming.windows.stream import apply
 
@@ -55,26 +57,40 @@ class Forecast:
         is_customer: Whether they are the customer's alone.
         least_bytes: After a single event.
         busy_bytes: With an event of each type in every hop of each window, all different where values are counted.
+        most_bytes: As many different values as are kept, chosen to have as many kept as can be; busy_bytes where none
+            are counted.
     """
 
     kind: str
     is_customer: bool
     least_bytes: int
     busy_bytes: int
+    most_bytes: int
+
+
+class _Load(enum.IntEnum):
+    """How much happens to an entity; as `Forecast` has it."""
+
+    LEAST = 0
+    BUSY = 1
+    MOST = 2
 
 
 def forecast(plan: StreamPlan, schema: EventSchema, partitions: int) -> tuple[Forecast, ...]:
     """Forecast every kind of entity that the stream keeps."""
-    return tuple(
-        Forecast(
-            kind=kind.name,
-            is_customer=kind is plan.customer,
-            least_bytes=_entity_bytes(plan, kind, schema, 1, busy=False),
-            busy_bytes=_entity_bytes(
-                plan, kind, schema, 1 if kind is plan.customer else partitions, busy=True
-            ),
-        )
-        for kind in plan.kinds
+    return tuple(_of_kind(plan, kind, schema, partitions) for kind in plan.kinds)
+
+
+def _of_kind(plan: StreamPlan, kind: EntityKind, schema: EventSchema, partitions: int) -> Forecast:
+    sources = 1 if kind is plan.customer else partitions
+    counts = any(view.windows is not None and view.windows.distincts for view in kind.views)
+    busy_bytes = _entity_bytes(plan, kind, schema, sources, _Load.BUSY)
+    return Forecast(
+        kind=kind.name,
+        is_customer=kind is plan.customer,
+        least_bytes=_entity_bytes(plan, kind, schema, 1, _Load.LEAST),
+        busy_bytes=busy_bytes,
+        most_bytes=_entity_bytes(plan, kind, schema, sources, _Load.MOST) if counts else busy_bytes,
     )
 
 
@@ -89,16 +105,14 @@ def stored_bytes(key: bytes, fields: Fields) -> int:
     return total + _TABLE_OVERHEAD + overheads + sum(name + value for name, value in sizes)
 
 
-def _entity_bytes(
-    plan: StreamPlan, kind: EntityKind, schema: EventSchema, sources: int, *, busy: bool
-) -> int:
+def _entity_bytes(plan: StreamPlan, kind: EntityKind, schema: EventSchema, sources: int, load: _Load) -> int:
     state = EntityState(SAMPLE_US)
     kept: dict[bytes, bytes] = {REVISION_FIELD: b"1000"}
     shown: dict[bytes, bytes] = {}
     key = b""
     latest: dict[str, LatestRow] = {}
     for view_plan in kind.views:
-        rows = _rows(view_plan, schema, busy=busy)
+        rows = _rows(view_plan, schema, busy=load > _Load.LEAST)
         if not len(rows.codes):
             continue
         key = rows.keys[0]
@@ -111,7 +125,10 @@ def _entity_bytes(
             windows = view_plan.windows
             batch = rows.batch(np.zeros(len(own), dtype=np.int64), windows, own)
             step = apply(windows, [TileState.empty(windows)], _varied(windows, batch), SAMPLE_US)
-            kept |= encode(windows, step.states[0])
+            (tiles,) = step.states
+            if load == _Load.MOST:
+                tiles.sets = tuple(_fullest(windows, each) for each in windows.distincts)
+            kept |= encode(windows, tiles)
             values = {name: column[0] for name, column in step.values.items()}
         shown |= _feature_fields(view_plan.view, values)
     if kind.segments_view is not None:
@@ -125,14 +142,19 @@ def _entity_bytes(
     state.others = bytes(20 * (sources - 1))
     kept[POSITIONS] = positions_field(state, 0)
     if kind is plan.customer:
-        kept |= _recent(plan, schema, busy=busy)
+        kept |= _recent(plan, schema, load)
     return stored_bytes(state_key(key), kept) + stored_bytes(key, shown)
 
 
 def _rows(view_plan: ViewPlan, schema: EventSchema, *, busy: bool) -> ViewRows:
-    """Rows that a view makes of one event of each type: once, or in each hop of its widest window."""
+    """Rows that a view makes of one event of each type: once, or in each hop of its widest window.
+
+    Of values that are counted over all time there are as many more from before as are kept.
+    """
     windows = view_plan.windows
     hops = max(windows.max_tiles, 0) + 1 if busy and windows is not None else 1
+    if busy and windows is not None and any(each.forever for each in windows.distincts):
+        hops += windows.distinct_exact_below
     hop_us = windows.hop_us if windows is not None else 1
     samples = list(sample_events(schema))[::2]
     events = [
@@ -164,6 +186,17 @@ def _varied(windows: WindowPlan, batch: Batch) -> Batch:
     return dataclasses.replace(batch, columns=columns)
 
 
+def _fullest(windows: WindowPlan, each: Distinct) -> bytes:
+    """A set as large as it can be: hashes that ascend with their tiles, as many of each as are kept."""
+    count = each.most_entries(windows.distinct_exact_below)
+    now = SAMPLE_US // windows.hop_us
+    tiles = [BEFORE] * each.forever + list(range(now - each.tiles, now + 1) if each.tiles >= 0 else ())
+    entries = np.empty((count, 2), np.int64)
+    entries[:, 0] = (np.arange(count, dtype=np.uint64) * np.uint64(2**64 // count)).view(np.int64)
+    entries[:, 1] = np.repeat(np.array(tiles, np.int64), windows.distinct_exact_below)
+    return entries.tobytes()
+
+
 def _plain(value: Any) -> Value:
     """A cell of a frame as JSON takes it."""
     plain: Value = value.item() if isinstance(value, np.generic) else value
@@ -182,11 +215,12 @@ def _feature_fields(view: View, values: Mapping[str, Value]) -> dict[bytes, byte
     return fields
 
 
-def _recent(plan: StreamPlan, schema: EventSchema, *, busy: bool) -> dict[bytes, bytes]:
-    """Event ids of the lateness bound, at the pace of the shortest hop."""
+def _recent(plan: StreamPlan, schema: EventSchema, load: _Load) -> dict[bytes, bytes]:
+    """Event ids of the lateness bound, at the pace of the shortest hop; it takes events to bring many values."""
     hops = [view.windows.hop_us for kind in plan.kinds for view in kind.views if view.windows is not None]
-    per_hop = len(schema.types)
-    count = per_hop * max(schema.lateness_us // min(hops, default=schema.lateness_us), 1) if busy else 1
+    per_hop = len(schema.types) * (DISTINCT_EXACT_BELOW if load == _Load.MOST else 1)
+    in_time = max(schema.lateness_us // min(hops, default=schema.lateness_us), 1)
+    count = per_hop * in_time if load > _Load.LEAST else 1
     count = min(count, MAX_RECENT_IDS)
     buckets = np.linspace(0, schema.lateness_us, count).astype(np.int64) // recent_bucket_us(
         schema.lateness_us

@@ -72,6 +72,10 @@ def _print(report: Report, customers: int) -> None:
         if told.is_customer:
             whole = f"{_size(told.least_bytes * customers)} to {_size(told.busy_bytes * customers)}"
             line += f"; {customers:,} of them: {whole}"
+        if told.most_bytes > told.busy_bytes:
+            line += (
+                f"; up to some {_size(told.most_bytes)} each where values that are counted are chosen for it"
+            )
         say(line)
 
 
@@ -104,6 +108,7 @@ def _as_json(report: Report, customers: int) -> dict[str, Any]:
             "entity": told.kind,
             "least_bytes": told.least_bytes,
             "busy_bytes": told.busy_bytes,
+            "most_bytes": told.most_bytes,
             "count": customers if told.is_customer else None,
         }
         for told in report.forecast

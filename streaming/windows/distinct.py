@@ -7,7 +7,7 @@ relative standard error is 1/√(k − 2), 6.3 % for k = 256.
 
 What must be remembered for that is the same whatever the order of the events, as it must be: a hash goes only where k
 smaller ones have a tile at least as late, so that it is among the k smallest of no window, now or later. Of n values
-about k · (1 + ln(n / k)) stay.
+about k · (1 + ln(n / k)) stay; whatever the values are, k for each tile of the widest window and k from before it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def step_sets(
         new = np.empty((len(held) + len(row_order) + 1, 2), dtype=np.int64)
         new_start = np.empty(len(parts) + 1, dtype=np.int64)
         step_set(
-            plan.hop_us, now_us, each.tiles, plan.distinct_exact_below, start, held, row_start, row_order, row_us,
+            plan.hop_us, now_us, each.tiles, int(each.forever), plan.distinct_exact_below,
+            start, held, row_start, row_order, row_us,
             inputs.hashes[each.column], np.ascontiguousarray(inputs.valid[:, each.column]), each.reads, plan.windows,
             new, new_start, out,
         )  # fmt: skip
@@ -102,7 +103,7 @@ def sweep_sets(
     """Write the features of sets at the instants (entities, times) of a sweep, by entity and time, into `out`."""
     for each in plan.distincts:
         sweep_set(
-            plan.hop_us, each.tiles, plan.distinct_exact_below, *rows, inputs.hashes[each.column],
+            plan.hop_us, each.tiles, int(each.forever), plan.distinct_exact_below, *rows, inputs.hashes[each.column],
             np.ascontiguousarray(inputs.valid[:, each.column]), *at, each.reads, plan.windows, out,
         )  # fmt: skip
 

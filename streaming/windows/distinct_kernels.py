@@ -2,6 +2,9 @@
 
 A set is int64[n, 2]: hashes, ascending as unsigned numbers, and the latest tile of each. Sets of several entities lie
 one after another; `start` says where each begins, one more at the end.
+
+Of what only a window of all time covers any more, the tile tells nothing; it is `BEFORE` then, the same for all. So no
+more than k such hashes stay, and of any tile that a narrower window covers no more than k either.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from numba import njit
 
 _I, _II = "int64[::1]", "int64[:,::1]"
 _B, _BB = "uint8[::1]", "uint8[:,::1]"
-_MIN = np.int64(np.iinfo(np.int64).min)
+_MIN, _MAX = np.int64(np.iinfo(np.int64).min), np.int64(np.iinfo(np.int64).max)
+BEFORE = int(_MIN)
+"""Tile of a hash that no window but that of all time covers."""
 _TOP = np.int64(np.iinfo(np.int64).min)
 
 
@@ -56,16 +61,28 @@ def add(entries, count, value, tile):  # type: ignore[no-untyped-def]
     return count + 1
 
 
-@_kernel(f"int64({_II}, int64, int64, int64, {_I})")
-def prune(entries, count, oldest, k, latest):  # type: ignore[no-untyped-def]
+@_kernel("int64(int64, int64)")
+def _oldest(current, tiles):  # type: ignore[no-untyped-def]
+    """The first tile that the widest window covers; none where there is but all time, which asks for no tile."""
+    return current - tiles if tiles >= 0 else _MAX
+
+
+@_kernel(f"int64({_II}, int64, int64, int64, int64, {_I})")
+def prune(entries, count, oldest, forever, k, latest):  # type: ignore[no-untyped-def]
     """Drop what no window can need: tiles before `oldest`, and hashes with k smaller ones of tiles at least as late.
+
+    Where a window of all time reads the set (`forever`), what lies before `oldest` stays as `BEFORE`.
 
     `latest` is room for k numbers: the latest tiles of the entries kept so far, the earliest of them first (a heap).
     """
     kept, held = 0, 0
     for i in range(count):
         tile = entries[i, 1]
-        if tile < oldest or (held == k and tile <= latest[0]):
+        if tile < oldest:
+            if forever == 0:
+                continue
+            tile = _MIN
+        if held == k and tile <= latest[0]:
             continue
         entries[kept, 0], entries[kept, 1] = entries[i, 0], tile
         kept += 1
@@ -115,12 +132,14 @@ def read_set(entries, count, current, reads, widths, k, out, row):  # type: igno
 
 
 @_kernel(
-    f"int64(int64, int64, int64, int64, {_I}, {_II}, {_I}, {_I}, {_I}, {_I}, {_B}, {_II}, {_I}, {_II}, {_I}, {_II})"
+    f"int64(int64, int64, int64, int64, int64, "
+    f"{_I}, {_II}, {_I}, {_I}, {_I}, {_I}, {_B}, {_II}, {_I}, {_II}, {_I}, {_II})"
 )
 def step_set(  # type: ignore[no-untyped-def]
     hop,
     now,
     tiles,
+    forever,
     k,
     start,
     held,
@@ -140,7 +159,8 @@ def step_set(  # type: ignore[no-untyped-def]
     Args:
         hop: Width of a tile.
         now: Logical time.
-        tiles: Width of the widest window that reads the column, -1 for all time.
+        tiles: Width of the widest window that reads the column; -1 where only one of all time does.
+        forever: 1 where a window of all time reads it.
         k: See `estimate`.
         start: Where each entity's entries begin.
         held: The entries.
@@ -156,7 +176,7 @@ def step_set(  # type: ignore[no-untyped-def]
         out: Takes the features.
     """
     current = now // hop
-    oldest = current - tiles if tiles >= 0 else _MIN
+    oldest = _oldest(current, tiles)
     latest = np.empty(k, np.int64)
     at = 0
     for i in range(start.shape[0] - 1):
@@ -171,24 +191,38 @@ def step_set(  # type: ignore[no-untyped-def]
             if valid[r] != 0:
                 count = add(mine, count, values[r], row_us[s] // hop)
                 if count > room:
-                    count = prune(mine, count, oldest, k, latest)
+                    count = prune(mine, count, oldest, forever, k, latest)
                     room = max(room, 2 * count)
-        count = prune(mine, count, oldest, k, latest)
+        count = prune(mine, count, oldest, forever, k, latest)
         read_set(mine, count, current, reads, widths, k, out, i)
         at += count
     new_start[start.shape[0] - 1] = at
     return at
 
 
-@_kernel(f"void(int64, int64, int64, {_I}, {_I}, {_I}, {_I}, {_B}, {_I}, {_I}, {_II}, {_I}, {_II})")
+@_kernel(f"void(int64, int64, int64, int64, {_I}, {_I}, {_I}, {_I}, {_B}, {_I}, {_I}, {_II}, {_I}, {_II})")
 def sweep_set(  # type: ignore[no-untyped-def]
-    hop, tiles, k, row_start, row_order, row_us, values, valid, out_entity, out_us, reads, widths, out
+    hop,
+    tiles,
+    forever,
+    k,
+    row_start,
+    row_order,
+    row_us,
+    values,
+    valid,
+    out_entity,
+    out_us,
+    reads,
+    widths,
+    out,
 ):
     """Write the features of one column into the rows of a sweep, which are by entity and time.
 
     Args:
         hop: Width of a tile.
         tiles: As in `step_set`.
+        forever: As in `step_set`.
         k: See `estimate`.
         row_start: Where each entity's rows begin in `row_order`.
         row_order: Rows of the history by entity and time.
@@ -215,8 +249,8 @@ def sweep_set(  # type: ignore[no-untyped-def]
             if valid[r] != 0:
                 count = add(entries, count, values[r], row_us[s] // hop)
                 if count > room:
-                    oldest = row_us[s] // hop - tiles if tiles >= 0 else _MIN
-                    count = prune(entries, count, oldest, k, latest)
+                    oldest = _oldest(row_us[s] // hop, tiles)
+                    count = prune(entries, count, oldest, forever, k, latest)
                     if 2 * count > room:
                         room *= 2
                         grown = np.empty((room + 1, 2), np.int64)

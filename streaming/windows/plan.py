@@ -111,13 +111,19 @@ class Distinct:
 
     Attributes:
         column: Number of the column.
-        tiles: Forgotten once this many tiles behind the current one; -1 is never.
+        tiles: Of the widest window that reads it; -1 where only one of all time does.
+        forever: Whether one of all time does. Otherwise values are forgotten once so many tiles behind the current one.
         reads: int64[features, 2], window (-1: all time) and place in an output row of each feature that reads it.
     """
 
     column: int
     tiles: int
+    forever: bool
     reads: IntArray
+
+    def most_entries(self, exact_below: int) -> int:
+        """How many hashes an entity keeps at most, whatever the values are."""
+        return exact_below * (max(self.tiles + 1, 0) + self.forever)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +318,9 @@ class _Compiler:
         layout = [self.hop_s, windows, self.columns, self.lanes, *self.slots.values(), list(self.firsts)]
         layout += [astuple(reference) for reference in references]
         distincts = self._distincts(rows, outputs, reads)
-        layout += [("distinct", self.columns[each.column], each.tiles) for each in distincts]
+        layout += [
+            ("distinct", self.columns[each.column], -1 if each.forever else each.tiles) for each in distincts
+        ]
         return WindowPlan(
             view=self.view.name,
             hop_us=(self.hop_s or 3600) * 1_000_000,
@@ -422,7 +430,8 @@ class _Compiler:
         return tuple(
             Distinct(
                 column=self._column(column),
-                tiles=-1 if any(tiles < 0 for tiles, _, _ in of) else max(tiles for tiles, _, _ in of),
+                tiles=max(tiles for tiles, _, _ in of),
+                forever=any(tiles < 0 for tiles, _, _ in of),
                 reads=_table([(window, place) for _, window, place in of], 2),
             )
             for column, of in readers.items()

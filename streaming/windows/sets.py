@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from streaming.windows.distinct_kernels import BEFORE
 from streaming.windows.errors import StateCorrupt
 from streaming.windows.wire import Reader, put_signed, put_unsigned
 
 _ENTRIES_MAX = 160
 """Of a chunk: one takes at most 16 bytes, and a chunk stays below 2 KB until a set's tiles lie 2³² apart."""
-_VERSION = 1
+_VERSION, _WITH_BEFORE = 1, 2
+"""Forms of a chunk: without and with hashes of the tile `BEFORE`."""
 _WIDTHS = (1, 2, 4, 8)
 _HASH_BITS = 64
 
@@ -71,12 +73,17 @@ def _ranges(
 
 
 def _encode(entries: Entries) -> bytes:
-    """Version, how many, earliest tile, width of what tiles are behind it, the hashes, the tiles."""
+    """Version, how many, earliest tile, width of what tiles are behind it, the hashes, the tiles.
+
+    Where there are hashes of the tile `BEFORE`, that is 0, and the earliest of the others 1.
+    """
     tiles = entries[:, 1]
-    base = int(tiles.min())
-    behind = (tiles - base).view(np.uint64)
+    covered = tiles != BEFORE
+    base = int(tiles[covered].min()) if covered.any() else 0
+    with_before = not covered.all()
+    behind = np.where(covered, tiles - base + with_before, 0).view(np.uint64)
     width = next(width for width in _WIDTHS if int(behind.max()) < 1 << (8 * width))
-    out = bytearray((_VERSION,))
+    out = bytearray((_WITH_BEFORE if with_before else _VERSION,))
     put_unsigned(out, len(entries))
     put_signed(out, base)
     out.append(width)
@@ -89,12 +96,14 @@ def _decode(data: bytes) -> Entries:
     reader = Reader(data)
     version, count, base = reader.take(1)[0], reader.unsigned(), reader.signed()
     width = reader.take(1)[0]
-    if version != _VERSION or not count or width not in _WIDTHS:
+    if version not in (_VERSION, _WITH_BEFORE) or not count or width not in _WIDTHS:
         raise StateCorrupt(f"a chunk of a set of version {version}, {count} entries and width {width}")
     entries = np.empty((count, 2), np.int64)
     entries[:, 0] = np.frombuffer(reader.take(8 * count), "<i8")
-    entries[:, 1] = (
-        np.frombuffer(reader.take(width * count), f"<u{width}").astype(np.uint64).view(np.int64) + base
-    )
+    behind = np.frombuffer(reader.take(width * count), f"<u{width}").astype(np.uint64).view(np.int64)
+    if version == _WITH_BEFORE:
+        entries[:, 1] = np.where(behind == 0, BEFORE, behind + base - 1)
+    else:
+        entries[:, 1] = behind + base
     reader.finish()
     return entries

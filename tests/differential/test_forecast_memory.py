@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from decision.lang.compiler import compile_policy
 from online.keys import parse_key, state_key
 from online.store import connect
 from server.bundles import repo_policy
@@ -15,10 +18,24 @@ from server.forecast import Forecast, forecast
 from server.repo import load_repo
 from server.stream_plans import stream_plan
 from streaming.events import EventRecord
-from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, drain, publish
+from streaming.plan import StreamPlan
+from streaming.windows.distinct import hashes
+from streaming.windows.plan import DISTINCT_EXACT_BELOW
+from tests.support.stream_world import (
+    MINUTE_US,
+    POLICY,
+    SCHEMA,
+    START_US,
+    TRANSFORMS,
+    World,
+    catalog,
+    drain,
+    publish,
+)
 from tests.support.valkey import start_valkey
 
 MINUTES = 90
+HOPS = 32
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +52,12 @@ def _look(event_id: str, at_us: int) -> EventRecord:
     return EventRecord(event_id, "look", "1", at_us, {"category": "1"})
 
 
-def _used(url: str, world: World, events: list[EventRecord]) -> dict[str, int]:
+def _used(url: str, world: World, events: list[EventRecord], batch_records: int = 7) -> dict[str, int]:
     """Bytes of one entity of each kind, features and state, once events are applied."""
     with connect(url) as client:
         client.flushall()
         publish(url, [(event.event_us, event) for event in events])
-        materializer = world.materializer(client)
+        materializer = world.materializer(client, batch_records=batch_records)
         while materializer.step():
             materializer.checkpoint()
         drain(materializer)
@@ -86,6 +103,43 @@ def test_forecast_of_busy_entities_is_what_the_store_uses(url: str) -> None:
     used = _used(url, world, events)
     for name, told in _by_kind(world).items():
         assert told.busy_bytes == pytest.approx(used[name], rel=0.2), name
+
+
+def test_forecast_of_values_chosen_to_be_kept_is_what_the_store_uses(url: str) -> None:
+    """As many values in each hop as are kept, their hashes ascending: within a fifth."""
+    world = World.create()
+    told = _by_kind(world)["customer_id"]
+    names = np.array([f"{number:05d}" for number in range(HOPS * DISTINCT_EXACT_BELOW)], dtype=object)
+    order = np.argsort(hashes("category", names, np.ones(len(names), np.bool_)).view(np.uint64))
+    events = []
+    for place, name in enumerate(names[order].tolist()):
+        at_us = START_US + place * MINUTE_US // DISTINCT_EXACT_BELOW
+        events += [_buy(f"b{place}", "1", name, at_us), _look(f"l{place}", at_us)]
+    used = _used(url, world, events, batch_records=4_000)["customer_id"]
+    assert told.most_bytes == pytest.approx(used, rel=0.2)
+    assert used > 20 * told.busy_bytes
+
+
+def test_forecast_of_values_over_all_time_has_an_end() -> None:
+    """A busy entity has as many values from before as are kept, and chosen ones are no more than a hop's more."""
+    world = World.create()
+    definitions = catalog(world.offline)
+    spending = definitions.view_by_name["spending"]
+    aggregations = tuple(
+        replace(each, window_s=None) if each.function == "count_distinct" else each
+        for each in spending.aggregations
+    )
+    views = (
+        replace(spending, aggregations=aggregations),
+        *(view for view in definitions.views if view != spending),
+    )
+    policy = compile_policy({"world.policy": POLICY}, definitions, customer_key="customer_id").policy
+    assert policy is not None
+    plan = StreamPlan.compile(replace(definitions, views=views), TRANSFORMS, policy, "customer_id")
+    (told,) = [each for each in forecast(plan, SCHEMA, partitions=1) if each.is_customer]
+    windowed = _by_kind(world)["customer_id"]
+    assert windowed.busy_bytes + 200 * 8 < told.busy_bytes < windowed.busy_bytes + 256 * 16
+    assert told.busy_bytes < told.most_bytes < windowed.most_bytes
 
 
 def test_forecast_of_the_example_shop_is_bounded() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from decision.schema import Aggregation, Feature, ValueType, View
 from streaming.windows.batch import Batch
+from streaming.windows.distinct import hashes
+from streaming.windows.distinct_kernels import BEFORE
 from streaming.windows.errors import StateCorrupt, ValueRefused
 from streaming.windows.plan import DISTINCT_EXACT_BELOW, WindowPlan
 from streaming.windows.sets import read_set, set_chunks
@@ -18,27 +22,33 @@ from streaming.windows.sweep import sweep
 from tests.oracle.windows import distinct
 
 HOP_US = 3_600_000_000
-WIDTHS = {"day": 24, "week": 168, "ever": None}
+WIDTHS: dict[str, int | None] = {"day": 24, "week": 168, "ever": None}
 ROWS = 20_000
 SEEDS = 40
 
-PLAN = WindowPlan.compile(
-    View(
-        name="visited",
-        join_keys=(),
-        features=tuple(Feature(name=name, value_type=ValueType.INT64) for name in WIDTHS),
-        aggregations=tuple(
-            Aggregation(
-                feature=name,
-                column="page",
-                function="count_distinct",
-                window_s=None if hops is None else hops * 3_600,
-            )
-            for name, hops in WIDTHS.items()
-        ),
-        hop_s=3_600,
+
+def counted(widths: dict[str, int | None]) -> WindowPlan:
+    """Distinct pages over these windows."""
+    return WindowPlan.compile(
+        View(
+            name="visited",
+            join_keys=(),
+            features=tuple(Feature(name=name, value_type=ValueType.INT64) for name in widths),
+            aggregations=tuple(
+                Aggregation(
+                    feature=name,
+                    column="page",
+                    function="count_distinct",
+                    window_s=None if hops is None else hops * 3_600,
+                )
+                for name, hops in widths.items()
+            ),
+            hop_s=3_600,
+        )
     )
-)
+
+
+PLAN = counted(WIDTHS)
 
 
 def visits(seed: int, pages: int, hours: int = 400) -> tuple[Batch, int]:
@@ -88,9 +98,7 @@ def test_state_is_small_and_does_not_depend_on_arrival() -> None:
     order = np.random.default_rng(6).permutation(ROWS)
     state = TileState.empty(PLAN)
     for rows in np.array_split(order, 7):
-        part = Batch(
-            batch.entity[rows], batch.event_us[rows], (), {"page": np.asarray(batch.columns["page"])[rows]}
-        )
+        part = part_of(batch, rows)
         state = decode(PLAN, encode(PLAN, apply(PLAN, [state], part, now_us).states[0]))
     chunks = encode(PLAN, whole)
     assert encode(PLAN, state) == chunks
@@ -105,12 +113,83 @@ def test_sweep_counts_as_the_stream_does() -> None:
     swept = sweep(PLAN, batch, 1, now_us)
     for row in range(0, len(swept), len(swept) // 50):
         at_us = int(swept.event_us[row])
-        rows = np.flatnonzero(batch.event_us <= at_us)
-        part = Batch(
-            batch.entity[rows], batch.event_us[rows], (), {"page": np.asarray(batch.columns["page"])[rows]}
-        )
+        part = part_of(batch, np.flatnonzero(batch.event_us <= at_us))
         values = apply(PLAN, [TileState.empty(PLAN)], part, at_us).values
         assert values == {name: [column.to_list()[row]] for name, column in swept.columns.items()}
+
+
+def ascending(count: int, hours: int) -> tuple[Batch, int]:
+    """Values whose hashes ascend with their hours, as somebody may choose them who wants the set to grow."""
+    values = np.arange(count, dtype=np.int64)
+    order = np.argsort(hashes("page", values, np.ones(count, np.bool_)).view(np.uint64))
+    at = np.arange(count, dtype=np.int64) * hours * HOP_US // count
+    return Batch(np.zeros(count, np.int64), at, (), {"page": values[order]}), hours * HOP_US
+
+
+def part_of(batch: Batch, rows: npt.NDArray[np.int64]) -> Batch:
+    page = np.asarray(batch.columns["page"])[rows]
+    return Batch(batch.entity[rows], batch.event_us[rows], (), {"page": page})
+
+
+@pytest.mark.parametrize("widths", [WIDTHS, {"ever": None}, {"day": 24}])
+def test_state_is_bounded_whatever_the_values_are(widths: dict[str, int | None]) -> None:
+    """At most k hashes for each tile of the widest window and k from before, to the byte the same however they come."""
+    plan = counted(widths)
+    (told,) = plan.distincts
+    batch, now_us = ascending(180_000, 600)
+    most = told.most_entries(plan.distinct_exact_below)
+    assert most == 256 * sum(
+        1 if hops is None else hops + 1 for hops in [max_finite(widths), *forever(widths)]
+    )
+    state, sizes, counts = TileState.empty(plan), [], []
+    cuts = np.linspace(0, len(batch), 21).astype(np.int64)
+    for first, stop in itertools.pairwise(cuts):
+        at_us = now_us if stop == len(batch) else int(batch.event_us[stop - 1])
+        applied = apply(plan, [state], part_of(batch, np.arange(first, stop)), at_us)
+        state = decode(plan, encode(plan, applied.states[0]))
+        sizes.append(len(state.sets[0]) // 16)
+        counts.append((at_us, applied.values))
+    assert max(sizes) <= most
+    assert max(sizes) > 0.9 * (most - 2 * 256)
+    whole = apply(plan, [TileState.empty(plan)], batch, now_us).states[0]
+    assert encode(plan, whole) == encode(plan, state)
+    assert all(len(data) <= CHUNK_BYTES for data in encode(plan, whole).values())
+    for at_us, values in counts[::5]:
+        seen = part_of(batch, np.flatnonzero(batch.event_us <= at_us))
+        hop_start = at_us // HOP_US * HOP_US
+        for name, hops in widths.items():
+            assert values[name] == [distinct(inside(seen, hop_start, hops), DISTINCT_EXACT_BELOW)]
+
+
+def max_finite(widths: dict[str, int | None]) -> int:
+    return max((hops for hops in widths.values() if hops is not None), default=-1)
+
+
+def forever(widths: dict[str, int | None]) -> list[None]:
+    return [None] if None in widths.values() else []
+
+
+def test_a_sweep_counts_values_that_ascend_as_the_stream_does() -> None:
+    """What it forgets on its way is what the stream forgets."""
+    batch, now_us = ascending(30_000, 600)
+    swept = sweep(PLAN, batch, 1, now_us)
+    for row in range(0, len(swept), len(swept) // 12):
+        at_us = int(swept.event_us[row])
+        seen = part_of(batch, np.flatnonzero(batch.event_us <= at_us))
+        values = apply(PLAN, [TileState.empty(PLAN)], seen, at_us).values
+        assert values == {name: [column.to_list()[row]] for name, column in swept.columns.items()}
+
+
+def test_a_set_from_before_is_read() -> None:
+    """Chunks without the mark of what only all time covers, whose tiles go back for ever."""
+    entries = np.array([[1, -5], [2, 480_000], [3, 7]], np.int64)
+    chunks = set_chunks(b"", entries.tobytes())
+    assert [data[0] for data in chunks.values()] == [1]
+    assert read_set(chunks) == entries.tobytes()
+    entries[0, 1] = BEFORE
+    chunks = set_chunks(b"", entries.tobytes())
+    assert [data[0] for data in chunks.values()] == [2]
+    assert read_set(chunks) == entries.tobytes()
 
 
 def test_a_new_value_changes_one_chunk() -> None:

@@ -63,6 +63,9 @@ def _looks(events: pd.DataFrame) -> pd.DataFrame:
     return events.loc[events["event_type"] == "look"]
 
 
+TRANSFORMS = {"spending": _buys, "demand": _buys, "taste": _buys, "looked": _looks}
+
+
 def catalog(offline: Path) -> Catalog:
     """Three windowed views over two entity kinds, one view of latest rows, and segments."""
 
@@ -137,8 +140,7 @@ def stream_plan(offline: Path, generations: Mapping[str, str] | None = None) -> 
     definitions = catalog(offline)
     compiled = compile_policy({"world.policy": POLICY}, definitions, customer_key="customer_id")
     assert compiled.policy is not None, compiled.findings
-    transforms = {"spending": _buys, "demand": _buys, "taste": _buys, "looked": _looks}
-    return StreamPlan.compile(definitions, transforms, compiled.policy, "customer_id", generations)
+    return StreamPlan.compile(definitions, TRANSFORMS, compiled.policy, "customer_id", generations)
 
 
 def random_events(seed: int, count: int, start_us: int = START_US) -> list[tuple[int, EventRecord]]:
