@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from decision.schema import Value, View
+from online.errors import ValueEncodeError
 from online.keys import feature_field, state_key, timestamp_field
 from online.values import encoder
 from online.write import REVISION_FIELD
@@ -209,7 +210,8 @@ def _feature_fields(view: View, values: Mapping[str, Value]) -> dict[bytes, byte
         value = values.get(feature.name)
         try:
             data = b"" if value is None else encoder(feature.value_type)(value)
-        except (TypeError, ValueError):  # a cell of a row as it came, which the stream converts
+        except (ValueEncodeError, TypeError, ValueError):
+            # A cell of a row as it came, which the stream converts.
             data = bytes(_TIME_BYTES)
         fields[feature_field(view.name, feature.name)] = data
     return fields

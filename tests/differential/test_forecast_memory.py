@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from decision.lang.compiler import compile_policy
+from decision.schema import Feature, ValueType
 from online.keys import parse_key, state_key
 from online.store import connect
 from server.bundles import repo_policy
@@ -148,3 +149,17 @@ def test_forecast_of_the_example_shop_is_bounded() -> None:
     told = forecast(stream_plan(repo, repo_policy(repo)), repo.events, partitions=4)
     assert len(told) >= 4
     assert all(0 < each.least_bytes <= each.busy_bytes < 1_000_000 for each in told)
+
+
+def test_an_instant_of_a_latest_row_is_forecast() -> None:
+    """A view without aggregations may hold instants, which come out of its function as pandas has them."""
+    world = World.create()
+    kind = world.plan.customer
+    looked = next(item for item in kind.views if item.view.name == "looked")
+    seen_at = Feature(name="event_time", value_type=ValueType.UNIX_TIMESTAMP)
+    changed = replace(looked, view=replace(looked.view, features=(seen_at,)))
+    views = tuple(changed if item is looked else item for item in kind.views)
+    customer = replace(kind, views=views)
+    kinds = tuple(customer if item is kind else item for item in world.plan.kinds)
+    plan = replace(world.plan, kinds=kinds, customer=customer)
+    assert {told.kind for told in forecast(plan, SCHEMA, partitions=1)} == {item.name for item in kinds}
