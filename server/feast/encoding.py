@@ -29,6 +29,7 @@ _INT32, _INT64 = 1 << 31, 1 << 63
 _US = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN = 60
+_NAN_TEXTS = frozenset({"nan", "-nan", "+nan"})
 
 
 def encode(value_type: ValueType, value: Any) -> bytes:
@@ -37,7 +38,7 @@ def encode(value_type: ValueType, value: Any) -> bytes:
     Raises:
         ValueEncodeError: The value is not one of the type.
     """
-    if is_null(value):
+    if is_null(value) or _says_nan(value_type, value):
         return b""
     message = Value()
     try:
@@ -72,6 +73,12 @@ def arm_of(value_type: ValueType) -> str:
 def is_null(value: Any) -> bool:
     """Whether a value stands for nothing: None, a NaN, a NaT."""
     return value is None or (value != value and not _sized(value))  # noqa: PLR0124 - only NaN and NaT differ from themselves
+
+
+def _says_nan(value_type: ValueType, value: Any) -> bool:
+    """Whether a text is a NaN, as clients write it that have no other way to."""
+    numbers = (ValueType.DOUBLE, ValueType.FLOAT, ValueType.DECIMAL)
+    return value_type in numbers and isinstance(value, str) and value.strip().lower() in _NAN_TEXTS
 
 
 def _sized(value: Any) -> bool:

@@ -126,3 +126,11 @@ def test_instants_keep_microseconds() -> None:
     assert micros_of("2024-01-01T01:00:00+01:00") == 1_704_067_200_000_000
     assert micros_of(datetime(2024, 1, 1, tzinfo=UTC)) == 1_704_067_200_000_000
     assert micros_of(1_704_067_200) == 1_704_067_200_000_000
+
+
+def test_a_nan_in_words_is_nothing_too() -> None:
+    """JSON and the texts of a push have no other way to write one; a text that says so stays a text."""
+    for kind in (ValueType.DOUBLE, ValueType.FLOAT, ValueType.DECIMAL):
+        assert encode(kind, "NaN") == encode(kind, " nan") == b""
+    assert Value.FromString(encode(ValueType.STRING, "nan")).string_val == "nan"
+    assert Value.FromString(encode(ValueType.DOUBLE, "Infinity")).double_val == math.inf
