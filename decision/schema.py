@@ -174,6 +174,8 @@ class View:
         on_demand: Computed at request time; no rule or model may read it.
         offline_path: Parquet files (a glob is allowed) that hold the log of its values, or None.
         timestamp_column: Name of the event timestamp in those files.
+        created_column: Name of the time at which a row became readable; by it, of rows that share keys and event
+            timestamp, the latest counts.
         tags: Feast tags. `waypost.role = segments` marks the view that stores segment membership.
     """
 
@@ -187,6 +189,7 @@ class View:
     on_demand: bool = False
     offline_path: str | None = None
     timestamp_column: str = "event_timestamp"
+    created_column: str = "created"
     tags: tuple[tuple[str, str], ...] = ()
     description: str = ""
 

@@ -73,6 +73,7 @@ class Converter:
             stream=hasattr(view, "aggregations"),
             offline_path=self.offline_path(view.batch_source),
             timestamp_column=getattr(view.batch_source, "timestamp_field", "") or "event_timestamp",
+            created_column=getattr(view.batch_source, "created_timestamp_column", "") or "created",
             tags=_tags(view),
             description=view.description or "",
         )

@@ -76,6 +76,8 @@ def _plain(value: Any) -> Value:
 def _newest_rows(view: View, until_us: int) -> pa.Table:
     """The newest row of each entity, typed as the view says, timestamps as microseconds.
 
+    Of rows with one event timestamp the latest created counts, where the files say when, and then the last.
+
     Raises:
         SourceFileError: If a file lacks a column, or a column cannot be read as its feature's type; names both.
     """
@@ -85,10 +87,13 @@ def _newest_rows(view: View, until_us: int) -> pa.Table:
     tables = [_read(view, file, kinds) for file in source_files(view)]
     if not tables:
         return pa.table({name: pa.array([], type=pa.int64()) for name in kinds})
-    table = pa.concat_tables(tables)
+    table = pa.concat_tables(tables, promote_options="default")
     row = pa.array(np.arange(len(table)))
     table = table.append_column(ROW, row).filter(pc.field(view.timestamp_column) <= until_us)
-    newest = table.sort_by([(view.timestamp_column, "descending"), (ROW, "descending")])
+    latest = [
+        name for name in (view.timestamp_column, view.created_column, ROW) if name in table.column_names
+    ]
+    newest = table.sort_by([(name, "descending") for name in latest])
     if not view.join_keys:
         return newest.slice(0, 1)
     firsts = newest.append_column(PLACE, pa.array(np.arange(len(newest))))
@@ -98,6 +103,8 @@ def _newest_rows(view: View, until_us: int) -> pa.Table:
 
 def _read(view: View, file: Path, kinds: dict[str, pa.DataType]) -> pa.Table:
     table = pq.read_table(file)
+    if view.created_column in table.column_names:
+        kinds = kinds | {view.created_column: TIMESTAMP}
     columns = []
     for name, kind in kinds.items():
         if name not in table.column_names:

@@ -58,10 +58,10 @@ def arrow_type(value_type: ValueType) -> pa.DataType:
 
 
 def view_schema(view: View) -> pa.Schema:
-    """Columns of a view's offline log: join keys, features, `event_timestamp`, `created`."""
+    """Columns of a view's offline log: join keys, features, event timestamp, and when the row became readable."""
     columns = [(key.name, arrow_type(key.value_type)) for key in view.join_keys]
     columns += [(feature.name, arrow_type(feature.value_type)) for feature in view.features]
-    columns += [(view.timestamp_column, TIMESTAMP), ("created", TIMESTAMP)]
+    columns += [(view.timestamp_column, TIMESTAMP), (view.created_column, TIMESTAMP)]
     return pa.schema(columns)
 
 

@@ -1,8 +1,8 @@
 """The point-in-time join: for each label, the newest value of each view that was readable at that instant.
 
 A value is readable at t if its event timestamp is at or before t; where two rows share it, the later created one
-counts. A value older than the view's TTL is missing. These are the rules of Feast's `get_historical_features`, at the
-price of one ASOF join per view instead of a ranked inner join.
+counts, where the rows say when. A value older than the view's TTL is missing. These are the rules of Feast's
+`get_historical_features`, at the price of one ASOF join per view instead of a ranked inner join.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from decision.scoring import column_name
 from training.database import literal, quoted
 from training.errors import DatasetError
 from training.labels import ROW, TIME
-
-CREATED = "created"
 
 
 def service_views(catalog: Catalog, service: Service, join_keys: Sequence[str]) -> tuple[View, ...]:
@@ -63,7 +61,9 @@ def _create_history(
 ) -> None:
     """Read a view's log up to the newest label, with one row for each (entity, event timestamp)."""
     try:
-        connection.execute(_history_sql(view, refs, table))
+        columns = connection.execute(f"DESCRIBE SELECT * FROM {_log(view)}").fetchall()  # noqa: S608 - a quoted path
+        created = view.created_column if view.created_column in [name for name, *_ in columns] else None
+        connection.execute(_history_sql(view, refs, table, created))
     except duckdb.IOException as error:
         raise DatasetError(
             f"view {view.name} has no offline rows at {view.offline_path}: backfill the events first"
@@ -74,16 +74,21 @@ def _create_history(
         ) from error
 
 
-def _history_sql(view: View, refs: list[FeatureRef], table: str) -> str:
+def _log(view: View) -> str:
+    return f"read_parquet({literal(str(view.offline_path))})"
+
+
+def _history_sql(view: View, refs: list[FeatureRef], table: str, created: str | None) -> str:
     stamp = quoted(view.timestamp_column)
     keys = [quoted(key) for key in view.key_names]
     columns = ", ".join([*keys, f"epoch_us({stamp}) AS time_us", *(_read(view, ref) for ref in refs)])
     identity = ", ".join([*keys, stamp])
+    newest_first = f"ORDER BY {quoted(created)} DESC" if created else ""
     return f"""
         CREATE TABLE {_history(view)} AS
-        SELECT {columns} FROM read_parquet({literal(str(view.offline_path))})
+        SELECT {columns} FROM {_log(view)}
         WHERE epoch_us({stamp}) <= (SELECT max({TIME}) FROM {table})
-        QUALIFY row_number() OVER (PARTITION BY {identity} ORDER BY {CREATED} DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY {identity} {newest_first}) = 1
     """  # noqa: S608 - every identifier is quoted, every number typed
 
 

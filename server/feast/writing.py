@@ -26,6 +26,7 @@ from server.feast.pushed import Pushed
 from server.feast.selection import PlanBook
 
 RETRY_AFTER_S = 1.0
+REMOTE_TIME = "event_timestamp"
 SEGMENTS = "segments"
 
 
@@ -91,7 +92,7 @@ class FeatureWriter:
         views = definitions.fed_by(source)
         if not views:
             raise _unknown_source(source, definitions)
-        encoded = [self._encoded(definitions, view, rows) for view in views]
+        encoded = [self._encoded(definitions, view, rows, view.view.timestamp_column) for view in views]
         if target is not Target.ONLINE:
             for item in encoded:
                 refuse_unlogged(item.view)
@@ -112,7 +113,7 @@ class FeatureWriter:
             near = difflib.get_close_matches(view, definitions.views, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UnknownResourceError("UNKNOWN_VIEW", f"no stored view {view!r}{hint}", "feature_view", view)
-        await self._write([self._encoded(definitions, served, rows)])
+        await self._write([self._encoded(definitions, served, rows, _sent_time(served.view, rows))])
 
     async def _write(self, encoded: Sequence[WrittenRows]) -> None:
         writes = [row for item in encoded for row in item.rows]
@@ -130,10 +131,12 @@ class FeatureWriter:
         if self._touched is not None:
             await self._touched(encoded)
 
-    def _encoded(self, definitions: Definitions, served: ServedView, rows: Pushed) -> WrittenRows:
+    def _encoded(
+        self, definitions: Definitions, served: ServedView, rows: Pushed, time_column: str
+    ) -> WrittenRows:
         _refuse_unwritable(served)
         view = served.view
-        row_count = self._row_count(view, rows)
+        row_count = self._row_count(view, rows, time_column)
         columns = [key_column(rows, key.name, key) for key in view.join_keys]
         keyed = (
             [dict(zip(view.key_names, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -143,7 +146,7 @@ class FeatureWriter:
         keys = EntityKeys(definitions.catalog.project, view.join_keys)
         fields = [feature_field(view.name, feature.name) for feature in view.features]
         cells = [self._column(rows, feature.name, feature.value_type) for feature in view.features]
-        times = _event_times(view, rows)
+        times = _event_times(rows, time_column)
         try:
             return WrittenRows(
                 view=view,
@@ -160,17 +163,17 @@ class FeatureWriter:
         except KeyEncodingError as error:
             raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", "join key", str(error)) from error
 
-    def _row_count(self, view: View, rows: Pushed) -> int:
-        needed = (*view.key_names, *(feature.name for feature in view.features), view.timestamp_column)
+    def _row_count(self, view: View, rows: Pushed, time_column: str) -> int:
+        needed = (*view.key_names, *(feature.name for feature in view.features), time_column)
         sent = set(rows.names())
         for name in needed:
             if name not in sent:
                 description = f"is missing: a row of {view.name} has {', '.join(needed)}"
                 raise InvalidRequestError.of("REQUIRED_FIELD_MISSING", rows.place(name), description)
-        row_count = rows.count(view.timestamp_column)
+        row_count = rows.count(time_column)
         for name in needed:
             if rows.count(name) != row_count:
-                description = f"has {rows.count(name)} values, {view.timestamp_column} has {row_count}"
+                description = f"has {rows.count(name)} values, {time_column} has {row_count}"
                 raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", rows.place(name), description)
         check_count("rows", row_count, self._limits.max_entities)
         check_count("rows × features", row_count * len(view.features), self._limits.max_cells)
@@ -199,8 +202,15 @@ def _refuse_unwritable(served: ServedView) -> None:
     raise ConditionError("VIEW_NOT_WRITABLE", f"view {served.name!r} {what}", {"view": served.name})
 
 
-def _event_times(view: View, rows: Pushed) -> list[int]:
-    name = view.timestamp_column
+def _sent_time(view: View, rows: Pushed) -> str:
+    """The column with the event times: the view's, or what the remote store of Feast's SDK sends for any view."""
+    sent = set(rows.names())
+    named = {*view.key_names, *(feature.name for feature in view.features)}
+    remote = view.timestamp_column not in sent and REMOTE_TIME in sent - named
+    return REMOTE_TIME if remote else view.timestamp_column
+
+
+def _event_times(rows: Pushed, name: str) -> list[int]:
     times = []
     for row, value in enumerate(rows.plain(name)):
         if value is None:

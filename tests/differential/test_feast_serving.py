@@ -295,6 +295,16 @@ def test_pushed_rows_reach_the_offline_log(world: World) -> None:
     assert row["event_timestamp"] == datetime.fromtimestamp(now_s, UTC)
 
 
+def test_pushed_rows_are_logged_under_the_columns_of_the_batch_source(world: World) -> None:
+    """Event time and time of creation are called as the view's source says, so Feast's join finds the row."""
+    now_s = int(time.time())
+    cells = {"user_id": "50250", "nights": "4", "left_at": str(now_s)}
+    message = PushRequest(stream_feature_view="stays_push", to="online_and_offline", features=cells)
+    assert world.honest.call(f"{FEATURE_SERVER}Push", message, PushResponse).status
+    asked = pd.DataFrame({"user_id": [50_250], "event_timestamp": [datetime.fromtimestamp(now_s + 1, UTC)]})
+    assert world.store.get_historical_features(asked, ["stays:nights"]).to_df()["nights"].tolist() == [4]
+
+
 def test_the_sdk_works_with_a_remote_online_store(world: World, stored: Stored, tmp_path: Any) -> None:
     """`online_store: {type: remote}` reads and writes through Waypost as it does through `feast serve`."""
     users = [*list(stored.rows)[:20], 0, 5]
@@ -323,6 +333,18 @@ def test_the_sdk_works_with_a_remote_online_store(world: World, stored: Stored, 
     assert found["clicks_1h"] == [9]
     assert found["tags"] == [["x"]]
     assert found["last_at"] == [datetime.fromtimestamp(1_700_000_000, UTC)]
+
+
+def test_a_remote_online_store_writes_views_whose_event_time_has_another_name(
+    world: World, tmp_path: Any
+) -> None:
+    """The SDK's remote store calls every event time `event_timestamp`, whatever the view's source calls it."""
+    remote = remote_store(world, world.honest, tmp_path / "remote")
+    left_at = datetime.fromtimestamp(int(time.time()), UTC)
+    frame = pd.DataFrame({"user_id": [50_310], "nights": [3], "left_at": [left_at], "logged_at": [left_at]})
+    remote.write_to_online_store("stays", frame)
+    found = by_name(world.honest.read(request(["stays:nights"], entities={"user_id": [50_310]})))
+    assert found["nights"][0] == (Value(int64_val=3), PRESENT, int(left_at.timestamp()) * US)
 
 
 def remote_store(world: World, door: Door, folder: Any) -> Any:

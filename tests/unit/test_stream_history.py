@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +128,24 @@ def test_batch_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_batch_view(
             RowWriter(redis.Redis()), Catalog(project="p", views=(view,)), view, 2**60, lambda *_: None
         )
+
+
+def test_batch_rows_of_one_instant_are_ranked_by_when_they_were_created(tmp_path: Path) -> None:
+    """As Feast materializes: of rows that share key and event timestamp the one counts that was created last."""
+    view = View(
+        name="crm",
+        join_keys=(JoinKey(name="account", value_type=ValueType.INT64),),
+        features=(Feature(name="age", value_type=ValueType.INT64),),
+        offline_path=str(tmp_path / "*.parquet"),
+        created_column="known_at",
+    )
+    known_at = [AT, AT - timedelta(hours=1)]
+    table = pa.table({"account": [1, 1], "age": [40, 41], "event_timestamp": [AT, AT], "known_at": known_at})
+    pq.write_table(table, tmp_path / "b.parquet")
+    pq.write_table(table.drop_columns("known_at").slice(1), tmp_path / "a.parquet")
+    catalog = Catalog(project="p", views=(view,))
+    with start_valkey(tmp_path / "valkey") as url, connect(url) as client:
+        until_us = int(AT.timestamp()) * 1_000_000
+        assert load_batch_view(RowWriter(client), catalog, view, until_us, lambda *_: None) == 1
+        stored: Any = client.hgetall(EntityKeys("p", view.join_keys).encode({"account": 1}))
+    assert decode_value(ValueType.INT64, stored[feature_field("crm", "age")]) == 40

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.training_world import (
@@ -131,3 +132,14 @@ def test_dataset_refuses_empty_split(tmp_path: Path) -> None:
     )
     with pytest.raises(DatasetError, match="no rows for the split 'train'"):
         build_dataset(definition=wanted, catalog=world, events=short, candidates=CANDIDATES)
+
+
+def test_rows_that_do_not_say_when_they_were_created_are_joined(tmp_path: Path) -> None:
+    """A batch view's file of another system has keys, features and event times, and nothing else need be there."""
+    world = catalog(tmp_path)
+    write_logs(world, events())
+    told = build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
+    (part,) = (tmp_path / "crm").glob("*.parquet")
+    pq.write_table(pq.read_table(part).drop_columns("created"), part)
+    silent = build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
+    assert silent.table == told.table
