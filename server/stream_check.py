@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from decision.policy import Policy
 from decision.schema import Value
 from online.errors import OnlineStoreError
+from online.keys import US_PER_SECOND
 from server.errors import Problem
 from server.repo import Repo
 from streaming.advance import ViewValues
@@ -21,6 +25,10 @@ from streaming.windows.plan import WindowPlan
 from streaming.windows.state import TileState
 from streaming.windows.stream import apply
 
+Row = tuple[bytes, dict[str, Any]]
+
+VARIED_TURNS = 4
+SHOWN = 120
 SAMPLE_US = 1_700_000_000_000_000
 _SAMPLES: dict[str, Value] = {"string": "1", "int64": 1, "double": 1.0, "bool": True, "timestamp": SAMPLE_US}
 
@@ -34,13 +42,12 @@ def stream_problems(repo: Repo, policy: Policy) -> list[Problem]:
         plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
     except (StreamingError, OnlineStoreError) as error:
         return [Problem(message=str(error))]
-    events = list(sample_events(repo.events))
-    return [
-        problem
-        for kind in plan.kinds
-        for view_plan in kind.views
-        for problem in _feed_problems(view_plan, events, repo.events)
-    ]
+    events, varied = list(sample_events(repo.events)), _varied_events(repo.events)
+    problems = []
+    for view_plan in (view_plan for kind in plan.kinds for view_plan in kind.views):
+        found = list(_feed_problems(view_plan, events, repo.events))
+        problems += found or _row_problems(view_plan, varied, repo.events)
+    return problems
 
 
 def sample_events(schema: EventSchema) -> Iterator[EventRecord]:
@@ -62,6 +69,39 @@ def _sample(declared: PropertySchema) -> Value:
         within = min(max(low, value), high)  # type: ignore[type-var]
         return int(within) if declared.type == "int64" else float(within)  # type: ignore[arg-type]
     return value
+
+
+def _varied_events(schema: EventSchema) -> list[EventRecord]:
+    """Events of each type, of several customers and instants, whose values differ and are left out by turns."""
+    samples = list(sample_events(schema))
+    return [
+        EventRecord(
+            f"varied-{turn}-{place}",
+            sample.event_type,
+            str(1 + (turn + place) % 2),
+            sample.event_us + turn * US_PER_SECOND,
+            {
+                name: _other(schema.types[sample.event_type].properties[name], value, turn)
+                for name, value in sample.properties.items()
+            },
+        )
+        for turn in range(VARIED_TURNS)
+        for place, sample in enumerate(samples)
+    ]
+
+
+def _other(declared: PropertySchema, value: Value, turn: int) -> Value:
+    """Another value of a property, within what is declared."""
+    if declared.allowed:
+        return declared.allowed[turn % len(declared.allowed)]
+    if declared.type == "bool":
+        return turn % 2 == 0
+    if declared.type == "string":
+        return str(1 + turn % 3)
+    if declared.type == "timestamp":
+        return SAMPLE_US + turn * US_PER_SECOND
+    more = value + (turn if declared.type == "int64" else turn * 0.5)  # type: ignore[operator]
+    return value if declared.maximum is not None and more > declared.maximum else more
 
 
 def _window_problems(repo: Repo) -> Iterator[Problem]:
@@ -96,3 +136,51 @@ def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Non
     batch = rows.batch(rows.codes, plan.windows)
     applied = apply(plan.windows, states, batch, int(np.max(batch.event_us)))
     ViewValues.of(plan, np.arange(len(states)), applied.columns, applied.value_us)
+
+
+def _row_problems(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Iterator[Problem]:
+    """Whether an event becomes the same rows by itself, among others and among others in another order."""
+    try:
+        together = _rows_by_event(plan, events, schema)
+        alone = [rows for event in events for rows in _rows_by_event(plan, [event], schema)]
+        turned = _rows_by_event(plan, events[::-1], schema)[::-1]
+    except (StreamingError, OnlineStoreError) as error:
+        yield Problem(message=f"view {plan.view.name}: {error} (tried on made-up events)")
+        return
+    for how, others in (("by itself", alone), ("when the events come in another order", turned)):
+        for event, expected, found in zip(events, together, others, strict=True):
+            if found != expected:
+                yield Problem(
+                    message=f"view {plan.view.name}: its function makes other rows of an event {how}: write it so that "
+                    f"each row depends on its own event alone (tried on made-up events; one of type "
+                    f"{event.event_type!r} became {_shown(found)} instead of {_shown(expected)})"
+                )
+                return
+
+
+def _rows_by_event(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> list[list[Row]]:
+    """What a view makes of each event: entity keys and cells."""
+    made = plan.transformed(SourceEvents.of(events_frame(Events.of(events), schema.property_types)))
+    rows = plan.rows(made)
+    own = range(len(rows.codes)) if rows.rows is None else rows.rows.tolist()
+    columns = [made.column(name) for name in plan.columns]
+    found: list[list[Row]] = [[] for _ in events]
+    for number, code, source in zip(own, rows.codes.tolist(), rows.source.tolist(), strict=True):
+        cells = {name: _cell(column[number]) for name, column in zip(plan.columns, columns, strict=True)}
+        found[source].append((rows.keys[code], cells))
+    return found
+
+
+def _cell(value: Any) -> Any:
+    """A cell, the same whatever dtype its column has: pandas turns integers beside nothing into floats."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_cell(item) for item in value]
+    if pd.isna(value):
+        return None
+    plain = value.item() if isinstance(value, np.generic) else value
+    return pd.Timestamp(value).isoformat() if isinstance(value, datetime | np.datetime64) else plain
+
+
+def _shown(rows: list[Row]) -> str:
+    text = ", ".join(str(cells) for _, cells in rows) or "no row"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

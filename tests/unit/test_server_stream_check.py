@@ -96,3 +96,35 @@ def test_transformation_that_cannot_work_is_named(tmp_path: Path, transform: Any
     """A transformation is run on made-up events of every type, alone and together."""
     problems = stream_problems(_repo(tmp_path, transforms={"spending": _buys, "demand": transform}), Policy())
     assert said in _said(problems)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda events: _buys(events).assign(amount=lambda rows: rows["amount"].cumsum()),
+        lambda events: _buys(events).drop_duplicates("category"),
+        lambda events: _buys(events).assign(amount=lambda rows: rows["amount"] - rows["amount"].mean()),
+        lambda events: _buys(events).assign(category=lambda rows: rows["category"].shift(fill_value="0")),
+        lambda events: _buys(events).iloc[:1],
+        lambda events: _buys(events)[lambda rows: rows["amount"] >= rows["amount"].median()],
+    ],
+    ids=["cumsum", "drop_duplicates", "mean", "shift", "first", "median"],
+)
+def test_transformation_that_looks_at_other_rows_is_refused(tmp_path: Path, transform: Any) -> None:
+    """What an event becomes may not depend on the events beside it, others in stream and backfill."""
+    transforms = {"spending": _buys, "demand": transform, "taste": _buys, "looked": lambda events: events}
+    said = _said(stream_problems(_repo(tmp_path, transforms=transforms), Policy()))
+    assert "view demand: its function makes other rows of an event" in said
+    assert "spending" not in said
+
+
+def test_transformation_that_makes_several_rows_of_an_event_passes(tmp_path: Path) -> None:
+    """No row, one or several, of dtypes that differ with the batch: whatever is made of each event by itself."""
+
+    def several(events: pd.DataFrame) -> pd.DataFrame:
+        rows = _buys(events)
+        doubled = pd.concat([rows, rows[rows["amount"] > 1]]).sort_index(kind="stable")
+        return doubled.assign(amount=doubled["amount"].where(doubled["customer_id"] == "1"))
+
+    transforms = dict.fromkeys(("spending", "demand", "taste"), several) | {"looked": lambda events: events}
+    assert stream_problems(_repo(tmp_path, transforms=transforms), Policy()) == []
