@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -106,8 +106,7 @@ def redrive_letters(
         stub = admin_pb2_grpc.AdminServiceStub(channel)
         wanted = list(ids or ())
         if reason:
-            request = admin_pb2.ListDeadLettersRequest(reason=reason, limit=limit)
-            wanted = [letter.id for letter in stub.ListDeadLetters(request, timeout=TIMEOUT_S).letters]
+            wanted = _ids_of(stub, reason, limit)
         answer = admin_pb2.RedriveDeadLettersResponse()
         if wanted:
             answer = stub.RedriveDeadLetters(
@@ -124,3 +123,19 @@ def redrive_letters(
                 say(f"  {letter_id}: {result.error.message}")
     if answer.accepted_count < len(wanted):
         raise fail(f"{counted(len(wanted) - answer.accepted_count, 'event')} refused again")
+
+
+def _ids_of(stub: Any, reason: str, limit: int) -> list[str]:
+    """The first letters of a reason, over as many pages as they take."""
+    from server.commands.calls import TIMEOUT_S
+    from waypost.admin.v1 import admin_pb2
+
+    ids: list[str] = []
+    after = ""
+    while True:
+        request = admin_pb2.ListDeadLettersRequest(reason=reason, after=after, limit=limit - len(ids))
+        page = stub.ListDeadLetters(request, timeout=TIMEOUT_S)
+        ids += [letter.id for letter in page.letters]
+        after = page.next
+        if len(ids) == limit or not after:
+            return ids

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from server import status
 from server.errors import InvalidRequestError
 from server.services.events import EventService
@@ -14,6 +16,8 @@ from waypost.events.v1 import events_pb2
 MAX_LETTERS = 1_000
 LETTERS_PER_PAGE = 100
 MAX_PAGES_PER_CALL = 20
+MAX_ANSWER_BYTES = 3 << 20
+"""Clients of gRPC take 4 MiB if they are not told otherwise."""
 
 
 class DeadLetterDesk:
@@ -34,10 +38,10 @@ class DeadLetterDesk:
         self._max_redriven = min(MAX_LETTERS, max_events)
 
     async def show(self, request: admin_pb2.ListDeadLettersRequest) -> admin_pb2.ListDeadLettersResponse:
-        """A page of dead letters, or those named.
+        """A page of dead letters, or those named; a page ends before it would be too large for an answer.
 
         Raises:
-            InvalidRequestError: For too many, or an id that is none.
+            InvalidRequestError: For too many, for more than an answer holds, or an id that is none.
         """
         limit = request.limit or LETTERS_PER_PAGE
         if not 0 < limit <= MAX_LETTERS or len(request.ids) > MAX_LETTERS:
@@ -50,9 +54,15 @@ class DeadLetterDesk:
             letters, behind = [letter for letter in found if letter is not None], ""
         else:
             letters, behind = await self._page(request.after, request.reason, limit)
-        return admin_pb2.ListDeadLettersResponse(
-            letters=[self._letter(letter) for letter in letters], next=behind, total=total
-        )
+        shown = [self._letter(letter) for letter in letters]
+        fitting = _fitting(shown)
+        if fitting < len(shown):
+            if request.ids:
+                raise InvalidRequestError.of(
+                    "FIELD_OUT_OF_RANGE", "ids", f"names more than an answer holds: the first {fitting} fit"
+                )
+            shown, behind = shown[:fitting], shown[fitting - 1].id
+        return admin_pb2.ListDeadLettersResponse(letters=shown, next=behind, total=total)
 
     async def redrive(
         self, request: admin_pb2.RedriveDeadLettersRequest
@@ -117,6 +127,16 @@ class DeadLetterDesk:
         if letter.record is not None:
             return self._schema.to_proto(letter.record)
         return events_pb2.Event.FromString(letter.sent) if letter.sent is not None else None
+
+
+def _fitting(letters: Sequence[admin_pb2.DeadLetter]) -> int:
+    """How many of the first letters fit into an answer; one always does."""
+    total = 0
+    for number, letter in enumerate(letters):
+        total += letter.ByteSize()
+        if number and total > MAX_ANSWER_BYTES:
+            return number
+    return len(letters)
 
 
 def _why_not(letter: Letter | None) -> str:

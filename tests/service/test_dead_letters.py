@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from typer.testing import CliRunner
@@ -149,6 +150,31 @@ def test_redrive_publishes_again_and_takes_out_what_is_accepted(
     left = json.loads(_run("dlq", "ls", "--json", *target).stdout)
     assert [letter["reason"] for letter in left["letters"]] == ["OUT_OF_RANGE"]
     assert _run("dlq", "redrive", *target).exit_code == 2
+
+
+def test_large_letters_fill_pages_that_clients_take(url: str, tmp_path: Path) -> None:
+    """A thousand are more than the 4 MiB that gRPC's clients take: pages are shorter, and redrive turns them."""
+    with connect(url) as client:
+        client.flushall()
+    with run_clinic(tmp_path, url) as clinic:
+        events = [_visit(number, -1.0) for number in range(1_000)]
+        for event in events:
+            event.event_time.GetCurrentTime()
+            event.properties["department"] = "é" * 1_900
+        for first in range(0, 1_000, 250):
+            assert not _publish(clinic, *events[first : first + 250]).accepted_count
+        seen: list[admin_pb2.DeadLetter] = []
+        after = ""
+        while not seen or after:
+            page = _letters(clinic, limit=1_000, after=after)
+            seen += list(page.letters)
+            after = page.next
+            assert 0 < len(page.letters) < 1_000
+        assert [letter.event.event_id for letter in seen] == [event.event_id for event in events]
+        with pytest.raises(grpc.RpcError, match="names more than an answer holds: the first"):
+            _letters(clinic, ids=[letter.id for letter in seen])
+        told = _run("dlq", "redrive", "--reason", "TOO_LONG", "--target", clinic.addresses.grpc)
+        assert "1000 events refused again" in told.stderr
 
 
 def _run(*arguments: str) -> Any:

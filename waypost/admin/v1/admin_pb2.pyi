@@ -345,7 +345,7 @@ class ListDeadLettersRequest(_message.Message):
     after: _builtins.str
     """The id of the letter that the page begins behind; empty for the first page."""
     limit: _builtins.int
-    """At most so many letters, up to 1,000; 0 for 100."""
+    """At most so many letters, up to 1,000; 0 for 100. A page of large letters has fewer."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only these; exclusive with the rest. At most 1,000."""
