@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from decision.bundle import Bundle, Model
 from decision.errors import BundleError
 from decision.lang.compiler import compile_policy
@@ -34,6 +36,7 @@ CATALOG_FILE = "catalog.json"
 META_FILE = "bundle.json"
 POLICY_PATTERN = "policy/*.policy"
 MODELS_PATTERN = "models/*.yaml"
+_log = structlog.get_logger("server")
 
 
 class BundleMissingError(ServerError):
@@ -221,13 +224,13 @@ def _prepared(catalog: Catalog, policy: Policy, models: Mapping[str, Model], cus
 def keep_bundle(
     bundles_dir: Path, bundle: Bundle, sources: Mapping[str, str], definitions: Mapping[str, str]
 ) -> None:
-    """Keep what a bundle was made of, under its version; a kept one is never changed.
+    """Keep what a bundle was made of, under its version; a kept one is never changed, a damaged one is set aside.
 
     Raises:
         BundleNotKeptError: The folder cannot be written.
     """
     folder = bundles_dir / bundle.version
-    if folder.exists():
+    if folder.exists() and _is_kept(folder, bundle):
         return
     part = bundles_dir / f".{bundle.version}.{secrets.token_hex(4)}"
     meta = json.dumps({"customer_key": bundle.customer_key})
@@ -237,14 +240,30 @@ def keep_bundle(
             path = part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        if folder.exists() and not _is_kept(folder, bundle):
+            aside = bundles_dir / f"{part.name}.damaged"
+            folder.rename(aside)
+            _log.warning("bundle.was_damaged", bundle=bundle.version, kept_anew=str(folder), aside=str(aside))
         part.replace(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        if not folder.exists():  # else another process kept the same bundle first
+        if not (
+            folder.exists() and _is_kept(folder, bundle)
+        ):  # else another process kept the same bundle first
             raise BundleNotKeptError(
                 f"{folder} cannot be written ({error.strerror}), and what a bundle decides must be replayable: "
                 "make room, or let the server write there"
             ) from error
+
+
+def _is_kept(folder: Path, bundle: Bundle) -> bool:
+    """Whether a folder holds what a bundle was made of; a crash of the machine, for one, leaves empty files."""
+    try:
+        catalog, policy, customer_key = _read_kept(folder)
+    except DAMAGES:
+        return False
+    found = catalog.content_hash, policy.source_hash, customer_key
+    return found == (bundle.catalog.content_hash, bundle.policy.source_hash, bundle.customer_key)
 
 
 def kept_bundle(bundles_dir: Path, models_dir: Path, version: str, model_versions: Iterable[str]) -> Bundle:

@@ -206,6 +206,19 @@ def test_a_damaged_bundle_is_named(store: EmbeddedValkey, tmp_path: Path) -> Non
         assert explain(clinic, decision_id=decision_id).decision.decision_id == decision_id
 
 
+def test_a_damaged_bundle_is_kept_anew_by_the_next_start(store: EmbeddedValkey, tmp_path: Path) -> None:
+    """What a crash of the machine left empty is set aside, so that what is decided from then on can be explained."""
+    with run_clinic(tmp_path, store.url) as clinic:
+        folder = (
+            clinic.settings.bundles_dir / clinic.decisions.Decide(asked(), timeout=TIMEOUT_S).bundle_version
+        )
+    for damage in DAMAGES.values():
+        damage(folder)
+        with run_clinic(tmp_path, store.url) as clinic:
+            assert explain(clinic, decision_id=logged(clinic)).decision.bundle_version == folder.name
+    assert len(list(folder.parent.glob(".*.damaged"))) == len(DAMAGES)
+
+
 def test_the_command_says_the_same(clinic: Clinic) -> None:
     """`waypost explain --why-not` reads the log by itself, for people and for machines."""
     decision_id, folder = logged(clinic), str(clinic.settings.data_dir)
