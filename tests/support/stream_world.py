@@ -32,6 +32,8 @@ MINUTE_US = 60_000_000
 CUSTOMER = JoinKey(name="customer_id", value_type=ValueType.STRING)
 CATEGORY = JoinKey(name="category", value_type=ValueType.STRING)
 PROJECT = "world"
+_FOLDER = tempfile.TemporaryDirectory(prefix="waypost-worlds-")
+"""Of all worlds of this process; gone with it."""
 
 SCHEMA = EventSchema.parse(
     """
@@ -207,7 +209,7 @@ class World:
 
     @staticmethod
     def create() -> World:
-        offline = Path(tempfile.mkdtemp(prefix="waypost-world-"))
+        offline = Path(tempfile.mkdtemp(dir=_FOLDER.name))
         return World(offline, stream_plan(offline))
 
     def materializer(
