@@ -131,6 +131,7 @@ def backfill(
                 writing,
             )
     _recent_ids(plan, schema, source, states[plan.customer.name], until_us)
+    entities = {name: len(own) for name, own in states.items()}
     for kind in plan.kinds:
         _load_online(
             client, writer, kind, plan, states[kind.name], until_us, partition_count, (progress, writing)
@@ -140,7 +141,7 @@ def backfill(
     return BackfillReport(
         event_count=len(events),
         offline_rows=offline_rows,
-        online_entities={name: len(entities) for name, entities in states.items()},
+        online_entities=entities,
         seconds=seconds,
         computing_s=seconds - writing.seconds,
     )

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from online.write import EntityWriter
-from streaming.backfill import backfill
+from streaming.backfill import BackfillReport, backfill
 from streaming.errors import StreamingError
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
@@ -53,9 +53,9 @@ def _streamed(
     return features(client, world.plan)
 
 
-def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], until_us: int) -> None:
+def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], until_us: int) -> BackfillReport:
     distinct = list({event.event_id: event for event in events}.values())
-    backfill(
+    return backfill(
         client=client,
         archive=world.archive,
         writer=EntityWriter(client),
@@ -120,3 +120,13 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
     client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError, match="is live in this store already"):
         _fill(client, world, [], LATER_US)
+
+
+def test_report_counts_the_entities_that_came_online(url: str) -> None:
+    """By kind, those that there are in the store."""
+    world = World.create()
+    arrivals = random_events(5, 60)
+    client = _client(url)
+    report = _fill(client, world, [event for _, event in arrivals], LATER_US)
+    assert sum(report.online_entities.values()) == len(features(client, world.plan))
+    assert all(report.online_entities[kind.name] for kind in world.plan.kinds)
