@@ -22,6 +22,7 @@ from server.config import Settings
 from server.errors import ServerError
 from server.feast.grpc_handlers import SERVICE_NAMES as FEAST_SERVICES
 from server.http import HttpEndpoint
+from server.listening import refusal_to_listen
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
 from waypost.events.v1 import events_pb2, events_pb2_grpc
@@ -162,7 +163,10 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         port = server.add_insecure_port(address)
         if port:
             return port
-    raise BindError(f"cannot listen on {address}: is another server running there? choose with --grpc-port")
+    why = refusal_to_listen(settings.host, settings.grpc_port)
+    raise BindError(
+        why or f"cannot listen on {address}: is another server running there? choose with --grpc-port"
+    )
 
 
 async def _set_health(

@@ -26,6 +26,7 @@ from server.children import spawn, stop
 from server.config import Settings
 from server.embedded import EmbeddedStoreError, EmbeddedValkey
 from server.errors import ServerError
+from server.listening import refusal_to_listen
 
 log = structlog.get_logger()
 
@@ -129,6 +130,7 @@ class Stack:
         self.target = f"{settings.host}:{self.grpc_port}"
         self.store = None if settings.redis_url else EmbeddedValkey(settings.data_dir / "valkey")
         self.children: dict[str, Child] = {}
+        self._store_is_down = False
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +154,9 @@ class Stack:
             StackError: If one dies or is not ready in time.
         """
         for port in (self.grpc_port, self.http_port):
-            _check_free(self.settings.host, port)
+            refused = refusal_to_listen(self.settings.host, port)
+            if refused is not None:
+                raise StackError(refused)
         for name in ("materializer", "serve"):
             self.children[name] = self._child(name)
             self.children[name].start()
@@ -182,9 +186,12 @@ class Stack:
             self.store.stop()
 
     def _revive_store(self, store: EmbeddedValkey, stopping: threading.Event) -> None:
-        log.warning("store.died", log=str(store.log))
+        if not self._store_is_down:
+            log.warning("store.died", log=str(store.log))
+        self._store_is_down = True
         try:
             store.start()
+            self._store_is_down = False
         except (EmbeddedStoreError, OSError) as error:
             log.error("store.not_started", error=str(error), again_in_s=STORE_RETRY_S)  # noqa: TRY400 - the error says all
             stopping.wait(STORE_RETRY_S)
@@ -249,19 +256,15 @@ def serving(target: str) -> bool:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StackError(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose another port"
-            ) from error
-
-
 def free_port(host: str) -> int:
-    """A port that is free at the moment."""
+    """A port that is free at the moment.
+
+    Raises:
+        StackError: The host is no address of this machine.
+    """
+    refused = refusal_to_listen(host, 0)
+    if refused is not None:
+        raise StackError(refused)
     with socket.socket() as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import sys
 import threading
 import time
@@ -85,8 +86,28 @@ def test_a_store_that_cannot_start_is_waited_for(
                 return said.count("store.not_started") > 1
 
             _wait_until(tried_twice)
+            assert said.count("store.died") == 1
         _wait_until(lambda: store.running)
         stopping.set()
         supervised.join(WAIT_S)
         assert not supervised.is_alive()
         assert store.url == url
+
+
+def test_an_address_that_cannot_be_listened_on_is_told_with_its_fix(tmp_path: Path) -> None:
+    """Another host where the machine has no such address, another port where that one is taken."""
+
+    def said(host: str, port: int) -> str:
+        settings = Settings(
+            repo=tmp_path, data_dir=tmp_path, redis_url="redis://x", host=host, grpc_port=port
+        )
+        with pytest.raises(StackError) as caught, Stack(settings) as stack:
+            stack.start_services()
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert "another server running there? choose another port" in said("127.0.0.1", port)
+    assert "choose another --host" in said("192.0.2.1", port)
+    assert "choose another --host" in said("no-host.invalid", port)
+    assert "choose another --host" in said("192.0.2.1", 0)
