@@ -19,7 +19,7 @@ from typing import Any
 
 from decision.schema import ValueType
 from online.errors import ValueEncodeError
-from server.feast.plain import python_of
+from server.feast.plain import NULL_SECONDS, python_of
 from server.feast.protos import Map, MapKey, RepeatedValue, Value
 
 MAX_SECONDS = 253_402_300_799
@@ -38,7 +38,7 @@ def encode(value_type: ValueType, value: Any) -> bytes:
     Raises:
         ValueEncodeError: The value is not one of the type.
     """
-    if is_null(value) or _says_nan(value_type, value):
+    if is_null(value) or _says_nan(value_type, value) or _is_no_instant(value_type, value):
         return b""
     message = Value()
     try:
@@ -57,7 +57,8 @@ def encode_message(value_type: ValueType, message: Any) -> bytes:
     if arm is None or arm == "null_val":
         return b""
     if arm == arm_of(value_type):
-        if is_null(getattr(message, arm)):
+        value = getattr(message, arm)
+        if is_null(value) or _is_no_instant(value_type, value):
             return b""
         data: bytes = message.SerializeToString(deterministic=True)
         return data
@@ -79,6 +80,11 @@ def _says_nan(value_type: ValueType, value: Any) -> bool:
     """Whether a text is a NaN, as clients write it that have no other way to."""
     numbers = (ValueType.DOUBLE, ValueType.FLOAT, ValueType.DECIMAL)
     return value_type in numbers and isinstance(value, str) and value.strip().lower() in _NAN_TEXTS
+
+
+def _is_no_instant(value_type: ValueType, value: Any) -> bool:
+    """Whether a value is what Feast's SDK sends for a missing instant."""
+    return value_type is ValueType.UNIX_TIMESTAMP and type(value) is int and value == NULL_SECONDS
 
 
 def _sized(value: Any) -> bool:

@@ -7,6 +7,7 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from feast.feature_server_utils import _value_to_native
 from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values
@@ -134,3 +135,13 @@ def test_a_nan_in_words_is_nothing_too() -> None:
         assert encode(kind, "NaN") == encode(kind, " nan") == b""
     assert Value.FromString(encode(ValueType.STRING, "nan")).string_val == "nan"
     assert Value.FromString(encode(ValueType.DOUBLE, "Infinity")).double_val == math.inf
+
+
+def test_feasts_own_word_for_no_instant_is_nothing() -> None:
+    """The SDK turns a NaT into the least int64, in messages and in JSON."""
+    column = np.array(["2026-01-01", "NaT"], dtype="datetime64[ns]")
+    _, theirs = python_values_to_proto_values(column, FeastType.UNIX_TIMESTAMP)
+    assert theirs.unix_timestamp_val == -(1 << 63)
+    assert encode_message(ValueType.UNIX_TIMESTAMP, theirs) == b""
+    assert encode(ValueType.UNIX_TIMESTAMP, theirs.unix_timestamp_val) == b""
+    assert Value.FromString(encode(ValueType.INT64, -(1 << 63))).int64_val == -(1 << 63)
