@@ -111,7 +111,7 @@ def _crashing_run(
     crashes = 0
     while True:
         client = _connect(url)
-        DoomedConnection.doom = Doom(rng.randrange(1, 30), after=rng.random() < 0.5) if crashes < 40 else None
+        DoomedConnection.doom = Doom(rng.randrange(1, 20), after=rng.random() < 0.5) if crashes < 40 else None
         try:
             drain(world.materializer(client, batch_records=rng.randrange(1, 20)))
         except Crash:
