@@ -119,6 +119,12 @@ class Columns:
         self.lengths[column, row] = -1
         self.words[column, row] = 0
 
+    def leave_null(self, column: int, row: int) -> None:
+        """Take a cell for NULL, whatever its bytes."""
+        self.statuses[column, row] = Status.NULL
+        self.lengths[column, row] = 0
+        self.words[column, row] = 0
+
     def block(self, layout: Layout, rows: Sequence[str]) -> Block:
         """The answer as the engine takes it; `layout` is that of the plan's features."""
         return Block(layout, tuple(rows), self.words, self.statuses, self.event_us, tuple(self.objects))
@@ -272,9 +278,7 @@ def _read_cell(columns: Columns, group: ReadGroup, column: int, row: int, data: 
         columns.drop(place, row)
         return
     if value is None:
-        columns.statuses[place, row] = Status.NULL
-        columns.lengths[place, row] = 0
-        columns.words[place, row] = 0
+        columns.leave_null(place, row)
     elif isinstance(value, float):
         columns.words[place, row] = np.float64(value).view(np.int64)
     elif isinstance(value, int):

@@ -52,6 +52,7 @@ _PRESENT, _NULL, _NOT_FOUND, _STALE, _TIMEOUT = 1, 2, 3, 4, 5
 _BYTES, _STRING, _INT32, _INT64, _DOUBLE, _FLOAT, _BOOL, _UNIX_TIMESTAMP = range(1, 9)
 _US = 1_000_000
 _MOST_SECONDS = 9_223_372_036_854
+_NULL_SECONDS = -(2**63)
 _HIGH_BITS: Final = -0x7F7F7F7F7F7F7F80
 """The highest bit of each of eight bytes, as an int64."""
 _SEEN: Final = 512
@@ -268,7 +269,10 @@ def is_utf8(at, stop):  # type: ignore[no-untyped-def]
 
 @njit([types.boolean(int64, int64)], **FLAGS)
 def is_plain(at, stop):  # type: ignore[no-untyped-def]
-    """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer."""
+    """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer.
+
+    A missing instant, as Feast's SDK stores it, is none.
+    """
     tag = byte_at(at)
     size = stop - at
     if tag == 0x29:
@@ -280,7 +284,9 @@ def is_plain(at, stop):  # type: ignore[no-untyped-def]
         # Readers differ on a length of more bytes than 32 bits need.
         return 0 <= start <= at + 6 and (tag == 0x0A or is_utf8(start, stop))
     if tag in (0x18, 0x20, 0x38, 0x40):
-        _, behind = varint(at + 1, stop)
+        number, behind = varint(at + 1, stop)
+        if tag == 0x40 and number == _NULL_SECONDS:
+            return False
         return behind == stop and (size <= 10 or byte_at(stop - 1) == 1)
     return False
 

@@ -34,6 +34,10 @@ Decoder = Callable[[bytes], Value]
 US_PER_SECOND = 1_000_000
 _MOST_SECONDS = 9_223_372_036_854
 _NULL_ARM = 19
+NULL_SECONDS = -(2**63)
+"""What Feast's SDK stores as the seconds of an instant that is missing (pandas' NaT)."""
+NULL_INSTANT = b"\x40\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"
+"""A `feast.types.Value` with that."""
 _LAST_ARM = 48
 _NO_ARM = frozenset({9, 10, 30, 31})
 _INT64_RANGE = range(-(1 << 63), 1 << 63)
@@ -289,6 +293,8 @@ def _decode_int32(data: bytes) -> Value:
 
 
 def _decode_unix_timestamp(data: bytes) -> Value:
+    if data == NULL_INSTANT:
+        return None
     if data[:1] == b"\x40" and (number := whole_varint(data, 1)) is not None:
         return _micros(signed(number, 64))
     return _decode_any(ValueType.UNIX_TIMESTAMP, data)

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from decision.schema import Scalar, Status, ValueType
 from online.errors import KeyEncodingError, ReadTooLargeError, ValueEncodeError
 from online.read import Columns, KeyColumns, OnlineReader, PlanReplies
-from online.values import encoder
+from online.values import NULL_INSTANT, encoder
 from server.bounds import check_count, check_names, check_size
 from server.budget import CURRENT
 from server.clock import Clock
@@ -169,8 +169,23 @@ class OnlineFeatures:
 
     def _vectors(self, columns: Columns) -> bytes:
         """Serialize what was read; a stored value that is no message must not make all of the response unreadable."""
-        _drop_malformed(columns)
+        if columns.doubtful:
+            self._settle_doubtful(columns)
         return columns.feature_vectors(self._codes, self._carries)
+
+    def _settle_doubtful(self, columns: Columns) -> None:
+        """Leave out stored values that are no messages, and missing instants, which Feast's own servers send."""
+        data, starts = columns.stored
+        cells = []
+        for column, row in columns.doubtful:
+            start = starts[column, row]
+            cells.append(data[start : start + columns.lengths[column, row]].tobytes())
+        are_messages = _are_messages(cells)
+        for (column, row), cell in zip(columns.doubtful, cells, strict=True):
+            if self._honest and cell == NULL_INSTANT:
+                columns.leave_null(column, row)
+            elif not are_messages and not _are_messages([cell]):
+                columns.drop(column, row)
 
     def _computed_vector(self, values: list[bytes]) -> bytes:
         statuses = b"".join(
@@ -253,22 +268,6 @@ def _stored(columns: Columns, column: int) -> list[bytes]:
         data[start : start + length].tobytes() if length > 0 else b""
         for start, length in zip(starts[column].tolist(), columns.lengths[column].tolist(), strict=True)
     ]
-
-
-def _drop_malformed(columns: Columns) -> None:
-    """Leave out stored values that are no messages."""
-    if not columns.doubtful:
-        return
-    data, starts = columns.stored
-    cells = []
-    for column, row in columns.doubtful:
-        start = starts[column, row]
-        cells.append(data[start : start + columns.lengths[column, row]].tobytes())
-    if _are_messages(cells):
-        return
-    for (column, row), cell in zip(columns.doubtful, cells, strict=True):
-        if not _are_messages([cell]):
-            columns.drop(column, row)
 
 
 def _are_messages(cells: Sequence[bytes]) -> bool:

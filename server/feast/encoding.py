@@ -19,7 +19,8 @@ from typing import Any
 
 from decision.schema import ValueType
 from online.errors import ValueEncodeError
-from server.feast.plain import NULL_SECONDS, python_of
+from online.values import NULL_SECONDS
+from server.feast.plain import python_of
 from server.feast.protos import Map, MapKey, RepeatedValue, Value
 
 MAX_SECONDS = 253_402_300_799

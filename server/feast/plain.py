@@ -17,9 +17,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from online.errors import ValueEncodeError
+from online.values import NULL_SECONDS
 
-NULL_SECONDS = -(1 << 63)
-"""What Feast stores for a missing instant within a list."""
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{2}):?(\d{2})")
 
 

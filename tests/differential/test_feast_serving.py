@@ -279,6 +279,30 @@ def test_older_rows_lose_whoever_writes(world: World) -> None:
     assert ours["clicks_1h"][0] == (Value(int64_val=3), PRESENT, (base_s + 10) * US)
 
 
+def test_an_instant_that_feast_stored_as_missing_is_null(world: World) -> None:
+    """Feast's SDK stores a NaT as the least int64 of seconds, and its server sends that."""
+    moment = datetime.fromtimestamp(int(time.time()) - 1_000, UTC)
+    rows = pd.DataFrame(
+        {
+            "user_id": [50_200, 50_201],
+            "clicks_1h": [1, 2],
+            "ctr": 0.5,
+            "last_page": "p",
+            "last_at": pd.to_datetime([None, "2026-01-02"], utc=True),
+            "tags": [["a"], ["b"]],
+            "event_timestamp": moment,
+        }
+    )
+    world.store.write_to_online_store("clicks", rows)
+    asked = request(["clicks:last_at"], entities={"user_id": [50_200, 50_201]})
+    theirs = by_name(world.listen.read(asked))["last_at"]
+    assert theirs[0][:2] == (Value(unix_timestamp_val=-(2**63)), PRESENT)
+    assert by_name(world.exact.read(asked))["last_at"] == theirs
+    missing, present = by_name(world.honest.read(asked))["last_at"]
+    assert missing[:2] == (Value(), NULL_VALUE)
+    assert present == theirs[1]
+
+
 def test_pushed_rows_reach_the_offline_log(world: World) -> None:
     """`to: online_and_offline` leaves a row that Feast's offline store reads."""
     now_s = int(time.time())

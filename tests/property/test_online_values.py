@@ -233,6 +233,12 @@ def test_values_null_is_the_empty_string() -> None:
         assert decode_value(value_type, b"") is None
 
 
+def test_values_an_instant_that_feast_stored_as_missing_is_null() -> None:
+    """Pandas' NaT, as the SDK stores it."""
+    data = load_value_pb2().Value(unix_timestamp_val=-(2**63)).SerializeToString()
+    assert decode_value(ValueType.UNIX_TIMESTAMP, data) is None
+
+
 def test_values_opaque_types_pass_through() -> None:
     """A type that no rule reads is read as the bytes that are stored, and has no encoder."""
     opaque = [value_type for value_type in ValueType if value_type.opaque]
