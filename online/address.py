@@ -187,10 +187,12 @@ def _text(value: str | float | bool) -> str:
 
 
 def _from_url(url: str) -> Address:
-    parts = urlsplit(url)
+    # Brackets behind the first host are no URL to `urlsplit` of newer Pythons.
+    parts = urlsplit(url.replace("[", "%5B").replace("]", "%5D"))
     layout, tls = _scheme(parts.scheme)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     login, _, hosts = parts.netloc.rpartition("@")
+    hosts = hosts.replace("%5B", "[").replace("%5D", "]")
     username, _, password = login.partition(":")
     unix = parts.scheme == "unix"
     path = [] if unix else [unquote(piece) for piece in parts.path.split("/") if piece]

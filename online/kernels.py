@@ -269,10 +269,7 @@ def is_utf8(at, stop):  # type: ignore[no-untyped-def]
 
 @njit([types.boolean(int64, int64)], **FLAGS)
 def is_plain(at, stop):  # type: ignore[no-untyped-def]
-    """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer.
-
-    A missing instant, as Feast's SDK stores it, is none.
-    """
+    """Whether bytes are a `feast.types.Value` that holds one scalar, which any protobuf reads; False: look closer."""
     tag = byte_at(at)
     size = stop - at
     if tag == 0x29:
@@ -284,11 +281,15 @@ def is_plain(at, stop):  # type: ignore[no-untyped-def]
         # Readers differ on a length of more bytes than 32 bits need.
         return 0 <= start <= at + 6 and (tag == 0x0A or is_utf8(start, stop))
     if tag in (0x18, 0x20, 0x38, 0x40):
-        number, behind = varint(at + 1, stop)
-        if tag == 0x40 and number == _NULL_SECONDS:
-            return False
+        _, behind = varint(at + 1, stop)
         return behind == stop and (size <= 10 or byte_at(stop - 1) == 1)
     return False
+
+
+@njit([types.boolean(int64, int64)], **FLAGS)
+def is_null_instant(at, stop):  # type: ignore[no-untyped-def]
+    """Whether bytes are an instant that is missing, as Feast's SDK stores it."""
+    return stop - at == 11 and byte_at(at) == 0x40 and varint(at + 1, stop)[0] == _NULL_SECONDS
 
 
 @njit([_pair(int64, int64)], **FLAGS)
@@ -505,7 +506,7 @@ def decode(  # type: ignore[no-untyped-def]
         starts: Output [columns, rows]: where a cell's bytes start.
         lengths: Output [columns, rows]: how many there are; -1 where nothing is stored.
         slow: Output: (column, row, start, length) of a cell, or of a timestamp with -1 - view, that Python has to read;
-            as stored, of a cell that is not `is_plain`.
+            as stored, of a cell that is not `is_plain`, or a missing instant.
         texts: Output: (start, length) of texts; text i is what the word `object_count` + i stands for.
         object_count: Objects of the answer so far.
     """
@@ -589,7 +590,7 @@ def decode(  # type: ignore[no-untyped-def]
             value_type = columns[c, TYPE]
             at = base + start
             if value_type == AS_STORED:
-                if not is_plain(at, at + length):
+                if not is_plain(at, at + length) or is_null_instant(at, at + length):
                     slow[slow_count, 0] = c
                     slow[slow_count, 1] = r
                     slow[slow_count, 2] = start

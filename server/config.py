@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -243,13 +242,7 @@ def describe(settings: Settings, options: frozenset[str] = frozenset()) -> list[
 def redacted(value: Any) -> str:
     """The value as text; the passwords of a store's address become `***`."""
     text = re.sub(r"(password=)[^,&]*", r"\1***", str(value))
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    if parts.password is None:
-        return text
-    location = parts.netloc.replace(f":{parts.password}@", ":***@", 1)
-    return urlunsplit(parts._replace(netloc=location))
+    return re.sub(r"(://[^:@/?#]*:)[^/?#]*@", r"\1***@", text)
 
 
 def _source(name: str, options: frozenset[str]) -> str:

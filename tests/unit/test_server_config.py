@@ -55,6 +55,8 @@ def test_passwords_are_redacted() -> None:
     """A URL's password never reaches the screen."""
     assert redacted("redis://user:secret@host:6379/0") == "redis://user:***@host:6379/0"
     assert redacted("redis+cluster://:secret@a:1,b:2") == "redis+cluster://:***@a:1,b:2"
+    assert redacted("redis+cluster://me:sec@ret@a,[::1]:7001") == "redis+cluster://me:***@a,[::1]:7001"
+    assert redacted("redis://[::1]:6379/0") == "redis://[::1]:6379/0"
     assert redacted("host:6379,password=secret,ssl=true") == "host:6379,password=***,ssl=true"
     assert (
         redacted("redis+sentinel://a/m?sentinel_password=secret")
