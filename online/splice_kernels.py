@@ -26,7 +26,7 @@ def splice_replies(  # type: ignore[no-untyped-def]
     """Decode the one group of a plan, as stored, and splice it; arguments are those of `decode` and `splice`.
 
     Returns:
-        The vectors; no bytes where a cell or timestamp is left to Python.
+        The vectors; no bytes where a cell, a missing instant say, or a timestamp is left to Python.
     """
     width, count, depth = columns.shape[0], rows.shape[0], views.shape[0]
     words = np.empty((width, count), int64)
