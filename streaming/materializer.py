@@ -206,7 +206,7 @@ class Materializer:
         self._archived = 0
         self._system_now_us = system_now_us
         self._limits = limits
-        self._timers = Timers(client, owner.keys.timers)
+        self._timers = Timers(client, owner.keys.timers, self._await_intent)
         self._cache = StateCache(writer, self._partition, limits.max_cached_entities)
         self._at = _Moment()
         self._flight: _Flight | None = None
@@ -301,8 +301,7 @@ class Materializer:
     def _move_checkpoint(self) -> None:
         """Move the checkpoint behind what is applied, flushed and delivered; what is on its way stays before it."""
         self._checkpointed_at = time.monotonic()
-        if self._flight and self._flight.sent:
-            self._flight.sent.intended.result()
+        self._await_intent()
         progress = self._landed
         if progress != self._checkpoint or self._sink.row_count:
             if not self._flush():
@@ -311,6 +310,11 @@ class Materializer:
             self._reader.trim(progress.position)
             self._checkpoint = progress
         self._owner.publish_stats(self.stats.summary())
+
+    def _await_intent(self) -> None:
+        """Wait until the intent of the writes on their way is written down, with the timers that it announces."""
+        if self._flight and self._flight.sent:
+            self._flight.sent.intended.result()
 
     def _note_landed(self, at: _Moment) -> None:
         self._landed = Progress(

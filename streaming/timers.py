@@ -8,7 +8,7 @@ earliest entries: those before a horizon, which moves on as they run out.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
@@ -28,12 +28,20 @@ class Timers:
     Args:
         client: Connection to the store.
         key: Of the sorted set.
+        await_index: Returns once the index has what was announced; what it lacks when it is read is forgotten.
         most_held: As `MOST_HELD`.
     """
 
-    def __init__(self, client: redis.Redis, key: str, most_held: int = MOST_HELD) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        key: str,
+        await_index: Callable[[], None] = lambda: None,
+        most_held: int = MOST_HELD,
+    ) -> None:
         self._client = client
         self._key = key
+        self._await_index = await_index
         self._most_held = most_held
         self._due: dict[Member, int] = {}
         self._heap: list[tuple[int, Member]] = []
@@ -63,7 +71,7 @@ class Timers:
         return members
 
     def remember(self, entries: Mapping[Member, int]) -> None:
-        """Note entries that the index has now."""
+        """Note entries that the index has, or has once `await_index` returns."""
         for member, due_us in entries.items():
             if due_us < self._horizon_us:
                 self._due[member] = due_us
@@ -75,6 +83,7 @@ class Timers:
 
     def _load(self, taken: set[Member]) -> None:
         """Read the earliest entries but those that are taken and not settled yet."""
+        self._await_index()
         count = self._most_held + len(taken)
         entries: Any = self._client.zrange(self._key, 0, count - 1, withscores=True)
         self._horizon_us = NEVER_US if len(entries) < count else int(entries[-1][1])

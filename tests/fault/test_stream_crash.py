@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -13,7 +15,11 @@ import redis
 import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
+from streaming.events import EventRecord
+from streaming.journal import Intent
 from streaming.keys import PartitionKeys
+from streaming.owner import PartitionOwner
+from streaming.timers import Member, Timers
 from tests.support.stream_world import (
     MINUTE_US,
     PROJECT,
@@ -206,6 +212,41 @@ def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: 
     assert features(client, disturbed.plan) == expected[0]
     assert _changes(client) == expected[1]
     assert _offline(disturbed) == expected[2]
+
+
+def test_timers_on_their_way_to_the_index_are_not_forgotten(
+    url: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The earliest entries run out, and are read anew, while an intent that announces more is not written down yet."""
+    intention = PartitionOwner.intention
+
+    def late(owner: PartitionOwner, intent: Intent, timers: Mapping[Member, int]) -> Callable[[], None]:
+        write = intention(owner, intent, timers)
+
+        def wait_and_write() -> None:
+            time.sleep(0.02)
+            write()
+
+        return wait_and_write
+
+    monkeypatch.setattr(PartitionOwner, "intention", late)
+    monkeypatch.setattr(streaming.materializer, "Timers", partial(Timers, most_held=20))
+    client = _connect(url)
+    client.flushall()
+    many_at_once = [START_US + number for number in range(30)]
+    few = [START_US + (number + 1) * 5 * MINUTE_US for number in range(30)]
+    publish(
+        url,
+        [
+            (at_us, EventRecord(f"e{n}", "buy", f"c{n}", at_us, {"category": "tea", "amount": 1.0}))
+            for n, at_us in enumerate([*many_at_once, *few])
+        ],
+    )
+    tick(url, LATER_US + few[-1] - START_US)
+    materializer = world.materializer(client, batch_records=1)
+    drain(materializer)
+    left: Any = client.zrange(PartitionKeys(PROJECT, 0).timers, 0, 0, withscores=True)
+    assert not left or left[0][1] > materializer.now_us
 
 
 @pytest.mark.parametrize(

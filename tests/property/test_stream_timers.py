@@ -40,7 +40,7 @@ def test_timers_fall_due_whatever_memory_holds(
     """Every entry that is due is given once, none is given early, and none is left behind."""
     index = Index()
     index.entries = dict(first)
-    timers = Timers(cast("redis.Redis", index), "timers", most_held)
+    timers = Timers(cast("redis.Redis", index), "timers", most_held=most_held)
     timers.load()
     now_us = 0
     for announced, passed_us, limit, ahead_us in rounds:
