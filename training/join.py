@@ -8,6 +8,7 @@ counts, where the rows say when. A value older than the view's TTL is missing. T
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import duckdb
 
@@ -61,9 +62,8 @@ def _create_history(
 ) -> None:
     """Read a view's log up to the newest label, with one row for each (entity, event timestamp)."""
     try:
-        columns = connection.execute(f"DESCRIBE SELECT * FROM {_log(view)}").fetchall()  # noqa: S608 - a quoted path
-        created = view.created_column if view.created_column in [name for name, *_ in columns] else None
-        connection.execute(_history_sql(view, refs, table, created))
+        log = _log(connection, view, refs)
+        connection.execute(_history_sql(view, refs, table, log))
     except duckdb.IOException as error:
         raise DatasetError(
             f"view {view.name} has no offline rows at {view.offline_path}: backfill the events first"
@@ -74,19 +74,39 @@ def _create_history(
         ) from error
 
 
-def _log(view: View) -> str:
-    return f"read_parquet({literal(str(view.offline_path))})"
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """A view's files as a table of SQL, and the column that says when a row was created, where one of them has it."""
+
+    sql: str
+    created: str | None
 
 
-def _history_sql(view: View, refs: list[FeatureRef], table: str, created: str | None) -> str:
+def _log(connection: duckdb.DuckDBPyConnection, view: View, refs: list[FeatureRef]) -> _Log:
+    path = literal(str(view.offline_path))
+    rows = connection.execute(
+        f"SELECT file_name, list(name) FROM parquet_schema({path}) GROUP BY 1 ORDER BY 1"  # noqa: S608 - quoted
+    ).fetchall()
+    needed = [*view.key_names, view.timestamp_column, *(ref.feature for ref in refs)]
+    for file, columns in rows:
+        missing = [name for name in needed if name not in columns]
+        if missing:
+            raise DatasetError(
+                f"view {view.name}: {file} does not fit its schema: it has no column {missing[0]!r}"
+            )
+    created = any(view.created_column in columns for _, columns in rows)
+    return _Log(f"read_parquet({path}, union_by_name = true)", view.created_column if created else None)
+
+
+def _history_sql(view: View, refs: list[FeatureRef], table: str, log: _Log) -> str:
     stamp = quoted(view.timestamp_column)
     keys = [quoted(key) for key in view.key_names]
     columns = ", ".join([*keys, f"epoch_us({stamp}) AS time_us", *(_read(view, ref) for ref in refs)])
     identity = ", ".join([*keys, stamp])
-    newest_first = f"ORDER BY {quoted(created)} DESC" if created else ""
+    newest_first = f"ORDER BY {quoted(log.created)} DESC NULLS LAST" if log.created else ""
     return f"""
         CREATE TABLE {_history(view)} AS
-        SELECT {columns} FROM {_log(view)}
+        SELECT {columns} FROM {log.sql}
         WHERE epoch_us({stamp}) <= (SELECT max({TIME}) FROM {table})
         QUALIFY row_number() OVER (PARTITION BY {identity} {newest_first}) = 1
     """  # noqa: S608 - every identifier is quoted, every number typed

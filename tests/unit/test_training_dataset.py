@@ -143,3 +143,22 @@ def test_rows_that_do_not_say_when_they_were_created_are_joined(tmp_path: Path) 
     pq.write_table(pq.read_table(part).drop_columns("created"), part)
     silent = build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
     assert silent.table == told.table
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_some_files_may_say_when_their_rows_were_created(tmp_path: Path, name: str) -> None:
+    """Whichever comes first; of rows with one event time, those that say it count. No other column may be missing."""
+    world = catalog(tmp_path)
+    write_logs(world, events())
+    told = build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
+    (part,) = (tmp_path / "crm").glob("*.parquet")
+    silent = pq.read_table(part).drop_columns("created")
+    other = part.with_name(f"{name}.parquet")
+    pq.write_table(silent, other)
+    mixed = build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
+    assert mixed.table == told.table
+
+    feature = next(field for view in world.views if view.name == "crm" for field in view.features)
+    pq.write_table(silent.drop_columns(feature.name), other)
+    with pytest.raises(DatasetError, match=rf"{name}\.parquet does not fit .*no column '{feature.name}'"):
+        build_dataset(definition=definition(), catalog=world, events=events(), candidates=CANDIDATES)
