@@ -120,7 +120,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     with connect(redis_url) as client:
         check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
-        settle_definitions(client, repo, settings.partitions, owner, lease_ms)
+        settle_definitions(client, repo, settings.partitions, owner, lease_ms, stopping)
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()
         builder.start()

@@ -178,24 +178,31 @@ class ViewBuilder:
 
 
 def settle_definitions(
-    client: redis.Redis, repo: Repo, partition_count: int, owner: str = "", life_ms: int = 0
+    client: redis.Redis,
+    repo: Repo,
+    partition_count: int,
+    owner: str = "",
+    life_ms: int = 0,
+    stopping: threading.Event | None = None,
 ) -> None:
     """Take down what the repo defines, before anything is computed by it; of the arguments see `Generations.settle`.
+
+    `stopping` ends the wait for those that run with newer ones.
 
     Raises:
         DefinitionsOutdated: Others run with newer definitions, and went on doing so for longer than dead ones seem to.
     """
     generations, wanted = Generations(client, repo.catalog.project), definitions(repo)
+    stopping = stopping or threading.Event()
     give_up_at = time.monotonic() + life_ms / 1000 + RETRY_S
     while True:
         try:
             generations.settle(wanted, partition_count, owner, life_ms)
         except DefinitionsOutdated:
-            if time.monotonic() >= give_up_at:
+            if time.monotonic() >= give_up_at or stopping.wait(RETRY_S / 5):
                 raise
         else:
             return
-        time.sleep(RETRY_S / 5)
 
 
 def settle_first_definitions(client: redis.Redis, repo: Repo, partition_count: int) -> None:

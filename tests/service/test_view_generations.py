@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import redis
 
+import server.view_builds
 from decision.schema import Catalog, View
-from streaming.generations import Definition, DefinitionsOutdated, Generations, Unfinished
+from server.view_builds import settle_definitions
+from streaming.generations import Definition, DefinitionsOutdated, Generations, Standing, Unfinished
 from streaming.keys import PartitionKeys, members_key, views_key
 from streaming.lease import Leases
 from streaming.shadow import remove_staged, staged, staged_folders
@@ -163,8 +166,21 @@ def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
     assert generations.unfinished() == []
 
 
-def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
-    """It left, or its partition has another owner, who begins by saying that nobody stands there."""
+def test_a_process_that_ends_does_not_wait_for_newer_ones(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait until those that seem to be there could be dead, an hour here."""
+    monkeypatch.setattr(server.view_builds, "definitions", lambda _: ONE)
+    repo: Any = SimpleNamespace(catalog=SimpleNamespace(project="p"))
+    generations = Generations(client, "p")
+    generations.settle(ONE, 1)
+    generations.settle(TWO, 1, "new:1", 3_600_000)
+    with pytest.raises(DefinitionsOutdated, match="new:1"):
+        settle_definitions(client, repo, 1, "old:1", 3_600_000, OVER)
+
+
+def _build(client: redis.Redis) -> tuple[Generations, Mapping[int, Standing]]:
+    """A build of changed definitions that waits for nothing but its switch."""
     generations = Generations(client, "p")
     generations.settle(ONE, 1)
     assert generations.take("build")
@@ -173,6 +189,12 @@ def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
     _stand(client, 0, 4)
     standing = generations.standing(1)
     assert standing is not None
+    return generations, standing
+
+
+def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
+    """It left, or its partition has another owner, who begins by saying that nobody stands there."""
+    generations, standing = _build(client)
     generations.enter(0)
     assert not generations.switch("build", standing, TWO, "g", {})
     _stand(client, 0, 5)
@@ -181,14 +203,7 @@ def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
 
 def test_no_switch_once_the_lock_has_run_out(client: redis.Redis) -> None:
     """Another that has it may have taken away what the build left; the one that stood still must begin again."""
-    generations = Generations(client, "p")
-    generations.settle(ONE, 1)
-    assert generations.take("build")
-    generations.ask_for_pause("build")
-    _own(client, 0, 4)
-    _stand(client, 0, 4)
-    standing = generations.standing(1)
-    assert standing is not None
+    generations, standing = _build(client)
     client.delete("wp:{p}:build")
     assert generations.take("other")
     assert not generations.keep("build")
