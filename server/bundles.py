@@ -230,7 +230,7 @@ def keep_bundle(
         BundleNotKeptError: The folder cannot be written.
     """
     folder = bundles_dir / bundle.version
-    if folder.exists() and _is_kept(folder, bundle):
+    if _is_kept(folder, bundle):
         return
     part = bundles_dir / f".{bundle.version}.{secrets.token_hex(4)}"
     meta = json.dumps({"customer_key": bundle.customer_key})
@@ -247,17 +247,17 @@ def keep_bundle(
         part.replace(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        if not (
-            folder.exists() and _is_kept(folder, bundle)
-        ):  # else another process kept the same bundle first
-            raise BundleNotKeptError(
-                f"{folder} cannot be written ({error.strerror}), and what a bundle decides must be replayable: "
-                "make room, or let the server write there"
-            ) from error
+        if _is_kept(folder, bundle):
+            # Another process kept the same bundle first.
+            return
+        raise BundleNotKeptError(
+            f"{folder} cannot be written ({error.strerror}), and what a bundle decides must be replayable: "
+            "make room, or let the server write there"
+        ) from error
 
 
 def _is_kept(folder: Path, bundle: Bundle) -> bool:
-    """Whether a folder holds what a bundle was made of; a crash of the machine, for one, leaves empty files."""
+    """Whether a folder is there and holds what a bundle was made of; a crash of the machine may leave empty files."""
     try:
         catalog, policy, customer_key = _read_kept(folder)
     except DAMAGES:
