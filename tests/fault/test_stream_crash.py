@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -16,10 +15,8 @@ import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
-from streaming.journal import Intent
 from streaming.keys import PartitionKeys
-from streaming.owner import PartitionOwner
-from streaming.timers import Member, Timers
+from streaming.timers import Timers
 from tests.support.stream_world import (
     MINUTE_US,
     PROJECT,
@@ -35,6 +32,8 @@ from tests.support.valkey import start_valkey
 
 EVENT_COUNT = 150
 LATER_US = START_US + 7_200_000_000
+Features = dict[bytes, dict[bytes, bytes]]
+Offline = dict[str, list[tuple[Any, ...]]]
 
 
 class Crash(BaseException):
@@ -76,6 +75,26 @@ class DoomedConnection(redis.Connection):
         raise Crash
 
 
+class LazyExecutor:
+    """The slowest background that there can be: it does what it is given once somebody waits for that."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> LazyFuture:
+        return LazyFuture(partial(work, *args))
+
+
+class LazyFuture:
+    """Work that is done when its result is asked for."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._result = cache(work)
+
+    def result(self) -> Any:
+        return self._result()
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
@@ -103,6 +122,16 @@ def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, b
     client = _connect(url)
     drain(world.materializer(client))
     return features(client, world.plan)
+
+
+def _expected(url: str, world: World, seed: int) -> tuple[Features, list[dict[bytes, bytes]], Offline]:
+    """Features, segment changes and offline rows of an undisturbed run of one record a batch."""
+    _log_events(url, seed, 60)
+    client = _connect(url)
+    materializer = world.materializer(client, batch_records=1)
+    drain(materializer)
+    materializer.checkpoint()
+    return features(client, world.plan), _changes(client), _offline(world)
 
 
 def _without_segment_times(hashes: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
@@ -155,13 +184,8 @@ def test_replay_of_the_whole_log_changes_nothing(url: str, world: World) -> None
 def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed: int) -> None:
     """Segment changes, offline rows and all features are those of an undisturbed run, where batches are the same."""
     undisturbed, disturbed = World.create(), World.create()
-    _log_events(url, seed, 60)
-    client = _connect(url)
-    materializer = undisturbed.materializer(client, batch_records=1)
-    drain(materializer)
-    materializer.checkpoint()
-    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
-    archived = _archived(client, undisturbed)
+    expected = _expected(url, undisturbed, seed)
+    archived = _archived(_connect(url), undisturbed)
     assert len(expected[1]) > 5
     assert len(archived) == 60
 
@@ -190,15 +214,10 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
 def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: int) -> None:
     """A crash leaves entries that are too early; whoever is looked at for them says and logs no more and no less."""
     undisturbed, disturbed = World.create(), World.create()
-    _log_events(url, seed, 60)
-    client = _connect(url)
-    materializer = undisturbed.materializer(client, batch_records=1)
-    drain(materializer)
-    materializer.checkpoint()
-    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+    expected = _expected(url, undisturbed, seed)
 
     _log_events(url, seed, 60)
-    rng, timers = random.Random(seed), PartitionKeys(PROJECT, 0).timers
+    client, rng, timers = _connect(url), random.Random(seed), PartitionKeys(PROJECT, 0).timers
     materializer = disturbed.materializer(client, batch_records=1)
     while materializer.step():
         if rng.random() < 0.3:
@@ -218,18 +237,7 @@ def test_timers_on_their_way_to_the_index_are_not_forgotten(
     url: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The earliest entries run out, and are read anew, while an intent that announces more is not written down yet."""
-    intention = PartitionOwner.intention
-
-    def late(owner: PartitionOwner, intent: Intent, timers: Mapping[Member, int]) -> Callable[[], None]:
-        write = intention(owner, intent, timers)
-
-        def wait_and_write() -> None:
-            time.sleep(0.02)
-            write()
-
-        return wait_and_write
-
-    monkeypatch.setattr(PartitionOwner, "intention", late)
+    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", LazyExecutor)
     monkeypatch.setattr(streaming.materializer, "Timers", partial(Timers, most_held=20))
     client = _connect(url)
     client.flushall()
@@ -258,15 +266,11 @@ def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
     """What was computed ahead of a refused write is thrown away, and nothing that leaves an entity is there twice."""
     monkeypatch.setattr(streaming.materializer, "CAREFUL_BATCHES", 0)
     undisturbed, disturbed = World.create(), World.create()
-    _log_events(url, seed, 60)
-    client = _connect(url)
-    materializer = undisturbed.materializer(client, batch_records=1)
-    drain(materializer)
-    materializer.checkpoint()
-    expected = features(client, undisturbed.plan), _changes(client), _offline(undisturbed)
+    expected = _expected(url, undisturbed, seed)
 
     _log_events(url, seed, 60)
-    rng, writer = random.Random(seed), EntityWriter(client)
+    client, rng = _connect(url), random.Random(seed)
+    writer = EntityWriter(client)
     materializer = disturbed.materializer(client, batch_records=1)
     while materializer.step():
         keys = list(features(client, disturbed.plan))
@@ -309,7 +313,7 @@ def _by_entity(changes: list[dict[bytes, bytes]]) -> list[dict[bytes, bytes]]:
     return sorted(changes, key=lambda fields: fields[b"entity"])
 
 
-def _offline(world: World) -> dict[str, list[tuple[Any, ...]]]:
+def _offline(world: World) -> Offline:
     """Each view's log, in order: repeats dropped, and rows that say again what the row before them said."""
     logs = {}
     for folder in sorted(world.offline.iterdir()):
