@@ -109,9 +109,12 @@ def test_state_is_small_and_does_not_depend_on_arrival() -> None:
 
 def test_sweep_counts_as_the_stream_does() -> None:
     """At instants all over the history."""
-    batch, now_us = visits(7, 3_000)
+    assert_swept_as_streamed(*visits(7, 3_000), instants=50)
+
+
+def assert_swept_as_streamed(batch: Batch, now_us: int, instants: int) -> None:
     swept = sweep(PLAN, batch, 1, now_us)
-    for row in range(0, len(swept), len(swept) // 50):
+    for row in range(0, len(swept), len(swept) // instants):
         at_us = int(swept.event_us[row])
         part = part_of(batch, np.flatnonzero(batch.event_us <= at_us))
         values = apply(PLAN, [TileState.empty(PLAN)], part, at_us).values
@@ -171,13 +174,7 @@ def forever(widths: dict[str, int | None]) -> list[None]:
 
 def test_a_sweep_counts_values_that_ascend_as_the_stream_does() -> None:
     """What it forgets on its way is what the stream forgets."""
-    batch, now_us = ascending(30_000, 600)
-    swept = sweep(PLAN, batch, 1, now_us)
-    for row in range(0, len(swept), len(swept) // 12):
-        at_us = int(swept.event_us[row])
-        seen = part_of(batch, np.flatnonzero(batch.event_us <= at_us))
-        values = apply(PLAN, [TileState.empty(PLAN)], seen, at_us).values
-        assert values == {name: [column.to_list()[row]] for name, column in swept.columns.items()}
+    assert_swept_as_streamed(*ascending(30_000, 600), instants=12)
 
 
 def test_a_set_from_before_is_read() -> None:
