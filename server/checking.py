@@ -12,16 +12,18 @@ from decision.plan import key_type
 from decision.policy import Policy
 from decision.schema import Catalog
 from online.errors import OnlineStoreError
-from server.bundles import check_policy
+from server.bundles import Serving, check_policy
 from server.errors import Problem, RepoError
 from server.forecast import Forecast, forecast
 from server.models import parse_definitions
 from server.repo import EVENTS_FILE, Repo, load_repo
-from server.stream_check import stream_problems
+from server.stream_check import stream_problems, stream_views, stream_warnings
 from server.wording import counted
 from streaming.errors import StreamingError
 from streaming.plan import StreamPlan
 from training.definition import Definition, TrainingDefinition
+
+CANNOT = "the repo cannot be served"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Report:
 
     Attributes:
         problems: Errors of features, events and models.
+        warnings: What of the repo does not work as it may seem to; the rest is served.
         findings: Errors and warnings of the policy.
         rendered: The findings as text, with carets.
         summary: One line about the whole.
@@ -37,6 +40,7 @@ class Report:
     """
 
     problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
     findings: tuple[Finding, ...] = ()
     rendered: str = ""
     summary: str
@@ -44,7 +48,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the repo can be served."""
+        """Whether the repo can be served, and nothing in it is an error."""
         return not self.problems and all(item.severity is not Severity.ERROR for item in self.findings)
 
 
@@ -57,30 +61,41 @@ def check_repo(path: Path, partitions: int = 1) -> Report:
     """
     try:
         repo = load_repo(path)
-        problems = [*_event_problems(repo), *_model_problems(repo)]
-        definitions = {} if problems else repo.model_definitions
+        unread, models = _models(repo)
+        definitions = {} if unread else repo.model_definitions
         checked = check_policy(repo.catalog, repo.policy_sources, definitions, repo.events.customer)
     except RepoError as error:
         errors = counted(len(error.problems), "error")
-        return Report(problems=error.problems, summary=f"{errors}: the repo cannot be served")
-    if checked.policy is not None and not problems:
-        try:
-            Bundle.build(repo.catalog, checked.policy, {}, repo.events.customer)
-        except BundleError as error:
-            problems.append(Problem(message=str(error)))
-        problems += stream_problems(repo, checked.policy)
+        return Report(problems=error.problems, summary=f"{errors}: {CANNOT}")
+    policy, warnings = checked.policy, []
+    problems = [*_event_problems(repo), *unread, *_service_problems(repo, models)]
+    refusals = [] if policy is None else _refusals(repo, policy)
+    if policy is not None and not problems:
+        problems += [*refusals, *stream_problems(repo, policy)]
+        warnings += stream_warnings(repo, policy)
+    serves = policy is not None and not unread and not refusals
     return Report(
         problems=tuple(problems),
+        warnings=tuple(warnings),
         findings=checked.findings,
         rendered=checked.report(),
-        summary=_summary(repo, problems, checked.findings),
-        forecast=() if problems or checked.policy is None else _forecast(repo, checked.policy, partitions),
+        summary=_summary(repo, problems, warnings, checked.findings, serves=serves),
+        forecast=() if problems or policy is None else _forecast(repo, policy, partitions),
     )
 
 
-def _forecast(repo: Repo, policy: Policy, partitions: int) -> tuple[Forecast, ...]:
-    plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+def _refusals(repo: Repo, policy: Policy) -> list[Problem]:
+    """Why a server would not take the repo with a policy that compiles."""
     try:
+        Serving.prepare(Bundle.build(repo.catalog, policy, {}, repo.events.customer))
+    except (BundleError, OnlineStoreError) as error:
+        return [Problem(message=str(error))]
+    return []
+
+
+def _forecast(repo: Repo, policy: Policy, partitions: int) -> tuple[Forecast, ...]:
+    try:
+        plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
         return forecast(plan, repo.events, partitions)
     except (StreamingError, OnlineStoreError):  # a function that made-up events of other times do not suit
         return ()
@@ -100,15 +115,19 @@ def _event_problems(repo: Repo) -> list[Problem]:
     return []
 
 
-def _model_problems(repo: Repo) -> list[Problem]:
+def _models(repo: Repo) -> tuple[list[Problem], list[Definition]]:
+    """What cannot be read of the model definitions, or else all of them."""
     try:
-        definitions = parse_definitions(repo.model_definitions)
+        return [], list(parse_definitions(repo.model_definitions).values())
     except RepoError as error:
-        return list(error.problems)
-    return [problem for definition in definitions.values() for problem in _service_problems(repo, definition)]
+        return list(error.problems), []
 
 
-def _service_problems(repo: Repo, definition: Definition) -> list[Problem]:
+def _service_problems(repo: Repo, models: list[Definition]) -> list[Problem]:
+    return [problem for model in models for problem in _service_problems_of(repo, model)]
+
+
+def _service_problems_of(repo: Repo, definition: Definition) -> list[Problem]:
     """The feature service of a model must be there; that of a segmentation model about the customer alone."""
     model = f"model {definition.name!r}"
     service = repo.catalog.service_by_name.get(definition.feature_service)
@@ -128,12 +147,19 @@ def _service_problems(repo: Repo, definition: Definition) -> list[Problem]:
     ]
 
 
-def _summary(repo: Repo, problems: list[Problem], findings: tuple[Finding, ...]) -> str:
+def _summary(
+    repo: Repo, problems: list[Problem], warned: list[Problem], findings: tuple[Finding, ...], *, serves: bool
+) -> str:
     errors = len(problems) + sum(item.severity is Severity.ERROR for item in findings)
-    warnings = counted(sum(item.severity is Severity.WARNING for item in findings), "warning")
+    warnings = len(warned) + sum(item.severity is Severity.WARNING for item in findings)
+    said = counted(warnings, "warning")
     if errors:
-        return f"{counted(errors, 'error')}, {warnings}: the repo cannot be served"
-    return f"ok: {_counts(repo.catalog)}, {counted(len(repo.events.types), 'event type')}, {warnings}"
+        left = "`waypost serve` takes the repo, but not all of it works" if serves else CANNOT
+        return f"{counted(errors, 'error')}, {said}: {left}"
+    text = f"ok: {_counts(repo.catalog)}, {counted(len(repo.events.types), 'event type')}, {said}"
+    if not stream_views(repo.catalog):
+        text += "; no stream view takes events: `waypost serve` serves the repo, and needs no materializer"
+    return text
 
 
 def _counts(catalog: Catalog) -> str:

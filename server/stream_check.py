@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from decision.policy import Policy
-from decision.schema import Value
+from decision.schema import Catalog, Value, View
 from online.errors import OnlineStoreError
 from online.keys import US_PER_SECOND
 from server.errors import Problem
 from server.repo import Repo
 from streaming.advance import ViewValues
-from streaming.errors import StreamingError, TransformError
+from streaming.errors import NoCustomerView, StreamingError, TransformError
 from streaming.events import EventRecord, Events, EventSchema, PropertySchema
 from streaming.frame import events_frame
 from streaming.plan import SourceEvents, StreamPlan, ViewPlan
@@ -34,20 +34,60 @@ _SAMPLES: dict[str, Value] = {"string": "1", "int64": 1, "double": 1.0, "bool": 
 
 
 def stream_problems(repo: Repo, policy: Policy) -> list[Problem]:
-    """What keeps the repo's stream views from being fed; empty where nothing does."""
+    """What keeps the repo's stream views from being fed; empty where nothing does, or nothing is to feed them."""
     problems = list(_window_problems(repo))
     if problems:
         return problems
     try:
         plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+    except NoCustomerView:
+        return []
     except (StreamingError, OnlineStoreError) as error:
         return [Problem(message=str(error))]
     events, varied = list(sample_events(repo.events)), _varied_events(repo.events)
     problems = []
     for view_plan in (view_plan for kind in plan.kinds for view_plan in kind.views):
+        if _is_only_pushed(repo, view_plan.view):
+            continue
         found = list(_feed_problems(view_plan, events, repo.events))
         problems += found or _row_problems(view_plan, varied, repo.events)
     return problems
+
+
+def stream_warnings(repo: Repo, policy: Policy) -> list[Problem]:
+    """Stream views that are served, but that events bring nothing."""
+    try:
+        StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+    except NoCustomerView as error:
+        return [_unfed(error, repo)] if stream_views(repo.catalog) else []
+    except (StreamingError, OnlineStoreError):  # a problem, and told as one
+        return []
+    return [
+        Problem(
+            message=f"view {view.name} has no function, and events have no properties: they bring it nothing and would "
+            "be put aside if they came; its rows are pushed or materialized by Feast"
+        )
+        for view in stream_views(repo.catalog)
+        if _is_only_pushed(repo, view)
+    ]
+
+
+def stream_views(catalog: Catalog) -> list[View]:
+    """The views that are there for events to feed."""
+    return [view for view in catalog.views if view.stream and view.tag("waypost.role") != "segments"]
+
+
+def _unfed(error: NoCustomerView, repo: Repo) -> Problem:
+    names = ", ".join(view.name for view in stream_views(repo.catalog))
+    return Problem(
+        message=f"{error} if events are to count: they bring {names} nothing, and `waypost materializer` does not start"
+    )
+
+
+def _is_only_pushed(repo: Repo, view: View) -> bool:
+    """Whether events have nothing that the view could take as it is."""
+    has_properties = any(event_type.properties for event_type in repo.events.types.values())
+    return not has_properties and view.name not in repo.transforms
 
 
 def sample_events(schema: EventSchema) -> Iterator[EventRecord]:

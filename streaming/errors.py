@@ -4,6 +4,7 @@ StreamingError
 ├── EventSchemaError    events.yaml cannot be read or contradicts itself
 ├── EventRefused        one event does not fit its declared type
 ├── SourceFileError     a file of past events or batch rows does not fit its definition
+├── NoCustomerView      no stream view is keyed by the customer alone, so that nothing takes events
 ├── TransformError      a view's transformation failed or returned something unusable
 ├── LogFull             the log has reached its bound; publish again later
 ├── LeaseLost           another materializer owns the partition now
@@ -63,6 +64,10 @@ class PositionTrimmed(StreamingError):
 
 class SourceFileError(StreamingError):
     """A file does not fit its definition; the message names the column or type and the fix."""
+
+
+class NoCustomerView(StreamingError):
+    """No stream view is keyed by the customer alone, so that nothing takes events."""
 
 
 class TransformError(StreamingError):

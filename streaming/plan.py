@@ -23,7 +23,7 @@ from online.errors import KeyEncodingError
 from online.keys import EntityKeys, feature_field
 from online.values import decoder
 from online.view_words import ViewWords
-from streaming.errors import StreamingError, TransformError
+from streaming.errors import NoCustomerView, TransformError
 from streaming.windows.batch import Batch, microseconds, raw_column, rows_of
 from streaming.windows.plan import WindowPlan
 
@@ -346,6 +346,7 @@ class StreamPlan:
                 the others. None for all views, as they are first built.
 
         Raises:
+            NoCustomerView: There is nothing that takes events.
             WindowError: If a view's windows cannot be computed; lists all problems.
         """
         segment_views = {segment.view for segment in policy.segments}
@@ -355,7 +356,7 @@ class StreamPlan:
         key_sets = {_identity(view): view.join_keys for view in (*fed, *stored)}
         if (customer_key,) not in key_sets:
             message = f"no stream view is keyed by the customer alone ({customer_key}); define one"
-            raise StreamingError(message)
+            raise NoCustomerView(message)
         kinds = []
         for names, join_keys in key_sets.items():
             keys = EntityKeys(catalog.project, join_keys)

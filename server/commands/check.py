@@ -31,10 +31,11 @@ def check(
 ) -> None:
     """Validate a repo: every finding with file, line, column and caret.
 
-    A repo that can be served is told what each entity takes in the store, its features and state: after a single event,
+    A repo without errors is told what each entity takes in the store, its features and state: after a single event,
     and with events in every hop of its windows.
 
-    Exit code 0: it can be served (warnings may be printed); 1: it cannot; 2: wrong usage.
+    Exit code 0: it can be served (warnings may be printed); 1: it cannot, or something in it cannot work; 2: wrong
+    usage. The last line says which.
 
     Example: `waypost check --repo feature_repo`
     """
@@ -62,6 +63,8 @@ def plain(problem: Problem) -> Problem:
 def _print(report: Report, customers: int) -> None:
     for problem in report.problems:
         say(f"error: {plain(problem)}")
+    for problem in report.warnings:
+        say(f"warning: {plain(problem)}")
     if report.findings:
         say(report.rendered)
     say(report.summary)
@@ -88,8 +91,9 @@ def _size(count: int) -> str:
 
 def _as_json(report: Report, customers: int) -> dict[str, Any]:
     problems = [
-        {"severity": "error", "code": "repo", "message": item.message, "file": item.file, "line": item.line}
-        for item in map(plain, report.problems)
+        {"severity": severity, "code": "repo", "message": item.message, "file": item.file, "line": item.line}
+        for severity, items in (("error", report.problems), ("warning", report.warnings))
+        for item in map(plain, items)
     ]
     findings = [
         {
