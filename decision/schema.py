@@ -174,6 +174,7 @@ class View:
         on_demand: Computed at request time; no rule or model may read it.
         offline_path: Parquet files (a glob is allowed) that hold the log of its values, or None.
         timestamp_column: Name of the event timestamp in those files.
+        source_columns: (name, name in those files) of join keys, features and timestamps that go by another name there.
         created_column: Name of the time at which a row became readable; by it, of rows that share keys and event
             timestamp, the latest counts.
         tags: Feast tags. `waypost.role = segments` marks the view that stores segment membership.
@@ -190,6 +191,7 @@ class View:
     offline_path: str | None = None
     timestamp_column: str = "event_timestamp"
     created_column: str = "created"
+    source_columns: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     description: str = ""
 
@@ -203,6 +205,10 @@ class View:
 
     def tag(self, name: str) -> str | None:
         return dict(self.tags).get(name)
+
+    def source_column(self, name: str) -> str:
+        """The name in the offline files of a join key, feature or timestamp."""
+        return dict(self.source_columns).get(name, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -246,9 +252,9 @@ class Catalog:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over the canonical JSON of the catalog, in hex; where the offline files lie is no part of it."""
+        """SHA-256 over the canonical JSON of the catalog, in hex; how the offline files lie is no part of it."""
         definitions = asdict(self)
         for view in definitions["views"]:
-            del view["offline_path"]
+            del view["offline_path"], view["source_columns"]
         text = json.dumps(definitions, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -30,6 +30,7 @@ def _view(data: dict[str, Any]) -> View:
         "features": tuple(Feature(**_typed(feature)) for feature in data["features"]),
         "aggregations": tuple(Aggregation(**aggregation) for aggregation in data["aggregations"]),
         "tags": tuple((name, value) for name, value in data["tags"]),
+        "source_columns": tuple((name, column) for name, column in data.get("source_columns", ())),
     }
     return View(**(data | lists))
 

@@ -63,17 +63,23 @@ class Converter:
         if not view.features:
             self.report(view.name, f"view {view.name!r} has no features: declare them with schema=[Field(…)]")
         aggregations = tuple(_aggregation(item) for item in getattr(view, "aggregations", ()))
+        join_keys = self.join_keys(view, entities)
+        features = self.features(view.name, view.features)
+        timestamp_column = getattr(view.batch_source, "timestamp_field", "") or "event_timestamp"
+        created_column = getattr(view.batch_source, "created_timestamp_column", "") or "created"
+        names = [key.name for key in join_keys] + [feature.name for feature in features]
         converted = View(
             name=view.name,
-            join_keys=self.join_keys(view, entities),
-            features=self.features(view.name, view.features),
+            join_keys=join_keys,
+            features=features,
             ttl_s=_seconds(view.ttl),
             aggregations=aggregations,
             hop_s=int(_seconds(view.tiling_hop_size) or DEFAULT_HOP_S) if aggregations else 0,
             stream=hasattr(view, "aggregations"),
             offline_path=self.offline_path(view.batch_source),
-            timestamp_column=getattr(view.batch_source, "timestamp_field", "") or "event_timestamp",
-            created_column=getattr(view.batch_source, "created_timestamp_column", "") or "created",
+            timestamp_column=timestamp_column,
+            created_column=created_column,
+            source_columns=self.source_columns(view, (*names, timestamp_column, created_column)),
             tags=_tags(view),
             description=view.description or "",
         )
@@ -148,6 +154,19 @@ class Converter:
         if urlparse(path).netloc:
             return str(path)
         return str(self.repo / Path(path))
+
+    def source_columns(self, view: Any, names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+        """Each of these names that `field_mapping` gives to a column of the view's source, with that column."""
+        columns: dict[str, str] = {}
+        for column, name in (getattr(view.batch_source, "field_mapping", None) or {}).items():
+            if name in columns:
+                both = f"both {columns[name]!r} and {column!r}"
+                self.report(view.name, f"the source of view {view.name!r} maps {both} to {name!r}: map one")
+            columns[name] = column
+        wanted = set(names)
+        return tuple(
+            sorted((name, column) for name, column in columns.items() if name in wanted and name != column)
+        )
 
     def service(self, service: Any, views: dict[str, View]) -> Service:
         """A feature service; its string references are resolved against the repo's views."""

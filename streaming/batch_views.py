@@ -102,20 +102,28 @@ def _newest_rows(view: View, until_us: int) -> pa.Table:
 
 
 def _read(view: View, file: Path, kinds: dict[str, pa.DataType]) -> pa.Table:
-    table = pq.read_table(file)
+    table = _mapped(view, pq.read_table(file))
     if view.created_column in table.column_names:
         kinds = kinds | {view.created_column: TIMESTAMP}
     columns = []
     for name, kind in kinds.items():
+        source = view.source_column(name)
         if name not in table.column_names:
-            raise SourceFileError(f"view {view.name}: {file} has no column {name!r}")
+            raise SourceFileError(f"view {view.name}: {file} has no column {source!r}")
         try:
             # Files written by pandas carry nanoseconds; what lies below a microsecond is dropped.
             column = table[name].cast(kind, safe=not _holds_instants(kind))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SourceFileError(f"view {view.name}: column {name!r} of {file}: {error}") from error
+            raise SourceFileError(f"view {view.name}: column {source!r} of {file}: {error}") from error
         columns.append(column.cast(_plain_type(kind)))
     return pa.table(columns, names=list(kinds))
+
+
+def _mapped(view: View, table: pa.Table) -> pa.Table:
+    """The file's columns under the view's names; as with Feast, a file may have these already."""
+    mapped = {column: name for name, column in view.source_columns if column in table.column_names}
+    kept = [name for name in table.column_names if name not in mapped.values()]
+    return table.select(kept).rename_columns([mapped.get(name, name) for name in kept])
 
 
 def _holds_instants(kind: pa.DataType) -> bool:

@@ -58,11 +58,14 @@ def arrow_type(value_type: ValueType) -> pa.DataType:
 
 
 def view_schema(view: View) -> pa.Schema:
-    """Columns of a view's offline log: join keys, features, event timestamp, and when the row became readable."""
+    """Columns of a view's offline log: join keys, features, event timestamp, and when the row became readable.
+
+    They go by the names that the view's source gives them, so that Feast reads them as it reads the rest of it.
+    """
     columns = [(key.name, arrow_type(key.value_type)) for key in view.join_keys]
     columns += [(feature.name, arrow_type(feature.value_type)) for feature in view.features]
     columns += [(view.timestamp_column, TIMESTAMP), (view.created_column, TIMESTAMP)]
-    return pa.schema(columns)
+    return pa.schema([(view.source_column(name), kind) for name, kind in columns])
 
 
 @lru_cache(1024)

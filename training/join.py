@@ -76,7 +76,11 @@ def _create_history(
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A view's files as a table of SQL, and the column that says when a row was created, where one of them has it."""
+    """A view's files as a table of SQL under the view's own names.
+
+    Attributes:
+        created: The column that says when a row was created, where one of the files has it.
+    """
 
     sql: str
     created: str | None
@@ -89,13 +93,28 @@ def _log(connection: duckdb.DuckDBPyConnection, view: View, refs: list[FeatureRe
     ).fetchall()
     needed = [*view.key_names, view.timestamp_column, *(ref.feature for ref in refs)]
     for file, columns in rows:
-        missing = [name for name in needed if name not in columns]
+        missing = [name for name in needed if not {name, view.source_column(name)} & set(columns)]
         if missing:
+            column = view.source_column(missing[0])
             raise DatasetError(
-                f"view {view.name}: {file} does not fit its schema: it has no column {missing[0]!r}"
+                f"view {view.name}: {file} does not fit its schema: it has no column {column!r}"
             )
-    created = any(view.created_column in columns for _, columns in rows)
-    return _Log(f"read_parquet({path}, union_by_name = true)", view.created_column if created else None)
+    files = [columns for _, columns in rows]
+    found = {name: _column(view, name, files) for name in dict.fromkeys((*needed, view.created_column))}
+    columns = ", ".join(f"{column} AS {quoted(name)}" for name, column in found.items() if column)
+    table = f"(SELECT {columns} FROM read_parquet({path}, union_by_name = true))"  # noqa: S608 - quoted
+    return _Log(table, view.created_column if found[view.created_column] else None)
+
+
+def _column(view: View, name: str, files: Sequence[Sequence[str]]) -> str | None:
+    """A column of the files by the name that its source gives it; as with Feast, files may have the view's already."""
+    source = view.source_column(name)
+    sourced = [source in columns for columns in files]
+    if all(sourced):
+        return quoted(source)
+    if not any(name in columns for columns in files):
+        return quoted(source) if any(sourced) else None
+    return f"coalesce({quoted(source)}, {quoted(name)})" if any(sourced) and source != name else quoted(name)
 
 
 def _history_sql(view: View, refs: list[FeatureRef], table: str, log: _Log) -> str:
