@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from decision.schema import ValueType
+from decision.schema import ValueType, View
 from server.bounds import NAME_SHOWN
 from server.feast.encoding import encode, encode_message, from_base64
 from server.feast.entities import plain_key
@@ -34,6 +34,31 @@ class Pushed(Protocol):
         Raises:
             ValueEncodeError: A value does not fit the type.
         """
+
+
+class MappedPush:
+    """A push whose columns may go by the names of the view's source, as Feast takes them too."""
+
+    def __init__(self, rows: Pushed, view: View) -> None:
+        self._rows = rows
+        sent = set(rows.names())
+        self._sent = {name: column for name, column in view.source_columns if column in sent - {name}}
+        self._names = [*sent.difference(self._sent.values()), *self._sent]
+
+    def names(self) -> Iterable[str]:
+        return self._names
+
+    def count(self, name: str) -> int:
+        return self._rows.count(self._sent.get(name, name))
+
+    def plain(self, name: str) -> list[Any]:
+        return self._rows.plain(self._sent.get(name, name))
+
+    def place(self, name: str, row: int | None = None) -> str:
+        return self._rows.place(self._sent.get(name, name), row)
+
+    def encoded(self, name: str, value_type: ValueType) -> list[bytes]:
+        return self._rows.encoded(self._sent.get(name, name), value_type)
 
 
 class PushedMessages:

@@ -22,7 +22,7 @@ from server.feast.definitions import Definitions, ServedView
 from server.feast.encoding import micros_of
 from server.feast.entities import key_column
 from server.feast.offline import OfflineLog, refuse_unlogged
-from server.feast.pushed import Pushed
+from server.feast.pushed import MappedPush, Pushed
 from server.feast.selection import PlanBook
 
 RETRY_AFTER_S = 1.0
@@ -92,14 +92,22 @@ class FeatureWriter:
         views = definitions.fed_by(source)
         if not views:
             raise _unknown_source(source, definitions)
-        encoded = [self._encoded(definitions, view, rows, view.view.timestamp_column) for view in views]
+        mapped = [MappedPush(rows, view.view) for view in views]
+        encoded = [
+            self._encoded(definitions, view, columns, view.view.timestamp_column)
+            for view, columns in zip(views, mapped, strict=True)
+        ]
         if target is not Target.ONLINE:
             for item in encoded:
                 refuse_unlogged(item.view)
         if target is not Target.OFFLINE:
             await self._write(encoded)
         if target is not Target.ONLINE:
-            await asyncio.gather(*(self._offline.append(item.view, item.rows, rows) for item in encoded))
+            appends = [
+                self._offline.append(item.view, item.rows, columns)
+                for item, columns in zip(encoded, mapped, strict=True)
+            ]
+            await asyncio.gather(*appends)
 
     async def write(self, view: str, rows: Pushed) -> None:
         """Write rows to one view, online.
@@ -113,7 +121,8 @@ class FeatureWriter:
             near = difflib.get_close_matches(view, definitions.views, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UnknownResourceError("UNKNOWN_VIEW", f"no stored view {view!r}{hint}", "feature_view", view)
-        await self._write([self._encoded(definitions, served, rows, _sent_time(served.view, rows))])
+        mapped = MappedPush(rows, served.view)
+        await self._write([self._encoded(definitions, served, mapped, _sent_time(served.view, mapped))])
 
     async def _write(self, encoded: Sequence[WrittenRows]) -> None:
         writes = [row for item in encoded for row in item.rows]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,9 +24,11 @@ from online.values import encode_value
 from online.write import RowWriter
 from server.catalog_json import catalog_from_json, catalog_to_json
 from server.cli import app
+from server.config import FeastServing
 from server.repo import load_repo
 from streaming.batch_views import load_batch_view
 from streaming.sink import view_schema
+from tests.support.feast_world import apply, run_waypost
 from tests.support.valkey import start_valkey
 from training.dataset import Dataset, features_at, find_service
 from training.errors import DatasetError
@@ -49,7 +50,7 @@ entity_key_serialization_version: 3
 """
 FEATURES = """
 from datetime import timedelta
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.types import Int64, String, UnixTimestamp
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
@@ -65,6 +66,14 @@ stats = FeatureView(
     ],
 )
 service = FeatureService(name="of_user", features=[stats])
+log = FileSource(
+    name="log", path="log/*.parquet", timestamp_field="event_timestamp", created_timestamp_column="created",
+    field_mapping={mapping},
+)
+pushed = FeatureView(
+    name="pushed", entities=[user], ttl=timedelta(days=40), source=PushSource(name="pushes", batch_source=log),
+    schema=[Field(name="user_id", dtype=String), Field(name="clicks", dtype=Int64), Field(name="band", dtype=String)],
+)
 """
 
 
@@ -94,16 +103,11 @@ def make_repo(folder: Path, url: str, mapping: Mapping[str, str] = MAPPING) -> P
         "unwanted": pa.array(np.zeros(200)),
     }
     pq.write_table(pa.table(table), repo / "rows" / "all.parquet")
+    (repo / "log").mkdir()
+    pq.write_table(
+        pa.table(table).drop_columns(["at_last", "unwanted"]).slice(0, 0), repo / "log" / "none.parquet"
+    )
     return repo
-
-
-def feast_apply(repo: Path) -> Any:
-    """Apply by Feast's own command; a store on the result."""
-    from feast import FeatureStore
-
-    feast = Path(sys.executable).with_name("feast")
-    subprocess.run([feast, "apply"], cwd=repo, check=True, capture_output=True)
-    return FeatureStore(repo_path=str(repo))
 
 
 def joined(repo: Path) -> Dataset:
@@ -124,7 +128,7 @@ def joined(repo: Path) -> Dataset:
 def test_training_joins_what_feast_joins(url: str, tmp_path: Path) -> None:
     """Join keys, features and both timestamps are found under the source's names, as `get_historical_features` does."""
     repo = make_repo(tmp_path, url)
-    store = feast_apply(repo)
+    store = apply(repo)
     verification = verify_against_feast(store, "of_user", joined(repo))
     assert verification.equal, verification.differences
     cells = verification.row_count * verification.column_count
@@ -134,7 +138,7 @@ def test_training_joins_what_feast_joins(url: str, tmp_path: Path) -> None:
 def test_batch_views_bring_online_what_feast_materializes(url: str, tmp_path: Path) -> None:
     """Byte by byte, the newest row of each entity."""
     repo = make_repo(tmp_path, url)
-    store = feast_apply(repo)
+    store = apply(repo)
     catalog = load_repo(repo).catalog
     view = catalog.view_by_name["stats"]
     keys = [EntityKeys("mapped", view.join_keys).encode({"user_id": user}) for user in USERS]
@@ -205,6 +209,29 @@ def test_what_waypost_logs_goes_by_the_sources_names(url: str, tmp_path: Path) -
     """Rows that a push or the stream appends lie as the rest of the source does."""
     view = load_repo(make_repo(tmp_path, url)).catalog.view_by_name["stats"]
     assert view_schema(view).names == ["uid", "n", "band", "at_last", "ts", "made"]
+
+
+def test_pushes_take_either_name_and_feast_reads_them(url: str, tmp_path: Path) -> None:
+    """Online and offline: Feast's own `push` renames columns by the mapping, and so does its retrieval."""
+    repo = make_repo(tmp_path, url)
+    store = apply(repo)
+    at = datetime(2024, 3, 1, tzinfo=UTC)
+    called = {name: column for column, name in MAPPING.items()}
+    with run_waypost(tmp_path, repo, url, FeastServing(refresh_s=0)) as door:
+        for user, names in (("ann", called), ("bob", {})):
+            row = {"user_id": user, "clicks": 7, "band": "low", "event_timestamp": at.isoformat()}
+            cells = {names.get(name, name): [value] for name, value in row.items()}
+            body = {"push_source_name": "pushes", "df": cells, "to": "online_and_offline"}
+            assert door.post("/push", body)[0] == 200
+            clicks = names.get("clicks", "clicks")
+            status, refused = door.post("/push", body | {"df": cells | {clicks: ["many"]}})
+            assert status == 400
+            assert f"df.{clicks}" in json.dumps(refused)
+    features, users = ["pushed:clicks", "pushed:band"], ["ann", "bob"]
+    online = store.get_online_features(features, [{"user_id": user} for user in users]).to_dict()
+    assert (online["clicks"], online["band"]) == ([7, 7], ["low", "low"])
+    asked = pd.DataFrame({"user_id": users, "event_timestamp": [at + timedelta(hours=1)] * 2})
+    assert store.get_historical_features(asked, features).to_df()["clicks"].tolist() == [7, 7]
 
 
 def test_a_column_that_is_not_there_is_named_as_the_source_has_it(url: str, tmp_path: Path) -> None:
