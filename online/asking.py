@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from online.address import Kind, Node
 from online.channel import Answer, Channel
+from online.column_kernels import NO_KEY, UNANSWERED
 from online.columns import GroupReplies
-from online.commands import DUMP, undumped
+from online.commands import DUMP, Commands, Packed, joined, undumped
 from online.errors import ReadTooLargeError, StoreLostError, StoreTopologyError, StoreUnavailableError
-from online.kernels import KIND, NO_KEY, UNANSWERED
+from online.kernels import KIND
 from online.link import open_link
 from online.near import Fill, Kept, NearCache
 from online.plan import ReadGroup
@@ -51,11 +52,11 @@ class Batch:
     """The distinct commands of a fetch; a command's place is its index."""
 
     def __init__(self) -> None:
-        self.commands: list[bytes] = []
+        self.commands: Sequence[bytes] = ()
         self.near: set[int] = set()
         self._kinds: set[bytes] = set()
 
-    def add(self, commands: Sequence[bytes | None], kind: bytes, *, near: bool = False) -> Places:
+    def add(self, commands: Commands, kind: bytes, *, near: bool = False) -> Places:
         """Return the places of commands, -1 for None.
 
         Args:
@@ -67,10 +68,10 @@ class Batch:
             ReadTooLargeError: There are more than `MAX_ENTITIES`.
         """
         count = len(self.commands)
-        distinct = set(commands)
         places: Places
-        if kind not in self._kinds and len(distinct) == len(commands) and None not in distinct:
-            self.commands += cast("Sequence[bytes]", commands)
+        if kind not in self._kinds and _are_distinct(commands):
+            own = cast("Sequence[bytes]", commands)
+            self.commands = [*self.commands, *own] if count else own
             places = slice(count, len(self.commands))
         else:
             places = self._shared(commands)
@@ -81,12 +82,20 @@ class Batch:
             self.near.update(range(count, len(self.commands)))
         return places
 
-    def _shared(self, commands: Sequence[bytes | None]) -> NDArray[np.int64]:
+    def _shared(self, commands: Commands) -> NDArray[np.int64]:
         """The places of commands some of which come twice."""
         known = {command: place for place, command in enumerate(self.commands)}
         places = np.array([-1 if c is None else known.setdefault(c, len(known)) for c in commands], np.int64)
         self.commands = list(known)
         return places
+
+
+def _are_distinct(commands: Commands) -> bool:
+    """Whether none comes twice or is missing."""
+    if isinstance(commands, Packed):
+        return True
+    distinct = set(commands)
+    return len(distinct) == len(commands) and None not in distinct
 
 
 @dataclass(slots=True, eq=False)
@@ -140,13 +149,20 @@ class _Run:
     """
 
     batch: Batch
-    commands: list[bytes]
+    commands: Sequence[bytes]
     rows: NDArray[np.int64]
     parts: list[Replies] = field(default_factory=list)
     reply_count: int = 0
     asked: dict[int, Node] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     undumped: bool = False
+
+    def undump(self, place: int, command: bytes) -> None:
+        """Have a command sent as HGETALL."""
+        if not self.undumped:
+            self.commands = list(self.commands)
+        cast("list[bytes]", self.commands)[place] = undumped(command)
+        self.undumped = True
 
     def fail(self, places: Sequence[int], reason: str) -> None:
         self.errors.update(dict.fromkeys(places, reason))
@@ -271,9 +287,9 @@ class Asker:
 
     async def _part(self, run: _Run, node: Node, places: Sequence[int], ends_at: float) -> Sequence[int]:
         """Ask one server; returns the places that are to be asked again."""
-        commands, offsets, fills = self._prepared(run, node, places)
+        payload, offsets, fills = self._prepared(run, node, places)
         try:
-            answer = await self._channel(node).exchange(commands, offsets[-1] + 1, ends_at)
+            answer = await self._channel(node).exchange(payload, offsets[-1] + 1, ends_at)
         except TimeoutError:
             run.fail(places, "out of time")
             return ()
@@ -290,13 +306,13 @@ class Asker:
 
     def _prepared(
         self, run: _Run, node: Node, places: Sequence[int]
-    ) -> tuple[list[bytes], Sequence[int], dict[int, Fill]]:
+    ) -> tuple[bytes, Sequence[int], dict[int, Fill]]:
         """What to send, which reply is each command's, and what may be kept of them."""
         if not run.asked and not run.batch.near:
             whole = len(places) == len(run.commands)
-            commands = run.commands if whole else [run.commands[place] for place in places]
-            return commands, range(len(places)), {}
-        commands = []
+            asked = run.commands if whole else [run.commands[place] for place in places]
+            return joined(asked), range(len(places)), {}
+        commands: list[bytes] = []
         offsets: list[int] = []
         fills: dict[int, Fill] = {}
         for place in places:
@@ -307,7 +323,7 @@ class Asker:
                 fills[place] = self._near.begin(key_in(run.commands[place]), node)
             offsets.append(len(commands))
             commands.append(run.commands[place])
-        return commands, offsets, fills
+        return joined(commands), offsets, fills
 
     def _take(
         self,
@@ -352,9 +368,9 @@ class Asker:
             run.rows[place] = UNANSWERED
             run.fail([place], text or "a dump could not be read")
             code, *words = (text or "").split(" ")
-            if run.commands[place].startswith(DUMP) and code not in _ELSEWHERE | _UNSETTLED:
-                run.commands[place] = undumped(run.commands[place])
-                run.undumped = True
+            command = run.commands[place]
+            if command.startswith(DUMP) and code not in _ELSEWHERE | _UNSETTLED:
+                run.undump(place, command)
                 again.append(place)
                 if text is not None:
                     self._channel(node).refuse_dumps()

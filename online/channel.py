@@ -42,10 +42,10 @@ class Answer(NamedTuple):
 
 
 class _Call:
-    __slots__ = ("commands", "future", "reply_count")
+    __slots__ = ("future", "payload", "reply_count")
 
-    def __init__(self, commands: Sequence[bytes], reply_count: int, future: asyncio.Future[Answer]) -> None:
-        self.commands = commands
+    def __init__(self, payload: bytes, reply_count: int, future: asyncio.Future[Answer]) -> None:
+        self.payload = payload
         self.reply_count = reply_count
         self.future = future
 
@@ -125,11 +125,11 @@ class Channel:
         if self._link is not None:
             self._link.dumps = False
 
-    async def exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
+    async def exchange(self, payload: bytes, reply_count: int, ends_at: float) -> Answer:
         """Send packed commands and return their replies; those of other callers may be in the same pipeline.
 
         Args:
-            commands: Packed; some may be more than one command.
+            payload: The commands.
             reply_count: Replies that they bring.
             ends_at: When to give up, on the loop's clock.
 
@@ -139,14 +139,14 @@ class Channel:
             StoreUnavailableError: The server cannot be reached, or was not asked because it has been failing.
         """
         if self._breaker.closed:
-            return await self._exchange(commands, reply_count, ends_at)
+            return await self._exchange(payload, reply_count, ends_at)
         wait_s = self._breaker.admit(ends_at)
         if wait_s is None:
             raise StoreUnavailableError(f"not asked: {self._why}")
         try:
             if wait_s:
                 await asyncio.sleep(wait_s)
-            return await self._exchange(commands, reply_count, ends_at)
+            return await self._exchange(payload, reply_count, ends_at)
         finally:
             self._breaker.end_trial()
 
@@ -164,11 +164,11 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _exchange(self, commands: Sequence[bytes], reply_count: int, ends_at: float) -> Answer:
+    async def _exchange(self, payload: bytes, reply_count: int, ends_at: float) -> Answer:
         if self._closed or len(self._waiting) >= MAX_WAITING:
             self._make_room()
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting.append(_Call(commands, reply_count, future))
+        self._waiting.append(_Call(payload, reply_count, future))
         if self._link is None:
             self._connect()
         elif not self._flush_due and self._in_flight < MAX_IN_FLIGHT:
@@ -199,7 +199,7 @@ class Channel:
         while self._waiting and self._link is not None and self._in_flight < MAX_IN_FLIGHT:
             calls = self._next_calls()
             if calls:
-                payload = b"".join([command for call in calls for command in call.commands])
+                payload = b"".join([call.payload for call in calls])
                 self._in_flight += 1
                 self.round_trips += 1
                 self._link.send(payload, _Pipeline(calls, self._loop.time(), self._finished))

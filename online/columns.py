@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from decision.frame import Block, Layout, Object, float_of
 from decision.schema import FeatureRef, Status, Value, ValueType
-from online.errors import ValueDecodeError
-from online.kernels import (
+from online.column_kernels import (
     MAX_STAMP_BYTES,
     PLACE,
     TTL_US,
@@ -22,10 +21,11 @@ from online.kernels import (
     VIEW_PLACE,
     decode,
     splice,
+    splice_replies,
 )
+from online.errors import ValueDecodeError
 from online.plan import ReadGroup, ReadPlan
 from online.replies import Replies
-from online.splice_kernels import splice_replies
 from online.values import decode_timestamp, decoder
 
 _PRESENT: Final = int(Status.PRESENT)
@@ -44,7 +44,7 @@ class GroupReplies(NamedTuple):
     """What came for one group of a plan.
 
     Attributes:
-        rows: int64: the reply of each row, or `online.kernels.NO_KEY`, `UNREADABLE` or `UNANSWERED`.
+        rows: int64: the reply of each row, or `online.column_kernels.NO_KEY`, `UNREADABLE` or `UNANSWERED`.
     """
 
     group: ReadGroup
@@ -65,7 +65,7 @@ class Columns:
             unknown age, TIMEOUT where the store gave no answer in time.
         event_us: int64[views, rows]: event time of the view's last write, microseconds; 0 where unknown.
         objects: Texts, bytes and lists.
-        lengths: int64[features, rows]: bytes of the stored value; 0 for NULL, -1 where nothing readable is stored.
+        lengths: int32[features, rows]: bytes of the stored value; 0 for NULL, -1 where nothing readable is stored.
         doubtful: (feature, row) of the cells, read as stored, whose bytes may be no `feast.types.Value`; those of all
             others are one that holds a scalar.
         error: Why cells are TIMEOUT, or None.
@@ -76,12 +76,12 @@ class Columns:
     words: NDArray[np.int64]
     statuses: NDArray[np.uint8]
     event_us: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    lengths: NDArray[np.int32]
     objects: list[Object] = field(default_factory=list)
     doubtful: list[tuple[int, int]] = field(default_factory=list)
     error: str | None = None
     malformed: int = 0
-    _starts: NDArray[np.int64]
+    _starts: NDArray[np.int32]
     _parts: list[GroupReplies] = field(default_factory=list)
 
     @property
@@ -93,8 +93,8 @@ class Columns:
         return int(self.statuses.shape[1])
 
     @cached_property
-    def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int64[features, rows]."""
+    def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int32[features, rows]."""
         if len(self._parts) < 2:
             data = self._parts[0].replies.data if self._parts else np.empty(0, np.uint8)
             return data, self._starts
@@ -129,7 +129,7 @@ class Columns:
         """The answer as the engine takes it; `layout` is that of the plan's features."""
         return Block(layout, tuple(rows), self.words, self.statuses, self.event_us, tuple(self.objects))
 
-    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> bytes:
+    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> memoryview:
         """Serialize all columns as `repeated FeatureVector results = 2` of Feast's `GetOnlineFeaturesResponse`.
 
         Args:
@@ -142,7 +142,7 @@ class Columns:
         out: NDArray[np.uint8] = splice(
             data, self.statuses, self.event_us, starts, self.lengths, view_of, codes, carries, spare
         )
-        return out.tobytes()
+        return out.data
 
 
 @dataclass(slots=True, eq=False)
@@ -171,7 +171,7 @@ class PlanReplies:
         """Read all cells."""
         return read_columns(self.plan, self.row_count, self.parts, self.now_us, self.error)
 
-    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> bytes | None:
+    def feature_vectors(self, codes: NDArray[np.uint8], carries: NDArray[np.uint8]) -> memoryview | None:
         """As those of `columns`, in one go; None where some cells would be doubtful or the plan has several groups."""
         if len(self.parts) != 1 or not self.parts[0].group.as_stored:
             return None
@@ -182,7 +182,7 @@ class PlanReplies:
             lookup.fields, lookup.bounds, lookup.table, group.columns, group.views, self.now_us,
             self.plan.view_of, codes, carries,
         )  # fmt: skip
-        return out.tobytes() if len(out) else None
+        return out.data if len(out) else None
 
 
 def read_columns(
@@ -192,11 +192,11 @@ def read_columns(
     shape = (len(plan.refs), row_count)
     columns = Columns(
         plan=plan,
-        words=np.empty(shape, np.int64),
+        words=np.zeros(shape, np.int64),
         statuses=np.empty(shape, np.uint8),
         event_us=np.empty((len(plan.views), row_count), np.int64),
-        lengths=np.empty(shape, np.int64),
-        _starts=np.empty(shape, np.int64),
+        lengths=np.empty(shape, np.int32),
+        _starts=np.empty(shape, np.int32),
         error=error,
     )
     for item in found:

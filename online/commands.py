@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from sys import getsizeof
-from typing import Any, Final, cast
+from typing import Any, Final, cast, overload
 
 import numpy as np
 
@@ -25,11 +25,44 @@ _KINDS: Final[Mapping[ValueType, np.dtype[Any]]] = {
     ValueType.INT64: np.dtype("<i8"),
 }
 
-Commands = list[bytes | None]
+Commands = Sequence[bytes | None]
 
 WHOLE: Final = b"*2\r\n$7\r\nHGETALL\r\n"
 DUMP: Final = b"*2\r\n$4\r\nDUMP\r\n"
 """Heads of the two commands that read a hash whole."""
+
+
+class Packed(Sequence[bytes]):
+    """Distinct commands of one size, one behind the other: taken apart only where they do not leave together.
+
+    Args:
+        data: The commands.
+        size_bytes: Of each.
+    """
+
+    __slots__ = ("_size_bytes", "data")
+
+    def __init__(self, data: bytes, size_bytes: int) -> None:
+        self.data = data
+        self._size_bytes = size_bytes
+
+    def __len__(self) -> int:
+        return len(self.data) // self._size_bytes
+
+    @overload
+    def __getitem__(self, place: int) -> bytes: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, place: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        at = self._size_bytes * range(len(self))[place]
+        return self.data[at : at + self._size_bytes]
+
+
+def joined(commands: Sequence[bytes]) -> bytes:
+    """Commands as they are sent."""
+    return commands.data if isinstance(commands, Packed) else b"".join(commands)
 
 
 class Packer:
@@ -78,11 +111,11 @@ class Packer:
             return self._packed(columns, len(values))
         if None not in commands:
             return commands
-        commands = self._packed(columns, len(values))
-        for value, command in zip(values, commands, strict=True):
+        packed = self._packed(columns, len(values))
+        for value, command in zip(values, packed, strict=True):
             if type(value) is str and command is not None and len(value) <= _LONGEST_KNOWN:
                 self._remember(value, command)
-        return commands
+        return packed
 
     def _remember(self, text: str, command: bytes) -> None:
         if text in self._known:
@@ -95,9 +128,9 @@ class Packer:
 
     def _packed(self, columns: Sequence[Sequence[Any]], count: int) -> Commands:
         if count >= _MANY and self._numbers is not None:
-            commands = self._numbers.commands(columns[0])
-            if commands is not None:
-                return commands
+            packed = self._numbers.commands(columns[0])
+            if packed is not None:
+                return packed
         starts, end = self._starts, self._end
         return [
             None if payload is None else starts[len(payload)] + payload + end
@@ -119,9 +152,9 @@ class _Numbers:
         self._kind = kind
         self._place = slice(at, at + kind.itemsize)
 
-    def commands(self, values: Sequence[Any]) -> Commands | None:
-        """One command per value; None where one is no number of the kind."""
-        if set(map(type, values)) != {int}:
+    def commands(self, values: Sequence[Any]) -> Packed | None:
+        """One command per value; None where one is no number of the kind, or comes twice."""
+        if set(map(type, values)) != {int} or len(set(values)) < len(values):
             return None
         try:
             numbers = np.array(values, self._kind)
@@ -131,8 +164,7 @@ class _Numbers:
         packed = np.empty((len(numbers), size), np.uint8)
         packed[:] = self._template
         packed[:, self._place] = numbers.view(np.uint8).reshape(len(numbers), -1)
-        data = packed.tobytes()
-        return [data[at : at + size] for at in range(0, len(data), size)]
+        return Packed(packed.tobytes(), size)
 
 
 def _numbers_of(keys: EntityKeys, starts: _Starts, end: bytes) -> _Numbers | None:

@@ -3,6 +3,9 @@
 A dump is a type, the hash, a version and a checksum (Redis 7.0's and Valkey's `rdb.h`). Two types are read: 16, a
 listpack in one string, and 4, strings in turn. Whatever else one may hold (numbers in place of their text, compressed
 strings, fields that expire) is left to HGETALL.
+
+The strings of a dump are never put into a table, which would be larger than the dump: `check` sees to it that all are
+there, and whoever reads them goes from one to the next by `string_at`.
 """
 
 from __future__ import annotations
@@ -11,27 +14,22 @@ from typing import Final
 
 from numba import int64, njit, types
 
-from online.kernels import END, FIRST, FLAGS, KIND, START, STOP
+from online.kernels import FIRST, FLAGS, KIND
 from online.memory import byte_at, half_at
 
-_BULK, _NULL, _MAP = 36, 95, 37
-_STRINGS, _LISTPACK = 4, 16
+STRINGS, LISTPACK = 4, 16
+"""Kinds of replies (see `online.kernels.KIND`) beside those of RESP: hashes whose one leaf spans their strings."""
+_BULK, _NULL = 36, 95
 _TRAILER_BYTES: Final = 10
 _HEADER_BYTES: Final = 6
 _LISTPACK_END = 0xFF
 
-MOST_STRINGS: Final = 1 << 22
-"""Dumps of one pipeline that hold more are not read: a byte may be a string, and takes sixteen in the table."""
-NO_ROOM: Final = -1
-"""The table of strings is full."""
-ODD: Final = -1
-"""What is dumped is nothing that is read here."""
-
 _table = int64[:, ::1]
-_span = types.UniTuple(int64, 2)
+_pair = types.UniTuple(int64, 2)
+_triple = types.UniTuple(int64, 3)
 
 
-@njit([_span(int64, int64)], **FLAGS)
+@njit([_pair(int64, int64)], **FLAGS)
 def length_at(at, stop):  # type: ignore[no-untyped-def]
     """Read a length; returns it and the place behind it, -1 where it is none or stands for something else."""
     if at >= stop:
@@ -48,12 +46,10 @@ def length_at(at, stop):  # type: ignore[no-untyped-def]
     return 0, -1
 
 
-@njit([_span(int64, int64)], **FLAGS)
+@njit([_pair(int64, int64)], **FLAGS)
 def entry_at(at, stop):  # type: ignore[no-untyped-def]
-    """Read the head of a string in a listpack; returns its length and where it starts, -1 for anything else."""
+    """Read the head of a longer string in a listpack; returns its length and where it starts, -1 for anything else."""
     first = byte_at(at)
-    if first & 0xC0 == 0x80:
-        return first & 63, at + 1
     if first & 0xF0 == 0xE0 and at + 2 <= stop:
         return (first & 15) << 8 | byte_at(at + 1), at + 2
     if first == 0xF0 and at + 5 <= stop:
@@ -73,109 +69,86 @@ def back_length_size(size):  # type: ignore[no-untyped-def]
     return 4 if size < 268_435_455 else 5
 
 
-@njit([int64(int64, int64, _table, int64, int64)], **FLAGS)
-def listpack_strings(at, stop, leaves, leaf, base):  # type: ignore[no-untyped-def]
-    """Frame the strings of a listpack; returns the leaf behind the last, or `ODD`; stops at a full table."""
-    if stop - at <= _HEADER_BYTES or half_at(at) != stop - at or byte_at(stop - 1) != _LISTPACK_END:
-        return ODD
-    last = stop - 1
-    at += _HEADER_BYTES
-    while at < last and leaf < leaves.shape[0]:
-        length, start = entry_at(at, last)
-        if start < 0:
-            return ODD
+@njit([_triple(int64, int64, int64)], inline="always", **FLAGS)
+def string_at(kind, at, stop):  # type: ignore[no-untyped-def]
+    """Read the string that begins before `stop`; returns where its bytes start, how many, and the place behind it.
+
+    That is -1 where no string is, or not all of it.
+    """
+    if kind == LISTPACK:
+        first = byte_at(at)
+        if first & 0xC0 == 0x80:
+            # Nearly all are shorter than 64 bytes.
+            length, start = first & 63, at + 1
+            behind = start + length + 1
+            return start, length, behind if behind <= stop else -1
+        length, start = entry_at(at, stop)
         behind = start + length
         behind += back_length_size(behind - at)
-        if behind > last:
-            return ODD
-        leaves[leaf, 0] = start - base
-        leaves[leaf, 1] = length
-        leaf += 1
-        at = behind
-    return leaf
-
-
-@njit([int64(int64, int64, _table, int64, int64)], **FLAGS)
-def plain_strings(at, stop, leaves, leaf, base):  # type: ignore[no-untyped-def]
-    """Frame pairs of strings that follow their number; returns as `listpack_strings`."""
-    pairs, at = length_at(at, stop)
-    if at < 0:
-        return ODD
-    missing = 2 * pairs
-    while missing > 0 and leaf < leaves.shape[0]:
+    else:
         length, start = length_at(at, stop)
-        if start < 0 or start + length > stop:
-            return ODD
-        leaves[leaf, 0] = start - base
-        leaves[leaf, 1] = length
-        leaf += 1
-        missing -= 1
-        at = start + length
-    return ODD if missing == 0 and at != stop else leaf
+        behind = start + length
+    return start, length, behind if start >= 0 and behind <= stop else -1
 
 
-@njit([int64(int64, int64, _table, int64, int64)], **FLAGS)
-def hash_strings(at, stop, leaves, leaf, base):  # type: ignore[no-untyped-def]
-    """Frame fields and values of a dumped hash; returns as `listpack_strings`."""
+@njit([_triple(int64, int64)], **FLAGS)
+def strings_of(at, stop):  # type: ignore[no-untyped-def]
+    """Find the strings of a dumped hash; returns its kind, 0 where it is none that is read, and where they lie."""
     stop -= _TRAILER_BYTES
     if stop <= at:
-        return ODD
+        return 0, 0, 0
     kind = byte_at(at)
-    if kind == _STRINGS:
-        return plain_strings(at + 1, stop, leaves, leaf, base)
-    if kind == _LISTPACK:
-        length, start = length_at(at + 1, stop)
-        if start >= 0 and start + length == stop:
-            return listpack_strings(start, stop, leaves, leaf, base)
-    return ODD
+    wanted = -1
+    if kind == STRINGS:
+        wanted, at = length_at(at + 1, stop)
+        wanted *= 2
+    elif kind == LISTPACK:
+        length, at = length_at(at + 1, stop)
+        is_whole = at >= 0 and at + length == stop and length > _HEADER_BYTES
+        if not is_whole or half_at(at) != length or byte_at(stop - 1) != _LISTPACK_END:
+            return 0, 0, 0
+        at += _HEADER_BYTES
+        stop -= 1
+    else:
+        return 0, 0, 0
+    start, count = at, 0
+    while 0 <= at < stop:
+        _, _, at = string_at(kind, at, stop)
+        count += 1
+    if at < 0 or count % 2 or (wanted >= 0 and count != wanted):
+        return 0, 0, 0
+    return kind, start, stop
 
 
-@njit([_span(types.Array(types.uint8, 1, "C"), _table, _table, _table, _table)], **FLAGS)
-def unpack(data, leaves, replies, out_leaves, out_replies):  # type: ignore[no-untyped-def]
-    """Copy replies as if each dumped hash had come by HGETALL, and no hash as an empty one.
+@njit([int64(types.Array(types.uint8, 1, "C"), _table, _table)], **FLAGS)
+def check(data, leaves, replies):  # type: ignore[no-untyped-def]
+    """Make dumped hashes among replies `STRINGS` or `LISTPACK`, and no hash an empty one.
 
     Args:
-        data: The bytes that the replies were framed in.
-        leaves: Their strings.
-        replies: Some replies in order, see `online.kernels.KIND`.
-        out_leaves: Output: the strings, counted from the first reply's first byte.
-        out_replies: Output, as long as `replies`: likewise, and from its first string.
+        data: The bytes of the replies.
+        leaves: Their strings; that of a dump becomes the span of its own strings.
+        replies: See `online.kernels.KIND`.
 
     Returns:
-        How many strings there are, or `NO_ROOM`; and how many dumps are odd: those stay the one string they are. One
-        for which `MOST_STRINGS` are no room is odd, too.
+        How many dumps are odd: those stay the one string they are.
     """
-    origin = replies[0, START]
-    address = int64(data.ctypes.data)
-    base = address + origin
-    leaf, odd = 0, 0
+    base = int64(data.ctypes.data)
+    odd = 0
     for row in range(replies.shape[0]):
-        kind, first, stop = replies[row, KIND], replies[row, FIRST], replies[row, STOP]
-        out_replies[row, FIRST] = leaf
-        out_replies[row, START] = replies[row, START] - origin
-        out_replies[row, END] = replies[row, END] - origin
-        behind = ODD
-        if kind in (_BULK, _NULL):
-            length = leaves[first, 1]
-            at = address + leaves[first, 0]
-            behind = hash_strings(at, at + length, out_leaves, leaf, base) if length >= 0 else leaf
-            if behind >= out_leaves.shape[0]:
-                if out_leaves.shape[0] < MOST_STRINGS:
-                    return NO_ROOM, 0
-                behind = ODD
-            if (behind - leaf) % 2:
-                behind = ODD
-        if behind != ODD:
-            kind = _MAP
+        kind, leaf = replies[row, KIND], replies[row, FIRST]
+        if kind not in (_BULK, _NULL):
+            continue
+        length = leaves[leaf, 1]
+        if length < 0:
+            replies[row, KIND] = STRINGS
+            leaves[leaf, 1] = 0
+            continue
+        at = base + leaves[leaf, 0]
+        found, start, stop = strings_of(at, at + length)
+        if found:
+            replies[row, KIND] = found
+            leaves[leaf, 0] = start - base
+            leaves[leaf, 1] = stop - start
         else:
-            odd += kind == _BULK
-            behind = leaf + stop - first
-            for i in range(first, min(stop, first + out_leaves.shape[0] - leaf)):
-                out_leaves[leaf + i - first, 0] = leaves[i, 0] - origin
-                out_leaves[leaf + i - first, 1] = leaves[i, 1]
-        if behind >= out_leaves.shape[0]:
-            return NO_ROOM, 0
-        leaf = behind
-        out_replies[row, KIND] = kind
-        out_replies[row, STOP] = leaf
-    return leaf, odd
+            odd += 1
+    return odd

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online.address import Node
-from online.dumps import NO_ROOM, unpack
+from online.dumps import check
 from online.errors import StoreLostError, StoreUnavailableError
 from online.kernels import (
     DEPTH,
@@ -42,8 +42,6 @@ MAX_PENDING_BYTES: Final = 64 << 20
 """Most bytes of replies that wait for the rest of their pipeline."""
 _ROOM_BYTES: Final = 256 << 10
 _LEAST_BYTES: Final = 64 << 10
-_LEAST_ROOM: Final = 256
-"""Strings that a pipeline's dumps have room for at first."""
 _PUSH: Final = ord(">")
 _COMPRESSION: Final = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$14\r\nrdbcompression\r\n"
 _TRACK: Final = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nOPTIN\r\n"
@@ -100,7 +98,6 @@ class Link(asyncio.BufferedProtocol):
         self._table = np.empty((64, 5), np.int64)
         self._unpacks = False
         self.dumps = False
-        self._room = _LEAST_ROOM
         self._odd = 0
         self.heard_at = 0.0
 
@@ -222,8 +219,6 @@ class Link(asyncio.BufferedProtocol):
 
     def _cut(self, first: int, stop: int) -> tuple[Replies, int]:
         """A copy of some replies, and the place behind their last byte."""
-        if self._unpacks:
-            return self._unpack(first, stop)
         table = self._table[first:stop].copy()
         _, first_leaf, _, start, _ = table[0].tolist()
         _, _, last_leaf, _, end = table[-1].tolist()
@@ -233,26 +228,12 @@ class Link(asyncio.BufferedProtocol):
             table[:, START:] -= start
         if first_leaf:
             table[:, FIRST : STOP + 1] -= first_leaf
-        return Replies(self._buffer[start:end].copy(), leaves, table, int(self._state[ERRORS])), end
-
-    def _unpack(self, first: int, stop: int) -> tuple[Replies, int]:
-        """As `_cut`, with dumps read."""
-        rows = self._table[first:stop]
-        table = np.empty_like(rows)
-        while True:
-            leaves = np.empty((self._room, 2), np.int64)
-            leaf_count, odd = unpack(self._buffer, self._leaves, rows, leaves, table)
-            if leaf_count != NO_ROOM:
-                break
-            self._room *= 2
-        if self._room > 4 * leaf_count + _LEAST_ROOM:
-            self._room //= 2
+        data = self._buffer[start:end].copy()
+        odd = check(data, leaves, table) if self._unpacks else 0
         if odd:
             self._odd += odd
             self.dumps = self.dumps and self._odd < MAX_ODD
-        start, end = int(rows[0, START]), int(rows[-1, END])
-        data = self._buffer[start:end].copy()
-        return Replies(data, leaves[:leaf_count], table, int(self._state[ERRORS]), odd), end
+        return Replies(data, leaves, table, int(self._state[ERRORS]), odd), end
 
     def _keep_from(self, position: int) -> None:
         """Drop the bytes before `position`; what is left is framed from the start (a push in it is told twice)."""

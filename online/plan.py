@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.schema import Catalog, FeatureRef, JoinKey, ValueType, View
+from online.column_kernels import AS_STORED, field_hash
 from online.commands import DUMP, WHOLE, Packer
 from online.errors import PlanError
-from online.kernels import AS_STORED, field_hash
 from online.keys import US_PER_SECOND, EntityKeys, feature_field, timestamp_field
 
 NEAR_TAG: Final = "waypost.cache"
@@ -59,8 +59,8 @@ class ReadGroup:
         whole: Read by HGETALL (or DUMP) rather than HMGET; see `reads_whole`.
         near: All views of the group may be kept in memory.
         types: Value type of each column.
-        columns: int64[columns, 4], see `online.kernels.SLOT`.
-        views: int64[views, 3], see `online.kernels.STAMP`.
+        columns: int64[columns, 4], see `online.column_kernels.SLOT`.
+        views: int64[views, 3], see `online.column_kernels.STAMP`.
         lookup: The fields, for the kernels.
         packer: Packs the command that reads an entity.
         dumper: Packs one that reads it by `DUMP`, whose replies `online.dumps` makes those of HGETALL; None where only

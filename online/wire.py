@@ -31,7 +31,7 @@ def encode_varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def read_varint(data: bytes, offset: int, limit: int = _MAX_VARINT_BYTES) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, offset: int, limit: int = _MAX_VARINT_BYTES) -> tuple[int, int]:
     """Read an unsigned varint of at most `limit` bytes; return it, cut to 64 bits, and the offset behind it."""
     number = shift = 0
     for position in range(offset, min(offset + limit, len(data))):

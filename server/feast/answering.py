@@ -91,7 +91,7 @@ class OnlineFeatures:
         keys = {name: column.values for name, column in columns.items()}
         inputs = _shared_inputs(plan, keys, [item for item in (context, entities) if item], row_count)
         answers = await self._fetch(plan, keys, row_count)
-        parts = [plan.head]
+        parts: list[bytes | memoryview] = [plan.head]
         present = vectors.PRESENT * row_count
         parts += [vectors.vector_of(column.serialized, present) for column in columns.values()]
         if plan.straight:
@@ -162,12 +162,12 @@ class OnlineFeatures:
             raise StoreUnavailableError("the online store gave no answer in time", RETRY_AFTER_S)
         return answers
 
-    def _straight_vectors(self, replies: PlanReplies) -> bytes:
+    def _straight_vectors(self, replies: PlanReplies) -> memoryview:
         """Serialize replies without reading them where all their values are seen to be messages."""
         found = replies.feature_vectors(self._codes, self._carries)
         return self._vectors(replies.columns()) if found is None else found
 
-    def _vectors(self, columns: Columns) -> bytes:
+    def _vectors(self, columns: Columns) -> memoryview:
         """Serialize what was read; a stored value that is no message must not make all of the response unreadable."""
         if columns.doubtful:
             self._settle_doubtful(columns)

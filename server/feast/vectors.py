@@ -32,7 +32,7 @@ def vector_of(values: bytes, statuses: bytes) -> bytes:
     return RESULT_TAG + encode_varint(len(body)) + body
 
 
-def split(results: bytes) -> list[bytes]:
+def split(results: memoryview) -> list[memoryview]:
     """The single results of a serialized `repeated FeatureVector results`, each with its tag and length."""
     found = []
     offset = 0

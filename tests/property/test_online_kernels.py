@@ -14,16 +14,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
+from online.column_kernels import MAX_STAMP_BYTES, NO_KEY, UNANSWERED, splice
 from online.columns import Columns, GroupReplies, PlanReplies, read_columns
+from online.dumps import check as check_dumps
 from online.errors import ValueDecodeError
-from online.kernels import FIRST, KIND, MAX_STAMP_BYTES, NO_KEY, STOP, UNANSWERED, splice
+from online.kernels import FIRST, KIND, STOP
 from online.link import Link, Listener
 from online.plan import ReadPlan, reads_whole
 from online.replies import Replies, merge
 from online.values import decode_timestamp, decode_value, encode_timestamp
 from online.wire import encode_varint
 from tests.property.test_online_values import TYPES, feast_value, same, values
-from tests.support.resp import Socket, Waiter, framed, hgetall_reply, hmget_reply
+from tests.support.dumps import Pairs, compact_dump, large_dump
+from tests.support.resp import Socket, Waiter, bulk, framed, hgetall_reply, hmget_reply
 
 NOW_US = 1_700_000_000_000_000
 TTL_S = 60
@@ -124,6 +127,15 @@ def check(columns: Columns, plan: ReadPlan, rows: Sequence[dict[bytes, bytes]]) 
                 assert columns.words[place, row] == 0
 
 
+@st.composite
+def whole_replies(draw: st.DrawFn, hashes: Sequence[Pairs]) -> Replies:
+    """Replies that bring hashes whole, each in one of the ways that a server may choose."""
+    ways = [hgetall_reply, lambda pairs: bulk(compact_dump(pairs)), lambda pairs: bulk(large_dump(pairs))]
+    replies = framed(b"".join(draw(st.sampled_from(ways))(pairs) for pairs in hashes))
+    assert check_dumps(replies.data, replies.leaves, replies.table) == 0
+    return replies
+
+
 @pytest.mark.parametrize("refs", [ALL, FEW], ids=["whole", "some"])
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
@@ -144,7 +156,7 @@ def test_kernels_read_cells_as_values_does(refs: list[FeatureRef], data: st.Data
         rows.append(drawn)
     assert group.whole == (refs is ALL)
     if group.whole:
-        replies = framed(b"".join(hgetall_reply([*row.items(), (b"else", b"x")]) for row in rows))
+        replies = data.draw(whole_replies([[*row.items(), (b"else", b"x")] for row in rows]))
     else:
         replies = framed(b"".join(hmget_reply([row.get(field) for field in group.fields]) for row in rows))
     found = GroupReplies(group, replies, np.arange(len(rows)))
@@ -179,13 +191,14 @@ def test_replies_are_spliced_as_the_columns_that_are_read_of_them(
     ]
     if group.whole:
         pairs = [zip(group.fields, row, strict=True) for row in hashes]
-        sent = [hgetall_reply([(field, cell) for field, cell in row if cell is not None]) for row in pairs]
+        present = [[(field, cell) for field, cell in row if cell is not None] for row in pairs]
+        replies = data.draw(whole_replies(present))
     else:
-        sent = [hmget_reply(row) for row in hashes]
+        replies = framed(b"".join(hmget_reply(row) for row in hashes))
     rows = data.draw(
         st.lists(st.integers(0, len(hashes) - 1) | st.just(NO_KEY) if hashes else st.just(UNANSWERED))
     )
-    found = GroupReplies(group, framed(b"".join(sent)), np.array(rows, np.int64))
+    found = GroupReplies(group, replies, np.array(rows, np.int64))
     answer = PlanReplies(plan, len(rows), [found], NOW_US, None)
     spliced = answer.feature_vectors(CODES, CARRIES)
     assert spliced is not None or not is_plain
@@ -279,8 +292,8 @@ def test_responses_are_those_that_protobuf_writes(cells: list[tuple[int, int]], 
     data = np.arange(20_100, dtype=np.int64).astype(np.uint8)
     count = len(cells)
     statuses = np.array([[status for _, status in cells], [1] * count], np.uint8)
-    lengths = np.array([[size for size, _ in cells], [-1] * count], np.int64).reshape(2, count)
-    starts = np.array([[3 * row for row in range(count)], [0] * count], np.int64).reshape(2, count)
+    lengths = np.array([[size for size, _ in cells], [-1] * count], np.int32).reshape(2, count)
+    starts = np.array([[3 * row for row in range(count)], [0] * count], np.int32).reshape(2, count)
     event_us = np.array([times[:count]], np.int64)
     codes = np.array([9, 8, 7, 6, 5, 4], np.uint8)
     carries = np.array([0, 1, 0, 0, 1, 0], np.uint8)

@@ -29,4 +29,4 @@ def test_vectors_are_those_of_protobuf_and_come_apart(columns: list[list[tuple[V
         assert list(result.values) == [value for value, _ in column]
         assert list(result.statuses) == [status for _, status in column]
         assert len(result.event_timestamps) == len(column)
-    assert vectors.split(b"".join(parts)) == parts
+    assert vectors.split(memoryview(b"".join(parts))) == parts
