@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ import pytest
 import redis
 
 from online.write import EntityWriter
-from streaming.backfill import BackfillReport, backfill
+from streaming.backfill import BackfillReport, Progress, backfill
 from streaming.errors import StreamingError
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
@@ -53,7 +54,13 @@ def _streamed(
     return features(client, world.plan)
 
 
-def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], until_us: int) -> BackfillReport:
+def _fill(
+    client: redis.Redis,
+    world: World,
+    events: Sequence[EventRecord],
+    until_us: int,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> BackfillReport:
     distinct = list({event.event_id: event for event in events}.values())
     return backfill(
         client=client,
@@ -64,7 +71,7 @@ def _fill(client: redis.Redis, world: World, events: Sequence[EventRecord], unti
         events=events_frame(Events.of(distinct), SCHEMA.property_types),
         until_us=until_us,
         partition_count=1,
-        progress=lambda _stage, _done, _total: None,
+        progress=progress,
     )
 
 
@@ -120,6 +127,21 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
     client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError, match="is live in this store already"):
         _fill(client, world, [], LATER_US)
+
+
+def test_garbage_is_collected_again_whatever_came_of_a_backfill(url: str) -> None:
+    """Nobody collects while states are made; a backfill that ends, or is refused, leaves that as it was."""
+    world, client = World.create(), _client(url)
+    event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
+    while_filling: list[bool] = []
+    _fill(client, world, [event], LATER_US, lambda *_: while_filling.append(gc.isenabled()))
+    assert while_filling
+    assert not any(while_filling)
+    assert gc.isenabled()
+    client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
+    with pytest.raises(StreamingError):
+        _fill(client, world, [event], LATER_US)
+    assert gc.isenabled()
 
 
 def test_report_counts_the_entities_that_came_online(url: str) -> None:
