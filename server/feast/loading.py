@@ -15,6 +15,7 @@ from decision.schema import Catalog
 from server.config import FeastSource
 from server.errors import RepoError
 from server.feast.definitions import Definitions
+from server.program import Program
 from server.repo import importable, load_registered, load_repo
 
 LOAD_TIMEOUT_S = 120.0
@@ -46,12 +47,19 @@ def load(root: Path, source: FeastSource) -> Loaded:
     return Loaded(definitions=repo.definitions, catalog=repo.catalog)
 
 
-async def load_apart(root: Path, source: FeastSource) -> Loaded:
+async def load_apart(root: Path, source: FeastSource, program: Program) -> Loaded:
     """Load in another process; that process is gone when this returns or is cancelled.
 
+    Args:
+        root: The repo.
+        source: Its files, or its registry.
+        program: As it was when this process began: the other one reads its modules from the disk.
+
     Raises:
-        RepoError: The definitions cannot be used, or loading them took longer than `LOAD_TIMEOUT_S`.
+        RepoError: The definitions cannot be used, loading them took longer than `LOAD_TIMEOUT_S`, or the program's
+            files are others by now.
     """
+    await _refuse_replaced(program)
     with tempfile.TemporaryDirectory(prefix="waypost-") as folder:
         output = Path(folder) / "definitions"
         child = await asyncio.create_subprocess_exec(
@@ -67,9 +75,17 @@ async def load_apart(root: Path, source: FeastSource) -> Loaded:
             if child.returncode is None:
                 child.kill()
                 await child.wait()
+        await _refuse_replaced(program)
         if child.returncode != 0:
             raise RepoError.of(said[-MAX_ERROR_BYTES:].decode(errors="replace").strip())
         return await asyncio.to_thread(_unpacked, root, output.read_bytes())
+
+
+async def _refuse_replaced(program: Program) -> None:
+    if await asyncio.to_thread(program.replaced):
+        raise RepoError.of(
+            "the program's files have changed since this server started: start it anew for changed definitions to serve"
+        )
 
 
 def _unpacked(root: Path, data: bytes) -> Loaded:

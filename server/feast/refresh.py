@@ -19,6 +19,7 @@ from server.feast.loading import Loaded, load_apart
 from server.feast.selection import PlanBook
 from server.feast.watch import Watch
 from server.metrics import Metrics
+from server.program import Program
 
 PATIENCE_S = 60.0
 """Least time until definitions are loaded again that were refused, or that do not show whether they have changed: each
@@ -66,6 +67,7 @@ class Refresher:
         self._announce = announce
         self._metrics = metrics
         self._watch = Watch(root, source)
+        self._program = Program()
         self._due_s = math.inf  # what was loaded at the start is good until something changes
         self._task: asyncio.Task[None] | None = None
 
@@ -91,7 +93,7 @@ class Refresher:
             return False
         self._due_s = math.inf
         try:
-            await self._take(await load_apart(self._root, self._source))
+            await self._take(await load_apart(self._root, self._source, self._program))
         except (ServerError, OSError) as error:
             _log.warning("definitions.refused", error=str(error), repo=str(self._root))
             self._metrics.refreshes.labels("refused").inc()

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +23,14 @@ from online.keys import EntityKeys, feature_field, timestamp_field
 from online.store import connect, feast_connection_string
 from online.values import encode_timestamp
 from server.config import FeastServing, FeastSource
+from server.errors import RepoError
+from server.feast.loading import load_apart
 from server.feast.protos import Value
+from server.program import Program
 from server.repo import load_repo
 from tests.support.clinic import refusal
 from tests.support.feast_world import KINDS, Door, apply, by_name, request, run_waypost
+from tests.support.up import ENV
 from tests.support.valkey import start_valkey
 
 WAIT_S = 100.0
@@ -88,6 +98,64 @@ def test_new_views_appear_and_broken_definitions_change_nothing(url: str, tmp_pa
         definitions.write_text(whole + NEWER + "\nbroken = FeatureView(name=\n")
         wait_for(door, "refused", 1)
         assert by_name(door.read(asked)) == answer
+
+
+@pytest.mark.timeout(240)
+def test_a_refresh_imports_nothing_into_the_server(url: str, tmp_path: Path) -> None:
+    """An upgrade may replace the program's files at any time: what takes definitions over is in memory before."""
+    repo = Path(shutil.copytree(KINDS, tmp_path / "kinds"))
+    command = [sys.executable, "-m", "tests.support.watched_server", str(repo), str(tmp_path / "data"), url]
+    env = ENV | {"WAYPOST_FEAST__REFRESH_S": "0.05", "KINDS_STORE": os.environ["KINDS_STORE"]}
+    put(url, "newer", {"fresh": 4})
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            target = next(line for line in server.stdout if line.startswith("127.0.0.1:")).strip()
+            with grpc.insecure_channel(target) as channel:
+                door = Door(channel=channel, http="")
+                with (repo / "definitions.py").open("a") as file:
+                    file.write(NEWER)
+                asked = request(["refreshing:fresher"], entities={"user_id": [1]})
+                assert by_name(_once_there(door, asked))["fresher"][0][0].int64_val == 5
+        finally:
+            server.send_signal(signal.SIGTERM)
+        told = [line for line in server.stdout if line.startswith("{")]
+    assert server.returncode == 0
+    assert json.loads(told[-1])["imported"] == []
+
+
+def _once_there(door: Door, asked: Any) -> Any:
+    """The answer, once what is asked for is defined."""
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        with contextlib.suppress(grpc.RpcError):
+            return door.read(asked)
+        assert time.monotonic() < deadline, "the definitions were not taken over"
+        time.sleep(0.05)
+
+
+REPLACING = """
+from pathlib import Path
+
+Path({file!r}).write_text("VERSION = 2")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_replaced_program_loads_no_definitions(tmp_path: Path, when: str) -> None:
+    """Objects of another version are not taken apart by this one, whether its files came before or during the load."""
+    file = tmp_path / "program" / "server" / "thing.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("VERSION = 1")
+    program = Program(file.parents[1])
+    repo = Path(shutil.copytree(KINDS, tmp_path / "kinds"))
+    assert asyncio.run(load_apart(repo, FeastSource.REPO, program)).definitions.views
+    if when == "before":
+        file.write_text("VERSION = 2")
+    else:
+        (repo / "replacing.py").write_text(REPLACING.format(file=str(file)))
+    with pytest.raises(RepoError, match="the program's files have changed since this server started"):
+        asyncio.run(load_apart(repo, FeastSource.REPO, program))
 
 
 def put(url: str, view: str, values: dict[str, int], version: int = 0) -> None:

@@ -1,6 +1,7 @@
-"""A server that says what it compiled once it served: run with repo, data folder and store as arguments.
+"""A server that says what it compiled and imported once it served: run with repo, data folder and store as arguments.
 
-Its first line of output is its address, its second, once it has ended, what the compiler was asked for since the first.
+Its first line of output is its address; its last, once it has ended, JSON of what the compiler was asked for and which
+modules were imported since the first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Heard(Listener):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.modules: frozenset[str] = frozenset()
 
     def on_start(self, event: Event) -> None:
         self.events.append(f"{event.kind} {event.data}")
@@ -39,6 +41,7 @@ def listening(heard: Heard) -> Callable[[Addresses], None]:
     def ready(addresses: Addresses) -> None:
         for kind in KINDS:
             register(kind, heard)
+        heard.modules = frozenset(sys.modules)
         print(addresses.grpc, flush=True)  # noqa: T201 - what this command is for
 
     return ready
@@ -49,7 +52,8 @@ def main(repo: Path, data_dir: Path, url: str) -> None:
     heard = Heard()
     settings = Settings(repo=repo, data_dir=data_dir, redis_url=url, grpc_port=0, http_port=0)
     run_server(settings, url, listening(heard))
-    print(json.dumps(heard.events), flush=True)  # noqa: T201 - as above
+    told = {"compiled": heard.events, "imported": sorted(sys.modules.keys() - heard.modules)}
+    print(json.dumps(told), flush=True)  # noqa: T201 - as above
 
 
 if __name__ == "__main__":
