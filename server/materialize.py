@@ -208,7 +208,9 @@ class _Worker:
                 log.warning("materializer.store_lost", partition=partition, error=str(error))
                 stopping.wait(RETRY_S)
             finally:
-                self.running.pop(partition, None)
+                ended = self.running.pop(partition, None)
+                if ended is not None:
+                    ended.close()
                 client.close()
 
     def _step(self, materializer: Materializer, followed: PolicyFollower, stopping: threading.Event) -> str:

@@ -69,7 +69,7 @@ def archive_folder(data_dir: Path, project: str) -> Path:
 
 
 class Archive:
-    """Collects the events of one partition that counted, until the checkpoint moves past them. Not thread-safe.
+    """Collects the events of one partition that counted, until they are taken. Not thread-safe, but for `write`.
 
     Args:
         folder: The project's archive.
@@ -139,24 +139,35 @@ class Archive:
         self._tables.append(pa.Table.from_arrays(columns, schema=SCHEMA))
         self.row_count += len(events)
 
-    def write(self, after: int, fence: int) -> None:
-        """Write everything collected; it stays here until `clear`, so that it can be written again with more.
+    def take(self) -> list[pa.Table]:
+        """Everything collected; others come from now on."""
+        tables, self._tables, self.row_count = self._tables, [], 0
+        return tables
+
+    def give_back(self, tables: list[pa.Table]) -> None:
+        """Have what was taken last before all that came since."""
+        self._tables = [*tables, *self._tables]
+        self.row_count = sum(map(len, self._tables))
+
+    def write(self, tables: Sequence[pa.Table], after: int, fence: int) -> None:
+        """Write what was taken; one write at a time, in any thread.
 
         Args:
+            tables: As they were taken; what is written again takes the place of what was written of it.
             after: Position of the checkpoint that has none of it behind it.
             fence: The owner's number.
 
         Raises:
             OSError: If the part cannot be written.
         """
-        if not self._tables:
+        if not tables:
             return
         stem = f"live-{self._partition}-{after:020d}"
         # Positions of one column differ little and texts repeat nowhere: dictionaries would cost and save nothing.
         write_part(
             self._folder,
             f"{stem}-{fence}",
-            pa.concat_tables(self._tables),
+            pa.concat_tables(tables),
             use_dictionary=False,
             level=1,
             durable=True,
@@ -167,12 +178,7 @@ class Archive:
         for part in self._folder.glob(f"{stem}-*.parquet"):
             if int(part.stem.rpartition("-")[2]) < fence:
                 part.unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Forget what is written; the checkpoint moves past it now."""
-        self._is_alone = self._is_alone or bool(self._tables)
-        self._tables.clear()
-        self.row_count = 0
+        self._is_alone = True
 
 
 class Part(NamedTuple):

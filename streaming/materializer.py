@@ -21,6 +21,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import redis
 import structlog
 
@@ -41,7 +42,7 @@ from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recent import MAX_RECENT_IDS
 from streaming.recovery import settle_intents
-from streaming.sink import OfflineSink
+from streaming.sink import OfflineRows, OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.errors import SumOverflow, ValueRefused
@@ -163,6 +164,29 @@ class _Sent:
     written: Future[tuple[list[Written], int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    """What is logged offline, on its way to the disk.
+
+    Attributes:
+        progress: The checkpoint that may be once it lies there.
+        written: Done then.
+    """
+
+    progress: Progress
+    rows: OfflineRows
+    events: list[pa.Table]
+    written: Future[None]
+
+    @property
+    def offline_count(self) -> int:
+        return sum(len(table) for tables in self.rows.values() for table in tables)
+
+    @property
+    def row_count(self) -> int:
+        return max(self.offline_count, sum(map(len, self.events)))
+
+
 class Materializer:
     """Applies one partition of the log. One thread at work, one owner."""
 
@@ -215,6 +239,8 @@ class Materializer:
         self._careful = 0
         self._quiet_reads = 0
         self._background = ThreadPoolExecutor(1, "writes")
+        self._files = ThreadPoolExecutor(1, "files")
+        self._flush: _Flush | None = None
         self._number = 0
         self._checkpoint = Progress()
         self._created_us = 0
@@ -230,7 +256,8 @@ class Materializer:
     @property
     def settled_at(self) -> Progress | None:
         """The checkpoint, where everything that was read is behind it; None where something is not."""
-        return None if self._flight or self._landed != self._checkpoint else self._checkpoint
+        is_behind = self._flight is None and self._flush is None and self._landed == self._checkpoint
+        return self._checkpoint if is_behind else None
 
     @property
     def next_due_us(self) -> int:
@@ -276,7 +303,8 @@ class Materializer:
 
         While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
         """
-        if self._unflushed and self._waiting_rows >= self._limits.checkpoint_rows:
+        flushing = self._flush.row_count if self._flush else 0
+        if self._unflushed and self._waiting_rows + flushing >= self._limits.checkpoint_rows:
             self._land()
             time.sleep(self._limits.wait_ms / 1000)
             self._checkpoint_if_due()
@@ -296,19 +324,51 @@ class Materializer:
     def checkpoint(self) -> None:
         """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
         self._land()
-        self._move_checkpoint()
+        self._end_flush()
+        self._begin_flush()
+        self._end_flush()
 
-    def _move_checkpoint(self) -> None:
-        """Move the checkpoint behind what is applied, flushed and delivered; what is on its way stays before it."""
+    def close(self) -> None:
+        """Wait until nothing of it is written to disk any more; nothing else may be asked of it then."""
+        self._background.shutdown(wait=False, cancel_futures=True)
+        self._files.shutdown(cancel_futures=True)
+
+    def _begin_flush(self) -> None:
+        """Write what is logged offline beside what follows; what is on its way into the store stays before it."""
         self._checkpointed_at = time.monotonic()
+        if self._landed == self._checkpoint and not self._sink.row_count:
+            self._owner.publish_stats(self.stats.summary())
+            return
+        rows, events = self._sink.take(), self._archive.take()
+        written = self._files.submit(self._write_files, rows, events, self._checkpoint)
+        self._flush = _Flush(self._landed, rows, events, written)
+
+    def _write_files(self, rows: OfflineRows, events: Sequence[pa.Table], checkpoint: Progress) -> None:
+        self._archive.write(events, checkpoint.position, self._owner.fence)
+        self._sink.write(rows, checkpoint.intent + 1, self._owner.fence)
+
+    def _end_flush(self) -> None:
+        """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""
+        flush, self._flush = self._flush, None
+        if flush is None:
+            return
+        try:
+            flush.written.result()
+        except OSError as error:
+            self._sink.give_back(flush.rows)
+            self._archive.give_back(flush.events)
+            self._unflushed = True
+            log.warning("materializer.offline_unwritable", rows_waiting=self._waiting_rows, error=str(error))
+            return
+        self._unflushed = False
+        self.stats.offline_rows += flush.offline_count
+        if flush.events:
+            self.stats.archived_at_us = time.time_ns() // 1000
+        # What follows from batches before it may be on its way with the next one's intent.
         self._await_intent()
-        progress = self._landed
-        if progress != self._checkpoint or self._sink.row_count:
-            if not self._flush():
-                return
-            self._owner.move_checkpoint(progress)
-            self._reader.trim(progress.position)
-            self._checkpoint = progress
+        self._owner.move_checkpoint(flush.progress)
+        self._reader.trim(flush.progress.position)
+        self._checkpoint = flush.progress
         self._owner.publish_stats(self.stats.summary())
 
     def _await_intent(self) -> None:
@@ -327,23 +387,8 @@ class Materializer:
 
     @property
     def _waiting_rows(self) -> int:
+        """Rows in memory that nobody writes to disk yet."""
         return max(self._sink.row_count, self._archive.row_count)
-
-    def _flush(self) -> bool:
-        rows = self._sink.row_count
-        try:
-            self._archive.write(self._checkpoint.position, self._owner.fence)
-            self._sink.flush(self._checkpoint.intent + 1, self._owner.fence)
-        except OSError as error:
-            self._unflushed = True
-            log.warning("materializer.offline_unwritable", rows_waiting=self._waiting_rows, error=str(error))
-            return False
-        self._unflushed = False
-        self.stats.offline_rows += rows
-        if self._archive.row_count:
-            self._archive.clear()
-            self.stats.archived_at_us = time.time_ns() // 1000
-        return True
 
     def _read(self, wait_ms: int) -> Records:
         return self._reader.read(self._at.position, self._limits.batch_records, wait_ms)
@@ -360,11 +405,15 @@ class Materializer:
             self._reader.tick(now_us)
 
     def _checkpoint_if_due(self) -> None:
+        if self._flush is not None:
+            if not self._flush.written.done() and self._waiting_rows < self._limits.checkpoint_rows:
+                return
+            self._end_flush()
         waited_s = time.monotonic() - self._checkpointed_at
         most_rows = self._limits.checkpoint_rows // (10 if self._quiet_reads >= QUIET_READS else 1)
         full = self._waiting_rows >= most_rows and not self._unflushed
         if full or waited_s >= self._limits.checkpoint_interval_s:
-            self._move_checkpoint()
+            self._begin_flush()
 
     def _apply(self, records: Records) -> None:
         """Apply a batch, with everything that falls due by its end.

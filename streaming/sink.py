@@ -212,15 +212,20 @@ class BatchRows:
         return {view: pa.concat_tables(parts) for view, parts in self._tables.items()}
 
 
+OfflineRows = dict[str, list[pa.Table]]
+"""Rows by view."""
+
+
 class OfflineSink:
     """Collects the rows of one partition and writes them as one part per view.
 
-    Not thread-safe. Rows are held in memory until `flush`; whoever moves the checkpoint flushes first.
+    Not thread-safe, but for `write`. Rows are held in memory until they are taken; whoever moves the checkpoint writes
+    first what it took, and gives back what could not be written.
     """
 
     def __init__(self, views: Sequence[View], partition: int) -> None:
         self._views = {view.name: view for view in views if view.offline_path}
-        self._tables: dict[str, list[pa.Table]] = {}
+        self._tables: OfflineRows = {}
         self._partition = partition
         self.row_count = 0
 
@@ -240,28 +245,39 @@ class OfflineSink:
                 self._tables.setdefault(view, []).append(table.drop_columns([ENTITY]))
                 self.row_count += len(table)
 
-    def flush(self, first: int, fence: int) -> None:
-        """Write everything collected.
+    def take(self) -> OfflineRows:
+        """Everything collected; others come from now on."""
+        rows, self._tables, self.row_count = self._tables, {}, 0
+        return rows
+
+    def give_back(self, rows: OfflineRows) -> None:
+        """Have what was taken last before all that came since."""
+        later, self._tables = self._tables, rows
+        for view, tables in later.items():
+            rows.setdefault(view, []).extend(tables)
+        self.row_count = sum(len(table) for tables in rows.values() for table in tables)
+
+    def write(self, rows: OfflineRows, first: int, fence: int) -> None:
+        """Write what was taken; one write at a time, in any thread.
 
         What is written again after a crash begins with the same intent, so it takes the place of what an owner before
         wrote and did not live to have behind a checkpoint.
 
         Args:
+            rows: As they were taken.
             first: Number of the first intent that is not behind the checkpoint.
             fence: The owner's number.
 
         Raises:
-            OSError: If a part cannot be written; all rows are kept.
+            OSError: If a part cannot be written.
         """
-        for view, tables in self._tables.items():
+        for view, tables in rows.items():
             folder = parts_folder(self._views[view])
             stem = f"live-{self._partition}-{first:012d}"
             write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables))
             for part in folder.glob(f"{stem}-*.parquet"):
                 if int(part.stem.rpartition("-")[2]) < fence:
                     part.unlink(missing_ok=True)
-        self._tables.clear()
-        self.row_count = 0
 
 
 def _table(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -17,6 +18,7 @@ from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.timers import Timers
+from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import (
     MINUTE_US,
     PROJECT,
@@ -75,26 +77,6 @@ class DoomedConnection(redis.Connection):
         raise Crash
 
 
-class LazyExecutor:
-    """The slowest background that there can be: it does what it is given once somebody waits for that."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def submit(self, work: Callable[..., Any], *args: Any) -> LazyFuture:
-        return LazyFuture(partial(work, *args))
-
-
-class LazyFuture:
-    """Work that is done when its result is asked for."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._result = cache(work)
-
-    def result(self) -> Any:
-        return self._result()
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
@@ -148,7 +130,8 @@ def _crashing_run(
         client = _connect(url)
         DoomedConnection.doom = Doom(rng.randrange(1, 20), after=rng.random() < 0.5) if crashes < 40 else None
         try:
-            drain(world.materializer(client, batch_records=rng.randrange(1, 20)))
+            with closing(world.materializer(client, batch_records=rng.randrange(1, 20))) as materializer:
+                drain(materializer)
         except Crash:
             crashes += 1
             continue
@@ -194,9 +177,9 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     while True:
         DoomedConnection.doom = Doom(rng.randrange(1, 60), after=rng.random() < 0.5) if crashes < 40 else None
         try:
-            materializer = disturbed.materializer(_connect(url), batch_records=1)
-            drain(materializer)
-            materializer.checkpoint()
+            with closing(disturbed.materializer(_connect(url), batch_records=1)) as materializer:
+                drain(materializer)
+                materializer.checkpoint()
             break
         except Crash:
             crashes += 1

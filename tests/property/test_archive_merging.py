@@ -34,7 +34,7 @@ def write(folder: Path, positions: list[int], fence: int = 1) -> None:
     archive = Archive(folder, 0)
     records = Records(times, times * 10, times, Events.of(events), np.arange(len(positions)))
     archive.extend(records, np.arange(len(positions)))
-    archive.write(positions[0] - 1, fence)
+    archive.write(archive.take(), positions[0] - 1, fence)
 
 
 def fill(folder: Path, parts: int, rng: random.Random) -> list[int]:

@@ -23,7 +23,7 @@ def _records(positions: list[int]) -> Records:
 def _write(folder: Path, after: int, positions: list[int], fence: int) -> None:
     archive = Archive(folder, 0)
     archive.extend(_records(positions), np.arange(len(positions)))
-    archive.write(after, fence)
+    archive.write(archive.take(), after, fence)
 
 
 def _positions(folder: Path, after: int = 0, until: int = 1_000) -> list[int]:

@@ -1,0 +1,130 @@
+"""What is logged offline is written beside the batches, and the checkpoint moves behind it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.dataset as ds
+import pytest
+import redis
+
+import streaming.materializer
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
+from streaming.materializer import Materializer
+from tests.support.lazy import LazyExecutor
+from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
+from tests.support.valkey import start_valkey
+
+EVENTS = 30
+"""Each has a row of its customer and one of that customer in its category: the world's checkpoint is due once."""
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> redis.Redis:
+    """A client of a store whose log has one event of each customer."""
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    publish(
+        url,
+        [
+            (at_us, EventRecord(f"e{at_us}", "buy", f"c{at_us}", at_us, {"category": "tea", "amount": 2.0}))
+            for at_us in range(START_US, START_US + EVENTS)
+        ],
+    )
+    return client
+
+
+def _executor(workers: int, name: str) -> Any:
+    """Whoever writes files takes for ever; whoever writes to the store does not."""
+    return LazyExecutor() if name == "files" else ThreadPoolExecutor(workers, name)
+
+
+def _counted(client: redis.Redis, world: World) -> int:
+    """Events that online values hold, by the entities of both kinds."""
+    return len(features(client, world.plan)) // 2
+
+
+def _stored_position(client: redis.Redis) -> int:
+    stored: Any = client.hget(PartitionKeys(PROJECT, 0).checkpoint, "position")
+    return int(stored or 0)
+
+
+def _is_settled(materializer: Materializer) -> bool:
+    return materializer.settled_at is not None
+
+
+def _customers(world: World) -> list[str]:
+    """Whose first rows lie offline, in order."""
+    if not any((world.offline / "spending").glob("*.parquet")):
+        return []
+    table = ds.dataset(world.offline / "spending", format="parquet").to_table()
+    return sorted(row["customer_id"] for row in table.to_pylist() if row["count_5m"] == 1)
+
+
+def _everyone() -> list[str]:
+    return sorted(f"c{at_us}" for at_us in range(START_US, START_US + EVENTS))
+
+
+def _drained(world: World, client: redis.Redis) -> Materializer:
+    materializer = world.materializer(client)
+    drain(materializer)
+    return materializer
+
+
+def test_batches_do_not_wait_for_the_disk(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long files take, values are fresh; the checkpoint stays until they are there."""
+    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", _executor)
+    world = World.create()
+    materializer = _drained(world, client)
+    assert _counted(client, world) == EVENTS
+    assert _stored_position(client) == 0
+    assert _customers(world) == []
+    assert not _is_settled(materializer)
+    materializer.checkpoint()
+    assert _customers(world) == _everyone()
+    assert _is_settled(materializer)
+    assert _stored_position(client) > 0
+
+
+def test_who_dies_before_the_files_are_there_leaves_them_to_the_next(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken to be written and was not is in the journal still."""
+    world = World.create()
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.materializer, "ThreadPoolExecutor", _executor)
+        _drained(world, client)
+    _drained(world, client).checkpoint()
+    assert _customers(world) == _everyone()
+
+
+def test_what_could_not_be_written_is_written_later_with_what_came_since(client: redis.Redis) -> None:
+    """A file lies where the folder should be: rows wait, values stay fresh, and each row is written once."""
+    world = World.create()
+    blocked = world.offline / "spending"
+    blocked.parent.mkdir(parents=True, exist_ok=True)
+    blocked.touch()
+    materializer = world.materializer(client)
+    read = 0
+    while read < EVENTS // 2:
+        read += materializer.step()
+    materializer.checkpoint()
+    assert _stored_position(client) == 0
+    read += materializer.step()
+    assert _counted(client, world) == read
+    blocked.unlink()
+    materializer.checkpoint()
+    drain(materializer)
+    materializer.checkpoint()
+    assert _counted(client, world) == EVENTS
+    assert _customers(world) == _everyone()
+    assert _stored_position(client) > 0

@@ -1,0 +1,33 @@
+"""Background work that is put off for as long as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+
+class LazyExecutor:
+    """The slowest background that there can be: it does what it is given once somebody waits for that."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> LazyFuture:
+        """Take work."""
+        return LazyFuture(partial(work, *args))
+
+
+class LazyFuture:
+    """Work that is done when its result is asked for."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._result = cache(work)
+
+    def result(self) -> Any:
+        """Do it, unless it is done."""
+        return self._result()
+
+    def done(self) -> bool:
+        """Never before somebody waits."""
+        return False
