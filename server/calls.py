@@ -18,9 +18,8 @@ from google.rpc.status_pb2 import Status
 from server import status
 from server.budget import CURRENT, Budget
 from server.config import Settings
-from server.errors import InvalidRequestError, RequestError, TooManyRequestsError
+from server.errors import InvalidRequestError, RequestError
 from server.metrics import Metrics
-from server.waiting import RETRY_AFTER_S, Waiting
 
 SERVED = ("waypost.", "feast.serving.", "GrpcFeatureServer")
 """How the services begin that this server implements itself; health and reflection are gRPC's."""
@@ -33,8 +32,6 @@ _log = structlog.get_logger("server")
 
 Handler = Any  # grpc.RpcMethodHandler, whose stub lacks the attributes that every handler has
 Behaviour = Callable[[Any, Any], Awaitable[Any]]
-Parse = Callable[[bytes | None, AsyncIterator[bytes]], Any]
-"""Makes what a method takes of the first request's bytes, and of those that follow."""
 
 
 class Border:
@@ -47,10 +44,7 @@ class Border:
         self._server = server
         self._settings = settings
         self._metrics = metrics
-        limit = settings.limits.max_concurrent_calls
-        self._waiting = Waiting(limit, settings.deadlines.cap_ms / 1_000)
-        self._streams = _Streams(MAX_STREAMS, self._waiting)
-        self._places = _Places(limit)
+        self._streams = _Streams(MAX_STREAMS)
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Nothing: generated code adds the same methods by `add_registered_method_handlers`."""
@@ -63,67 +57,52 @@ class Border:
     def _wrapped(self, service: str, method: str, handler: Handler) -> Handler:
         exit_ = _Exit(service, method, self._metrics)
         parser = _Parser(handler, self._settings)
-        # All as methods whose requests stream: of others, the transport shows nothing before the request has come.
         if handler.response_streaming:
             return self._streams.bounded(handler, parser, exit_)
-        kind = _Call if service.startswith(SERVED) else _Check
-        call = kind(exit_, handler, parser, self._settings, self._waiting, self._places)
-        return grpc.stream_unary_rpc_method_handler(
+        if not service.startswith(SERVED):
+            return handler
+        call = _Call(exit_, handler, parser, self._settings)
+        return grpc.unary_unary_rpc_method_handler(
             call.answer, request_deserializer=None, response_serializer=handler.response_serializer
         )
-
-
-class _Places:
-    """Bounds calls that are being answered."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-
-    def __enter__(self) -> None:
-        if self._taken >= self._limit:
-            message = f"{self._limit} calls are being answered already"
-            raise TooManyRequestsError("TOO_MANY_CALLS", message, RETRY_AFTER_S)
-        self._taken += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._taken -= 1
 
 
 class _Streams:
     """Bounds calls that stay open (health's Watch, reflection), so that they leave room for those that decide."""
 
-    def __init__(self, limit: int, waiting: Waiting) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting = waiting
         self._open = 0
 
     def bounded(self, handler: Handler, parser: _Parser, exit_: _Exit) -> Handler:
         """The handler of a streaming method, refusing a stream beyond the bound."""
-        behaviour = handler.stream_stream if handler.request_streaming else handler.unary_stream
-        parse: Parse = parser.messages if handler.request_streaming else parser.only
+        parse: Callable[[Any], Any]
+        if handler.request_streaming:
+            behaviour, parse = handler.stream_stream, parser.messages
+            make = grpc.stream_stream_rpc_method_handler
+        else:
+            behaviour, parse = handler.unary_stream, parser.message
+            make = grpc.unary_stream_rpc_method_handler
         wrap = self._generator if inspect.isasyncgenfunction(behaviour) else self._coroutine
-        return grpc.stream_stream_rpc_method_handler(
+        return make(
             wrap(behaviour, parse, exit_),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
 
-    def _generator(self, behaviour: Any, parse: Parse, exit_: _Exit) -> Any:
-        async def answer(stream: Any, context: Any) -> Any:
-            data = await self._waiting.request(context, exit_.end)
+    def _generator(self, behaviour: Any, parse: Callable[[Any], Any], exit_: _Exit) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
             async with self._place(context), exit_.guarded(context):
-                async for message in behaviour(parse(data, stream), context):
+                async for message in behaviour(parse(request), context):
                     yield message
 
         return answer
 
-    def _coroutine(self, behaviour: Any, parse: Parse, exit_: _Exit) -> Any:
-        async def answer(stream: Any, context: Any) -> Any:
-            data = await self._waiting.request(context, exit_.end)
+    def _coroutine(self, behaviour: Any, parse: Callable[[Any], Any], exit_: _Exit) -> Any:
+        async def answer(request: Any, context: Any) -> Any:
             async with self._place(context):
                 async with exit_.guarded(context):
-                    message = parse(data, stream)
+                    message = parse(request)
                 return await behaviour(message, context)
 
         return answer
@@ -176,42 +155,22 @@ class _Exit:
         except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
             await _abort(context, self.failure(error))
 
-    async def end(self, context: Any, error: RequestError, seconds: float) -> None:
-        """End a call that was open for so long and whose request never came."""
-        failure = self.failure(error)
-        self.observe(_CODES[failure.code], seconds)
-        await _abort(context, failure)
-
 
 class _Call:
     """One method's behaviour on raw request bytes."""
 
-    def __init__(
-        self,
-        exit_: _Exit,
-        handler: Handler,
-        parser: _Parser,
-        settings: Settings,
-        waiting: Waiting,
-        places: _Places,
-    ) -> None:
+    def __init__(self, exit_: _Exit, handler: Handler, parser: _Parser, settings: Settings) -> None:
         self._exit = exit_
         self._request = parser.message
         self._behaviour: Behaviour = handler.unary_unary
         self._deadlines = settings.deadlines
-        self._waiting = waiting
-        self._places = places
 
-    async def answer(self, _stream: Any, context: Any) -> Any:
+    async def answer(self, data: bytes, context: Any) -> Any:
         """Answer a request, or end the call with a status."""
-        data = await self._waiting.request(context, self._exit.end)
-        if data is None:  # not counted: a client that has gone looks the same
-            return await _abort(context, self._exit.failure(_missing()))
         started = time.perf_counter()
         CURRENT.set(Budget.start(context.time_remaining(), self._deadlines))
         try:
-            with self._places:
-                response = await self._behaviour(self._request(data), context)
+            response = await self._behaviour(self._request(data), context)
         except Exception as error:  # noqa: BLE001 - the border: nothing unexpected may reach a client as text
             failure = self._exit.failure(error)
         else:
@@ -221,16 +180,6 @@ class _Call:
         return await _abort(context, failure)
 
 
-class _Check(_Call):
-    """Health's Check: takes no place, so that a busy server is not taken for a dead one, and does as it is."""
-
-    async def answer(self, _stream: Any, context: Any) -> Any:
-        data = await self._waiting.request(context, self._exit.end)
-        async with self._exit.guarded(context):
-            message = self._request(data)
-        return await self._behaviour(message, context)
-
-
 class _Parser:
     """Makes a method's requests from their bytes."""
 
@@ -238,14 +187,12 @@ class _Parser:
         self._parse = handler.request_deserializer
         self._max_bytes = settings.limits.max_message_bytes
 
-    def message(self, data: bytes | None) -> Any:
+    def message(self, data: bytes) -> Any:
         """The request.
 
         Raises:
-            InvalidRequestError: It is missing, too large, or none.
+            InvalidRequestError: It is too large, or none.
         """
-        if data is None:
-            raise _missing()
         limit = self._max_bytes
         if len(data) > limit:
             description = f"is {len(data)} bytes, at most {limit} are taken: send fewer or smaller items"
@@ -256,20 +203,10 @@ class _Parser:
             description = "is no message of the method's request type: generate the client from protos/ anew"
             raise InvalidRequestError.of("MESSAGE_MALFORMED", "request", description) from error
 
-    def only(self, data: bytes | None, _stream: AsyncIterator[bytes]) -> Any:
-        """The one request of a call; raises as `message`."""
-        return self.message(data)
-
-    async def messages(self, first: bytes | None, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def messages(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         """The requests of a stream, one by one; raises as `message`."""
-        if first is not None:
-            yield self.message(first)
-            async for data in stream:
-                yield self.message(data)
-
-
-def _missing() -> InvalidRequestError:
-    return InvalidRequestError.of("MESSAGE_MALFORMED", "request", "is missing: send one message")
+        async for data in stream:
+            yield self.message(data)
 
 
 async def _abort(context: Any, failure: Status) -> Any:

@@ -173,7 +173,7 @@ class UnknownResourceError(RequestError):
 class TooManyRequestsError(RequestError):
     """A bound is reached; the same call may succeed after `retry_after_s` seconds."""
 
-    reasons = frozenset({"LOG_FULL", "TOO_MANY_CALLS"})
+    reasons = frozenset({"LOG_FULL"})
 
     def __init__(self, reason: str, message: str, retry_after_s: float) -> None:
         super().__init__(reason, message, {"retryAfterS": f"{retry_after_s:g}"})

@@ -133,6 +133,7 @@ def _server(
 ) -> grpc.aio.Server:
     size = settings.limits.max_message_bytes
     server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.limits.max_concurrent_calls,
         options=[
             ("grpc.max_receive_message_length", size * TRANSPORT_SLACK),
             ("grpc.max_send_message_length", size * TRANSPORT_SLACK),

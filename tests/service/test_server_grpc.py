@@ -357,7 +357,6 @@ def test_every_reason_is_reached_by_a_test() -> None:
     """The cases of this module cover every reason that a request may be refused for."""
     elsewhere = {
         "LOG_FULL",
-        "TOO_MANY_CALLS",
         "BUDGET_SPENT",
         "STORE_UNAVAILABLE",
         "CLOCK_NOT_VIRTUAL",
