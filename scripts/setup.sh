@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A compiled kernel knows the age of its own file alone, not of those whose kernels it has inside of it.
+kernels=$(grep -rlE 'njit|@intrinsic' --include='*.py' decision online server streaming)
+newest=$(ls -t $kernels | sed -n 1p)
+find decision online server streaming -name '*.nb[ic]' ! -newer "$newest" -delete
+
 stamp=.venv/.waypost-stamp
 wanted=$(cat requirements.lock pyproject.toml scripts/setup.sh scripts/uv.sh | cksum)
 
