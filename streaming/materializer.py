@@ -329,8 +329,8 @@ class Materializer:
         self._end_flush()
 
     def close(self) -> None:
-        """Wait until nothing of it is written to disk any more; nothing else may be asked of it then."""
-        self._background.shutdown(wait=False, cancel_futures=True)
+        """Wait until nothing of it is on its way, to the disk or to the store; nothing else may be asked of it then."""
+        self._background.shutdown(cancel_futures=True)
         self._files.shutdown(cancel_futures=True)
 
     def _begin_flush(self) -> None:
