@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from online.column_kernels import (
 )
 from online.errors import ValueDecodeError
 from online.plan import ReadGroup, ReadPlan
-from online.replies import Replies
+from online.replies import Replies, put_together
 from online.values import decode_timestamp, decoder
 
 _PRESENT: Final = int(Status.PRESENT)
@@ -94,15 +95,19 @@ class Columns:
 
     @cached_property
     def stored(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int32[features, rows]."""
-        if len(self._parts) < 2:
-            data = self._parts[0].replies.data if self._parts else np.empty(0, np.uint8)
-            return data, self._starts
-        starts, offset = self._starts.copy(), 0
+        """Bytes, and where in them each cell's serialized `feast.types.Value` starts: int32[features, rows].
+
+        Raises:
+            ReadTooLargeError: There are more bytes than `online.replies.MOST_BYTES`.
+        """
+        distinct = {id(part.replies.data): part.replies.data for part in self._parts}
+        if len(distinct) < 2:
+            return next(iter(distinct.values()), np.empty(0, np.uint8)), self._starts
+        data, starts = put_together([*distinct.values()]), self._starts.copy()
+        before = dict(zip(distinct, accumulate(map(len, distinct.values()), initial=0), strict=False))
         for group, replies, _ in self._parts:
-            starts[group.places] += offset
-            offset += len(replies.data)
-        return np.concatenate([part.replies.data for part in self._parts]), starts
+            starts[group.places] += before[id(replies.data)]
+        return data, starts
 
     def values(self, column: int) -> list[Value]:
         """The values of one feature; None unless the status is PRESENT or STALE."""

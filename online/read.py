@@ -48,7 +48,7 @@ class OnlineReader:
 
         Raises:
             KeyEncodingError: A row's join key does not fit its type.
-            ReadTooLargeError: More than `MAX_ENTITIES` entities are asked for.
+            ReadTooLargeError: More than `MAX_ENTITIES` entities are asked for, or the answers have a gibibyte.
         """
         return [answer.columns() for answer in await self.replies(requests, now_us, timeout_s)]
 

@@ -9,8 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from online.errors import ReadTooLargeError
 from online.kernels import FIRST, KIND, MAX_LINE_BYTES, START, STOP
 
+MOST_BYTES: Final = 1 << 30
+"""Replies that are put together have no more: a place in them is an int32."""
 _ERROR_KINDS: Final = (ord("-"), ord("!"))
 
 
@@ -65,9 +68,14 @@ NOTHING: Final = Replies(np.empty(0, np.uint8), np.empty((0, 2), np.int64), np.e
 
 
 def merge(parts: Sequence[Replies]) -> Replies:
-    """All parts' replies, one after the other."""
+    """All parts' replies, one after the other.
+
+    Raises:
+        ReadTooLargeError: They have more than `MOST_BYTES`.
+    """
     if len(parts) < 2:
         return parts[0] if parts else NOTHING
+    data = put_together([part.data for part in parts])
     leaf_counts = np.array([len(part.leaves) for part in parts])
     row_counts = np.array([len(part.table) for part in parts])
     bytes_before = _before(np.array([len(part.data) for part in parts]))
@@ -76,8 +84,18 @@ def merge(parts: Sequence[Replies]) -> Replies:
     leaves[:, 0] += np.repeat(bytes_before, leaf_counts)
     table[:, FIRST : STOP + 1] += np.repeat(_before(leaf_counts), row_counts)[:, None]
     table[:, START:] += np.repeat(bytes_before, row_counts)[:, None]
-    data = np.concatenate([part.data for part in parts])
     return Replies(data, leaves, table, sum(part.errors for part in parts), sum(part.odd for part in parts))
+
+
+def put_together(parts: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The bytes of replies, one after the other.
+
+    Raises:
+        ReadTooLargeError: There are more than `MOST_BYTES`.
+    """
+    if sum(map(len, parts)) > MOST_BYTES:
+        raise ReadTooLargeError(f"the answers have more than {MOST_BYTES >> 30} GiB; ask for fewer rows")
+    return np.concatenate(parts)
 
 
 def _before(counts: NDArray[np.int64]) -> NDArray[np.int64]:
