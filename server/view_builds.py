@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -91,7 +90,7 @@ class ViewBuilder:
         left_behind = [folder for folder in staged_folders(self._repo.catalog) if folder not in self._stuck]
         if not waiting and not generations.unfinished() and not left_behind:
             return True
-        name = secrets.token_hex(4)
+        name = generations.new_name()
         if not generations.take(name):
             return False
         done = threading.Event()
@@ -104,7 +103,7 @@ class ViewBuilder:
             for left in unfinished:
                 if left.view in self._repo.catalog.view_by_name:
                     finish_switch(client, self._repo.catalog, left)
-                generations.finished(left.view)
+                generations.finished(left)
             if waiting:
                 self._build(client, generations, name, waiting)
             return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from streaming.keys import PartitionKeys, build_key, members_key, views_key
 BUILD_TTL_MS = 10_000
 VERSIONS_MAX = 100
 """So many versions of a repo's definitions are remembered that others have come after."""
+BUILDS = "builds"
+"""Field: how many builds there have been."""
 PROGRESS = "progress"
 """Field: JSON of the arguments of `Generations.tell`."""
 POLL_S = 0.05
@@ -109,6 +112,11 @@ _RELEASE = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[2], 'pause')
 return redis.call('DEL', KEYS[1])
+""")
+_FINISHED = Script("""
+local left = redis.call('HGET', KEYS[1], ARGV[1])
+if not left or cjson.decode(left).generation ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
 """)
 
 
@@ -273,6 +281,13 @@ class Generations:
             pass
         self._run(_LEAVE, [_place(partition), said])
 
+    def new_name(self) -> str:
+        """A name for a build, later as a text than all before, so that whoever stood still knows what came after it.
+
+        In a store that was set back to a copy it is none that was there before, either.
+        """
+        return f"g{int(self._client.hincrby(self._key, BUILDS, 1)):08x}{secrets.token_hex(2)}"
+
     def take(self, build: str) -> bool:
         """Become the one that builds; False where another does."""
         return bool(self._client.set(self._lock, build, nx=True, px=BUILD_TTL_MS))
@@ -356,9 +371,9 @@ class Generations:
                 )
         return found
 
-    def finished(self, view: str) -> None:
-        """Nothing is left to be done of a view's switch."""
-        self._client.hdel(self._key, f"unfinished:{view}")
+    def finished(self, left: Unfinished) -> None:
+        """Nothing is left to be done of a switch; of a later one of the view there may be."""
+        self._run(_FINISHED, [f"unfinished:{left.view}", left.generation])
 
     def tell(self, views: Sequence[str], stage: str, done: int, total: int) -> None:
         """Leave word of how far a build is, for `waypost status`."""

@@ -15,7 +15,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from streaming.frame import events_frame
 from streaming.generations import Definition, Generations, Standing, Unfinished
 from streaming.history import ENVELOPE, history_frame
 from streaming.keys import PartitionKeys
-from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan, stored_name
+from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan
 from streaming.sink import parts_folder
 from streaming.windows.state import encode
 
@@ -60,19 +60,24 @@ _STAGED = ".build-"
 
 _PRUNE = Script("""
 local view, own, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local head, latest, windows = 'w:' .. own .. ':h', 'l:' .. own, 'w:' .. own .. ':'
-local built = redis.call('HEXISTS', KEYS[2], head) + redis.call('HEXISTS', KEYS[2], latest) > 0
+local built, before = false, {}
 for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
   local kind, after = name:sub(1, 2), name:sub(3 + #view, 3 + #view)
   local of_view = (kind == 'w:' or kind == 'l:') and name:sub(3, 2 + #view) == view
   if of_view and (after == '' or after == ':' or after == '@') then
-    if name ~= latest and name:sub(1, #windows) ~= windows then redis.call('HDEL', KEYS[2], name) end
+    local generation = name:sub(3 + #view):match('^@([^:]*)') or ''
+    if generation > own then return 0 end
+    if generation == own then built = true else before[#before + 1] = name end
   end
 end
+for _, name in ipairs(before) do redis.call('HDEL', KEYS[2], name) end
 for at = 4 + (built and count or 0), #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
 return 1
 """)
-"""Fields of an entity's hash that the view has now come first, so many; then those that it has no more."""
+"""Fields of an entity's hash that the view has now come first, so many; then those that it has no more.
+
+Whoever stood still since a generation was switched leaves alone what later ones have.
+"""
 
 
 class BuildAbandoned(StreamingError):
@@ -203,6 +208,9 @@ class ShadowBuild:
         """Bring the entities' states to what is built; the owners stand still.
 
         Each entity is left a moment before the time it was brought to, so that it has something to show at that time.
+
+        Raises:
+            BuildAbandoned: They do not: this process did, for longer than they wait.
         """
         at_us = self._reached.until_us
         for kind in self._kinds:
@@ -266,7 +274,10 @@ class ShadowBuild:
         dropped = tuple(name for name in held if name.startswith(own) and name not in fields)
         if at_us is not None:
             # No view stands at a later time than the build: that is the latest of all partitions.
-            fields[POSITIONS] = _TIME.pack(at_us) + held.get(POSITIONS, _TIME.pack(0))[_TIME.size :]
+            positions = held.get(POSITIONS, _TIME.pack(0))
+            if _TIME.unpack_from(positions)[0] > self._reached.until_us:
+                raise BuildAbandoned("the owners have gone on meanwhile")
+            fields[POSITIONS] = _TIME.pack(at_us) + positions[_TIME.size :]
         return EntityWrite(
             key=key,
             revision=revision_of(held),
@@ -388,10 +399,9 @@ def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> No
     if view.offline_path:
         _switch_offline(view, left)
     names = tuple(sorted(view.key_names)) or ("__dummy_id",)
-    stored = stored_name(view.name, left.generation).encode()
     fields = [timestamp_field(view.name)] + [feature_field(view.name, item.name) for item in view.features]
     gone = [feature_field(view.name, item) for item in left.features if item not in view.feature_by_name]
-    words = (view.name.encode(), stored, len(fields), *fields, *gone)
+    words = (view.name.encode(), left.generation.encode(), len(fields), *fields, *gone)
     for keys in find_entities(
         client,
         key_pattern(catalog.project, names),
@@ -434,12 +444,18 @@ def _switch_offline(view: View, left: Unfinished) -> None:
     for part in list(folder.glob("*.parquet")):
         if _is_superseded(part.name, left):
             aside.mkdir(exist_ok=True)
-            part.rename(aside / part.name)
+            _move(part, aside)
     built = staged(view, left.generation)
     for part in list(built.glob("*.parquet")):
-        part.rename(folder / part.name)
-    if built.is_dir():
+        _move(part, folder)
+    with suppress(FileNotFoundError):
         built.rmdir()
+
+
+def _move(part: Path, folder: Path) -> None:
+    """Another may have moved it, where this process stood still."""
+    with suppress(FileNotFoundError):
+        part.rename(folder / part.name)
 
 
 def _is_superseded(name: str, left: Unfinished) -> bool:
@@ -447,7 +463,7 @@ def _is_superseded(name: str, left: Unfinished) -> bool:
     if kind == "live":
         partition, first, _ = rest.split("-")
         return int(first) <= left.intents.get(int(partition), 0)
-    return kind in {"backfill", "build"} and not name.startswith(f"build-{left.generation}-")
+    return kind == "backfill" or (kind == "build" and rest.partition("-")[0] < left.generation)
 
 
 def _marker(plan: ViewPlan) -> bytes:

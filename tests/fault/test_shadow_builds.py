@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
@@ -12,14 +14,18 @@ import redis
 
 from online.write import EntityWriter
 from streaming.backfill import backfill
+from streaming.entity import POSITIONS
 from streaming.errors import StreamingError
 from streaming.events import Events
 from streaming.frame import events_frame
-from streaming.shadow import ShadowBuild, staged
+from streaming.generations import Unfinished
+from streaming.shadow import BuildAbandoned, ShadowBuild, finish_switch, staged
+from tests.support.stopping import Stopped
 from tests.support.stream_world import (
     SCHEMA,
     START_US,
     World,
+    catalog,
     drain,
     features,
     publish,
@@ -186,3 +192,95 @@ def test_an_archive_that_lacks_events_is_not_built_from(url: str) -> None:
     stolen.unlink()
     with pytest.raises(StreamingError, match="start the materializer with the data folder"):
         _build(client, world, ["demand"]).sweep("g1")
+
+
+def finish(url: str, offline: Path, switched: list[Unfinished]) -> None:
+    """Finish switches, as whoever has the lock of builds does."""
+    with redis.Redis.from_url(url) as client:
+        for left in switched:
+            finish_switch(client, catalog(offline), left)
+
+
+def _switch(client: redis.Redis, world: World, generation: str) -> list[Unfinished]:
+    """Build all views anew, and have them serve."""
+    build = _build(client, world, list(VIEWS), generation)
+    build.sweep(generation)
+    build.install()
+    features_by_view = {view.name: view.features for view in catalog(world.offline).views}
+    return [
+        Unfinished(
+            view=view,
+            generation=generation,
+            features=(*(feature.name for feature in features_by_view[view]), "gone"),
+            intents=build.intents(),
+        )
+        for view in VIEWS
+    ]
+
+
+def _all(client: redis.Redis, world: World) -> tuple[dict[bytes, object], list[str]]:
+    """Every hash of the store, and every file of the offline log."""
+    hashes: dict[bytes, object] = {key: client.hgetall(key) for key in client.scan_iter(_type="hash")}
+    return hashes, sorted(str(path) for path in world.offline.rglob("*"))
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 6, 9, 12, 15])
+def test_who_stood_still_while_a_switch_was_finished_leaves_later_ones_alone(url: str, at: int) -> None:
+    """Frozen at any step, it goes on when another has finished, and other definitions have come and taken over."""
+    rng, arrivals = random.Random(at), random_events(at, 90)
+    world, client = World.create(), _client(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
+    expected = _values(client, world)
+
+    world, client = World.create(), _client(url)
+    publish(url, arrivals[:40], PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
+    first = _switch(client, world, "g1")
+    _apply(client, world, dict.fromkeys(VIEWS, "g1"), rng)
+    steps = ["pathlib.Path.glob", "pathlib.Path.rename", "online.script.Script.run"]
+    frozen = Stopped(finish, url, world.offline, first, steps=steps, at=at)
+    try:
+        finish(url, world.offline, first)
+        publish(url, arrivals[40:70], PARTITIONS)
+        _apply(client, world, dict.fromkeys(VIEWS, "g1"), rng)
+        second = _switch(client, world, "g2")
+        _apply(client, world, dict.fromkeys(VIEWS, "g2"), rng)
+        finish(url, world.offline, second)
+        before = _all(client, world)
+        assert frozen.go_on() == 0
+    finally:
+        frozen.kill()
+    assert _all(client, world) == before
+    publish(url, arrivals[70:], PARTITIONS)
+    tick(url, LATER_US, PARTITIONS)
+    _apply(client, world, dict.fromkeys(VIEWS, "g2"), rng)
+    assert _values(client, world) == expected
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_build_that_stood_still_in_the_pause_sets_nobody_back(url: str, seed: int) -> None:
+    """The owners went on without it; time of an entity never runs backwards, or its log would say things twice."""
+    rng, arrivals = random.Random(seed), random_events(seed, 90)
+    world, client = World.create(), _client(url)
+    old = {"looked": ""}
+    publish(url, arrivals[:50], PARTITIONS)
+    _apply(client, world, old, rng)
+    build = _build(client, world, ["spending"])
+    build.sweep("g1")
+    build.prepare()
+    build.catch_up()
+    publish(url, arrivals[50:], PARTITIONS)
+    _apply(client, world, old, rng)
+    before = _times(client)
+    with pytest.raises(BuildAbandoned, match="gone on"):
+        build.install()
+    after = _times(client)
+    assert all(after[key] >= time_us for key, time_us in before.items())
+
+
+def _times(client: redis.Redis) -> dict[bytes, int]:
+    """Logical time of each entity."""
+    held: dict[bytes, Any] = {key: client.hgetall(key) for key in client.scan_iter(match="{*", _type="hash")}
+    return {key: int.from_bytes(fields[POSITIONS][:8], "little") for key, fields in held.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,8 +162,11 @@ def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
         generations.serving(ONE)
     left = {item.view: (item.features, item.intents) for item in generations.unfinished()}
     assert left == {"a": (("x", "y"), {0: 5, 1: 6}), "c": ((), {0: 5, 1: 6})}
-    generations.finished("a")
-    generations.finished("c")
+    for item in generations.unfinished():
+        generations.finished(replace(item, generation="before"))
+    assert len(generations.unfinished()) == 2, "of a later switch"
+    for item in generations.unfinished():
+        generations.finished(item)
     assert generations.unfinished() == []
 
 
@@ -260,3 +264,13 @@ def test_an_owner_waits_no_longer_than_the_build_lives(client: redis.Redis) -> N
     assert not client.hexists(views_key("p"), "stands:0")
     generations.stand("build", 0, 4, 7, OVER)
     assert not client.hexists(views_key("p"), "stands:0")
+
+
+def test_builds_are_named_in_their_order(client: redis.Redis) -> None:
+    """So that whoever stood still knows what came later; also later than those of releases that named at random."""
+    generations = Generations(client, "p")
+    names = [generations.new_name() for _ in range(20)]
+    assert sorted(names) == names
+    assert names[0] > "ffffffff"
+    client.flushall()
+    assert generations.new_name() != names[0]

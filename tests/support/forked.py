@@ -14,9 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _PR_SET_PDEATHSIG = 1
-_CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT = multiprocessing.get_context("forkserver")
 # By name, since a process that has not imported them yet is to do so; what cannot be imported there is imported later.
-_CONTEXT.set_forkserver_preload(["tests.support.forked_imports"])
+CONTEXT.set_forkserver_preload(["tests.support.forked_imports"])
 
 
 class Forked:
@@ -29,8 +29,8 @@ class Forked:
     """
 
     def __init__(self, arguments: Sequence[str], output: Path, env: Mapping[str, str]) -> None:
-        _start_server()
-        self._process = _CONTEXT.Process(target=_run, args=(list(arguments), output, dict(env)), daemon=True)
+        start_server()
+        self._process = CONTEXT.Process(target=_run, args=(list(arguments), output, dict(env)), daemon=True)
         self._process.start()
 
     @property
@@ -69,7 +69,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _start_server() -> None:
+def start_server() -> None:
     """Start what forks, once, where it finds this checkout's modules and no other's."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
