@@ -44,7 +44,6 @@ from streaming.windows.warm import warm
 
 log = structlog.get_logger()
 
-RETRY_S = 0.5
 COLLECT_AFTER = (100_000, 50, 100)
 FOLLOW_S = 1.0
 SWITCH_S = 0.0005
@@ -174,12 +173,18 @@ class _Worker:
         self.running: dict[int, Materializer] = {}
 
     def run_partition(self, lease: PartitionLease, stopping: threading.Event) -> None:
-        """Apply a partition until the event is set or another process owns it."""
+        """Apply a partition until the event is set, another process owns it, or the store does not answer.
+
+        Whether the last writes happened is unknown then, and they may happen yet. Who takes the partition up again
+        does so from the checkpoint, under a new fencing number, by which they are refused.
+        """
         partition = lease.keys.partition
         try:
             self._keep_running(lease, stopping)
         except LeaseLost:
             log.warning("partition.lost", partition=partition, fence=lease.fence)
+        except (redis.RedisError, StoreUnavailableError) as error:
+            log.warning("materializer.store_lost", partition=partition, error=str(error))
         except Exception as error:
             # A partition that cannot go on ends the process: half a materializer would look alive and fall behind.
             log.exception("materializer.failed", partition=partition)
@@ -203,10 +208,6 @@ class _Worker:
                 settled = materializer.settled_at
                 if build and settled is not None:
                     generations.stand(build, partition, lease.fence, settled.position, stopping)
-            except (redis.RedisError, StoreUnavailableError) as error:
-                # Whether the last writes happened is unknown: start over from the checkpoint, with an empty cache.
-                log.warning("materializer.store_lost", partition=partition, error=str(error))
-                stopping.wait(RETRY_S)
             finally:
                 ended = self.running.pop(partition, None)
                 if ended is not None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
 import redis
 
@@ -14,9 +12,9 @@ import streaming.materializer
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
-from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import start_valkey
+from tests.support.worlds import everyone_offline, lazy_files
 
 EVENTS = 30
 """Each has a row of its customer and one of that customer in its category: the world's checkpoint is due once."""
@@ -43,11 +41,6 @@ def client(url: str) -> redis.Redis:
     return client
 
 
-def _executor(workers: int, name: str) -> Any:
-    """Whoever writes files takes for ever; whoever writes to the store does not."""
-    return LazyExecutor() if name == "files" else ThreadPoolExecutor(workers, name)
-
-
 def _counted(client: redis.Redis, world: World) -> int:
     """Events that online values hold, by the entities of both kinds."""
     return len(features(client, world.plan)) // 2
@@ -62,14 +55,6 @@ def _is_settled(materializer: Materializer) -> bool:
     return materializer.settled_at is not None
 
 
-def _customers(world: World) -> list[str]:
-    """Whose first rows lie offline, in order."""
-    if not any((world.offline / "spending").glob("*.parquet")):
-        return []
-    table = ds.dataset(world.offline / "spending", format="parquet").to_table()
-    return sorted(row["customer_id"] for row in table.to_pylist() if row["count_5m"] == 1)
-
-
 def _everyone() -> list[str]:
     return sorted(f"c{at_us}" for at_us in range(START_US, START_US + EVENTS))
 
@@ -82,15 +67,15 @@ def _drained(world: World, client: redis.Redis) -> Materializer:
 
 def test_batches_do_not_wait_for_the_disk(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long files take, values are fresh; the checkpoint stays until they are there."""
-    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", _executor)
+    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
     world = World.create()
     materializer = _drained(world, client)
     assert _counted(client, world) == EVENTS
     assert _stored_position(client) == 0
-    assert _customers(world) == []
+    assert everyone_offline(world) == []
     assert not _is_settled(materializer)
     materializer.checkpoint()
-    assert _customers(world) == _everyone()
+    assert everyone_offline(world) == _everyone()
     assert _is_settled(materializer)
     assert _stored_position(client) > 0
 
@@ -101,10 +86,10 @@ def test_who_dies_before_the_files_are_there_leaves_them_to_the_next(
     """What was taken to be written and was not is in the journal still."""
     world = World.create()
     with monkeypatch.context() as patched:
-        patched.setattr(streaming.materializer, "ThreadPoolExecutor", _executor)
+        patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
         _drained(world, client)
     _drained(world, client).checkpoint()
-    assert _customers(world) == _everyone()
+    assert everyone_offline(world) == _everyone()
 
 
 def test_what_could_not_be_written_is_written_later_with_what_came_since(client: redis.Redis) -> None:
@@ -126,5 +111,5 @@ def test_what_could_not_be_written_is_written_later_with_what_came_since(client:
     drain(materializer)
     materializer.checkpoint()
     assert _counted(client, world) == EVENTS
-    assert _customers(world) == _everyone()
+    assert everyone_offline(world) == _everyone()
     assert _stored_position(client) > 0

@@ -1,4 +1,4 @@
-"""A way to a server that can stand still: connections stay open, and nothing goes through any more."""
+"""A way to a server that can stand still: connections stay open, and nothing goes through, for a while or any more."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Way:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = [self._listener]
         self._frozen = threading.Event()
+        self._passing = threading.Event()
+        self._passing.set()
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -28,9 +30,18 @@ class Way:
         """Let nothing through from now on."""
         self._frozen.set()
 
+    def hold(self) -> None:
+        """Keep what comes from now on, until it is released."""
+        self._passing.clear()
+
+    def release(self) -> None:
+        """Let through what was kept, also of connections that their callers have given up."""
+        self._passing.set()
+
     def close(self) -> None:
         """End every connection."""
         self._frozen.set()
+        self._passing.set()
         for one in self._open:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -48,6 +59,7 @@ class Way:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
+                self._passing.wait()
                 if self._frozen.is_set():
                     return
                 sink.sendall(data)

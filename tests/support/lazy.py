@@ -17,6 +17,9 @@ class LazyExecutor:
         """Take work."""
         return LazyFuture(partial(work, *args))
 
+    def shutdown(self, **_: object) -> None:
+        """What nobody has waited for is never done."""
+
 
 class LazyFuture:
     """Work that is done when its result is asked for."""

@@ -1,0 +1,24 @@
+"""What tests of the world's files share: files that take for ever, and who lies in them."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.dataset as ds
+
+from tests.support.lazy import LazyExecutor
+from tests.support.stream_world import World
+
+
+def lazy_files(workers: int, name: str) -> Any:
+    """Whoever writes files takes for ever; whoever writes to the store does not."""
+    return LazyExecutor() if name == "files" else ThreadPoolExecutor(workers, name)
+
+
+def everyone_offline(world: World) -> list[str]:
+    """Customers whose first rows lie offline, in order."""
+    if not any((world.offline / "spending").glob("*.parquet")):
+        return []
+    table = ds.dataset(world.offline / "spending", format="parquet").to_table()
+    return sorted(row["customer_id"] for row in table.to_pylist() if row["count_5m"] == 1)
