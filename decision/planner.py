@@ -114,12 +114,14 @@ class Planner:
     @cached_property
     def _customer_views(self) -> frozenset[str]:
         return frozenset(
-            view.name for view in self.catalog.views if set(view.key_names) <= {self.customer_key}
+            view.name for view in self.catalog.stored_views if set(view.key_names) <= {self.customer_key}
         )
 
     @cached_property
     def _keyed_views(self) -> frozenset[str]:
-        return frozenset(view.name for view in self.catalog.views if view.key_names == (self.customer_key,))
+        return frozenset(
+            view.name for view in self.catalog.stored_views if view.key_names == (self.customer_key,)
+        )
 
     @cached_property
     def _memberships(self) -> dict[str, str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 
@@ -178,6 +179,7 @@ class View:
         created_column: Name of the time at which a row became readable; by it, of rows that share keys and event
             timestamp, the latest counts.
         tags: Feast tags. `waypost.role = segments` marks the view that stores segment membership.
+        stored_as: What the online store calls it, where that is not its name: Feast keeps versions of a view apart.
     """
 
     name: str
@@ -194,6 +196,12 @@ class View:
     source_columns: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     description: str = ""
+    stored_as: str = ""
+
+    @property
+    def stored_name(self) -> str:
+        """The name that its values and timestamp have in the online store."""
+        return self.stored_as or self.name
 
     @property
     def feature_by_name(self) -> dict[str, Feature]:
@@ -232,15 +240,31 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Catalog:
-    """All definitions of one project."""
+    """All definitions of one project.
+
+    Attributes:
+        versions: Older and current versions of views, called `view@vN`, for services that pin one; nothing else counts
+            them as views.
+    """
 
     project: str
     views: tuple[View, ...]
     services: tuple[Service, ...] = ()
+    versions: tuple[View, ...] = ()
 
     @cached_property
     def view_by_name(self) -> dict[str, View]:
-        return {view.name: view for view in self.views}
+        return {view.name: view for view in self.stored_views}
+
+    @property
+    def stored_views(self) -> tuple[View, ...]:
+        """All that can be read, versions among them."""
+        return (*self.views, *self.versions)
+
+    def stored_under(self, names: Mapping[str, str]) -> Catalog:
+        """The same views, each stored as this mapping of their names says, where it does."""
+        views = [replace(view, stored_as=names.get(view.name, view.stored_as)) for view in self.views]
+        return replace(self, views=tuple(views))
 
     @cached_property
     def service_by_name(self) -> dict[str, Service]:
@@ -252,9 +276,16 @@ class Catalog:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over the canonical JSON of the catalog, in hex; how the offline files lie is no part of it."""
+        """SHA-256 over the canonical JSON of the catalog, in hex; how the offline files lie is no part of it.
+
+        Names in the store and versions are, where there are any.
+        """
         definitions = asdict(self)
-        for view in definitions["views"]:
+        for view in (*definitions["views"], *definitions["versions"]):
             del view["offline_path"], view["source_columns"]
+            if not view["stored_as"]:
+                del view["stored_as"]
+        if not definitions["versions"]:
+            del definitions["versions"]
         text = json.dumps(definitions, sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode()).hexdigest()

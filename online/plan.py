@@ -186,16 +186,17 @@ def _group(
     names = [view.name for view in views]
     columns = [
         (
-            slots.take(feature_field(ref.view, ref.feature), str(ref)),
+            slots.take(feature_field(stored, ref.feature), f"{stored}.{ref.feature}"),
             position,
             AS_STORED if as_stored else value_type,
             names.index(ref.view),
         )
         for (position, ref), value_type in zip(refs, types, strict=True)
+        for stored in (catalog.view_by_name[ref.view].stored_name,)
     ]
     stamps = [
         (
-            slots.take(timestamp_field(view.name), f"{view.name} (timestamp)"),
+            slots.take(timestamp_field(view.stored_name), f"{view.stored_name} (timestamp)"),
             places.index(view.name),
             int(view.ttl_s * US_PER_SECOND),
         )
@@ -227,9 +228,12 @@ def _group(
 
 def _stored_fields(catalog: Catalog, entity: tuple[JoinKey, ...]) -> int:
     """How many fields the hash of an entity has once all its views are written."""
-    return sum(
-        len(view.features) + 1 for view in catalog.views if not view.on_demand and _entity(view) == entity
-    )
+    stored = {
+        view.stored_name: len(view.features) + 1
+        for view in catalog.stored_views
+        if not view.on_demand and _entity(view) == entity
+    }
+    return sum(stored.values())
 
 
 class _Slots:

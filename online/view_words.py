@@ -49,8 +49,9 @@ class ViewWords:
 
     def __init__(self, view: View) -> None:
         self._view = view
-        fields = [feature_field(view.name, feature.name) for feature in view.features]
-        words = [b"$%d\r\n%b\r\n" % (len(field), field) for field in (timestamp_field(view.name), *fields)]
+        stored = view.stored_name
+        fields = [feature_field(stored, feature.name) for feature in view.features]
+        words = [b"$%d\r\n%b\r\n" % (len(field), field) for field in (timestamp_field(stored), *fields)]
         self._names = np.frombuffer(b"".join(words), dtype=np.uint8)
         self._name_at = np.cumsum([0, *map(len, words)])
         self._forms = np.array(

@@ -21,6 +21,7 @@ def catalog_from_json(text: str) -> Catalog:
         project=data["project"],
         views=tuple(_view(view) for view in data["views"]),
         services=tuple(_service(service) for service in data["services"]),
+        versions=tuple(_view(view) for view in data.get("versions", ())),
     )
 
 

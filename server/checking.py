@@ -16,7 +16,7 @@ from server.bundles import Serving, check_policy
 from server.errors import Problem, RepoError
 from server.forecast import Forecast, forecast
 from server.models import parse_definitions
-from server.repo import EVENTS_FILE, Repo, load_repo
+from server.repo import EVENTS_FILE, STORE_FILE, Repo, load_repo
 from server.stream_check import stream_problems, stream_views, stream_warnings
 from server.wording import counted
 from streaming.errors import StreamingError
@@ -73,6 +73,8 @@ def check_repo(path: Path, partitions: int = 1) -> Report:
     if policy is not None and not problems:
         problems += [*refusals, *stream_problems(repo, policy)]
         warnings += stream_warnings(repo, policy)
+    if repo.naming.notice:
+        warnings.append(Problem(message=repo.naming.notice, file=STORE_FILE))
     serves = policy is not None and not unread and not refusals
     return Report(
         problems=tuple(problems),

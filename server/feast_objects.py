@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,7 @@ from urllib.parse import urlparse
 
 from decision.schema import Aggregation, Catalog, Feature, FeatureRef, JoinKey, Service, ValueType, View
 from server.errors import Problem
+from server.feast.naming import PLAIN, Naming, split_ref, version_key
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,25 +30,57 @@ class Converter:
     Args:
         repo: Absolute path of the repo; relative offline paths start there.
         locate: Gives file and line of a definition by its name.
+        naming: Under which names the store keeps views.
     """
 
-    def __init__(self, repo: Path, locate: Locate) -> None:
+    def __init__(self, repo: Path, locate: Locate, naming: Naming = PLAIN) -> None:
         self.repo = repo
         self.locate = locate
+        self.naming = naming
         self.problems: list[Problem] = []
 
-    def catalog(self, project: str, contents: Any) -> Catalog:
-        """The catalog of Feast's `RepoContents`; look at `problems` before using it."""
+    def catalog(self, project: str, contents: Any, versions: Mapping[str, Any] | None = None) -> Catalog:
+        """The catalog of Feast's `RepoContents`; look at `problems` before using it.
+
+        Args:
+            project: Its name.
+            contents: The repo's objects.
+            versions: Views as they were and are, by `view@vN`, where the store keeps versions apart.
+        """
         entities = {entity.name: entity for entity in contents.entities}
         materialized = [*contents.feature_views, *contents.stream_feature_views]
         views = [self.view(view, entities) for view in materialized]
         views += [self.on_demand_view(view) for view in contents.on_demand_feature_views]
         self.report_duplicates("view", [view.name for view in views])
         self.report_key_conflicts(views)
-        by_name = {view.name: view for view in views}
+        kept = self.versions(versions or {}, entities)
+        by_name = {view.name: view for view in (*views, *kept)}
         services = [self.service(service, by_name) for service in contents.feature_services]
         self.report_duplicates("feature service", [service.name for service in services])
-        return Catalog(project=project, views=_sorted_by_name(views), services=_sorted_by_name(services))
+        return Catalog(
+            project=project,
+            views=_sorted_by_name(views),
+            services=_sorted_by_name(services),
+            versions=_sorted_by_name(kept),
+        )
+
+    def versions(self, versions: Mapping[str, Any], entities: dict[str, Any]) -> list[View]:
+        """The versions that are stored and can be read."""
+        views = [
+            self.version(key, view, entities)
+            for key, view in versions.items()
+            if hasattr(view, "batch_source") and self.naming.keeps(view)
+        ]
+        return [view for view in views if view is not None]
+
+    def version(self, key: str, view: Any, entities: dict[str, Any]) -> View | None:
+        """A version of a batch or stream view under the name `key`; None of one that fits no more what there is now."""
+        known = len(self.problems)
+        converted = self.view(view, entities)
+        if len(self.problems) == known:
+            return replace(converted, name=key, stored_as=converted.stored_name)
+        del self.problems[known:]
+        return None
 
     def transforms(self, contents: Any) -> dict[str, Transform]:
         """The pandas functions that shape events into rows, by view."""
@@ -64,7 +98,9 @@ class Converter:
             self.report(view.name, f"view {view.name!r} has no features: declare them with schema=[Field(…)]")
         aggregations = tuple(_aggregation(item) for item in getattr(view, "aggregations", ()))
         join_keys = self.join_keys(view, entities)
-        features = self.features(view.name, view.features)
+        # A stream view that comes from a registry has its join keys among its features.
+        keys = {key.name for key in join_keys}
+        features = self.features(view.name, [item for item in view.features if item.name not in keys])
         timestamp_column = getattr(view.batch_source, "timestamp_field", "") or "event_timestamp"
         created_column = getattr(view.batch_source, "created_timestamp_column", "") or "created"
         names = [key.name for key in join_keys] + [feature.name for feature in features]
@@ -82,6 +118,7 @@ class Converter:
             source_columns=self.source_columns(view, (*names, timestamp_column, created_column)),
             tags=_tags(view),
             description=view.description or "",
+            stored_as=self.naming.stored_as(view),
         )
         self.check_windows(converted)
         if converted.stream:
@@ -171,7 +208,7 @@ class Converter:
     def service(self, service: Any, views: dict[str, View]) -> Service:
         """A feature service; its string references are resolved against the repo's views."""
         refs = [
-            FeatureRef(view=projection.name, feature=feature.name)
+            FeatureRef(view=self.naming.referred(projection), feature=feature.name)
             for projection in service.feature_view_projections
             for feature in projection.features
         ]
@@ -181,8 +218,9 @@ class Converter:
         return Service(name=service.name, features=tuple(refs))
 
     def pending_refs(self, service: str, text: str, views: dict[str, View]) -> list[FeatureRef]:
-        """The features that `view` or `view:feature` stands for."""
-        view, _, feature = text.partition(":")
+        """The features that `view` or `view:feature` stands for, each also with a version."""
+        name, number, feature = split_ref(text)
+        view = version_key(name, number)
         if view not in views:
             self.report(service, f"feature service {service!r} names unknown view {view!r}")
             return []

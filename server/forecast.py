@@ -205,7 +205,7 @@ def _plain(value: Any) -> Value:
 
 
 def _feature_fields(view: View, values: Mapping[str, Value]) -> dict[bytes, bytes]:
-    fields = {timestamp_field(view.name): bytes(_TIME_BYTES)}
+    fields = {timestamp_field(view.stored_name): bytes(_TIME_BYTES)}
     for feature in view.features:
         value = values.get(feature.name)
         try:
@@ -213,7 +213,7 @@ def _feature_fields(view: View, values: Mapping[str, Value]) -> dict[bytes, byte
         except (ValueEncodeError, TypeError, ValueError):
             # A cell of a row as it came, which the stream converts.
             data = bytes(_TIME_BYTES)
-        fields[feature_field(view.name, feature.name)] = data
+        fields[feature_field(view.stored_name, feature.name)] = data
     return fields
 
 

@@ -27,7 +27,7 @@ from server.errors import ServerError
 from server.repo import Repo, load_repo, load_texts
 from server.sharing import BEATS_PER_LEASE, Sharer
 from server.stream_metrics import StreamCollector
-from server.stream_plans import entity_writer, stream_plan
+from server.stream_plans import current_repo, entity_writer, stream_plan
 from server.view_builds import ViewBuilder, settle_definitions
 from streaming.archive import Archive, archive_folder
 from streaming.errors import LeaseLost
@@ -101,6 +101,8 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         signal.signal(number, lambda *_: stopping.set())
     repo = load_repo(settings.repo)
     plan = stream_plan(repo, repo_policy(repo))
+    if repo.naming.notice:
+        log.warning("views.plain_names", detail=repo.naming.notice)
     warm()
     _quieten_collector()
     sys.setswitchinterval(SWITCH_S)
@@ -199,8 +201,9 @@ class _Worker:
                 generations = Generations(client, self._plan.project)
                 generations.enter(partition)
                 followed = PolicyFollower(client, self._plan.project)
-                plan = current_plan(self._repo, self._plan, generations.serving(self._definitions))
-                materializer = partition_materializer(self._settings, self._repo, plan, client, lease)
+                repo = current_repo(self._repo)
+                plan = current_plan(repo, self._plan, generations.serving(self._definitions))
+                materializer = partition_materializer(self._settings, repo, plan, client, lease)
                 materializer.start()
                 self.running[partition] = materializer
                 log.info("materializer.started", partition=partition)

@@ -150,8 +150,8 @@ def retire(
     names = tuple(sorted(view.key_names)) or ("__dummy_id",)
     chunks, prefixes = view_chunks(view.name, segments=view.tag("waypost.role") == "segments")
     fields = ViewFields(
-        stamp=timestamp_field(view.name),
-        fields=tuple(feature_field(view.name, feature.name) for feature in view.features),
+        stamp=timestamp_field(view.stored_name),
+        fields=tuple(feature_field(view.stored_name, feature.name) for feature in view.features),
         chunks=chunks,
         chunk_prefixes=prefixes,
     )

@@ -12,10 +12,10 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from decision.schema import Catalog
 from online.address import parse_address, url_of
@@ -23,6 +23,9 @@ from online.errors import ConnectionStringError
 from server.errors import Problem, RepoError
 from server.feast.converting import Serving, definitions_of, read_registry, snapshot_of
 from server.feast.definitions import Definitions
+from server.feast.naming import PLAIN, Naming, stored_name
+from server.feast.registry_file import registry_file
+from server.feast.versions import Versions, computed_views, current_numbers, read_versions, with_versions
 from server.feast_objects import Converter, Transform
 from streaming.errors import EventSchemaError
 from streaming.events import EventSchema
@@ -32,6 +35,7 @@ EVENTS_FILE = "events.yaml"
 MAX_TEXT_BYTES = 1 << 20
 MAX_TEXT_FILES = 1_000
 KEY_SERIALIZATION = 3
+Found = TypeVar("Found")
 
 __all__ = ["Problem", "Repo", "RepoError", "load_registered", "load_repo", "load_texts"]
 
@@ -50,6 +54,7 @@ class Repo:
         model_definitions: Texts of `models/*.yaml`, by path relative to the repo, in name order.
         definitions: What clients of Feast's API can ask for.
         online_store: What `feature_store.yaml` says of Feast's online store, or None where that is not Redis.
+        naming: Under which names the store keeps views.
     """
 
     path: Path
@@ -60,6 +65,7 @@ class Repo:
     model_definitions: Mapping[str, str]
     definitions: Definitions
     online_store: FeastStore | None
+    naming: Naming = PLAIN
 
     @property
     def key_ttl_s(self) -> int | None:
@@ -104,17 +110,67 @@ def load_repo(path: Path) -> Repo:
         raise RepoError.of(
             f"{root} is no feature repo: it has no {STORE_FILE} (`waypost init DIR` writes one)"
         )
-    catalog, transforms, definitions, online_store = _definitions(root)
+    with _imports_from(root):
+        config = _feast_config(root)
+        contents = _parse(root)
+        versioned = config.registry.enable_online_feature_view_versioning
+        versions = _versions(root) if versioned else Versions()
+    naming = PLAIN
+    if versioned:
+        contents = with_versions(contents, versions)
+        naming = _naming(contents, _events(root), versions)
+    converter = Converter(root, lambda name: _locate(root, name), naming)
+    catalog = converter.catalog(config.project, contents, versions.views)
+    transforms = converter.transforms(contents)
+    snapshot = snapshot_of(contents, versions.views)
+    definitions = definitions_of(config.project, snapshot, converter, Serving(naming=naming))
+    _refuse(converter)
     return Repo(
         path=root,
         catalog=catalog,
         transforms=transforms,
         definitions=definitions,
+        naming=naming,
         events=_events(root),
         policy_sources=load_texts(root, "policy/*.policy"),
         model_definitions=load_texts(root, "models/*.yaml"),
-        online_store=online_store,
+        online_store=_feast_store(config.online_store),
     )
+
+
+def restored(repo: Repo) -> Repo:
+    """The repo, its views under the names that the store has for them now; imports nothing of it.
+
+    Raises:
+        RepoError: The registry cannot be read.
+    """
+    if not repo.naming.versioned:
+        return repo
+    store = _registered(repo.path)
+    numbers = {} if store is None else _read_registry(lambda: current_numbers(store))
+    names = {
+        view.name: stored_name(view.name, numbers.get(view.name, 0))
+        for view in repo.catalog.views
+        if view.name not in repo.naming.computed
+    }
+    return replace(repo, catalog=repo.catalog.stored_under(names))
+
+
+def _versions(root: Path) -> Versions:
+    """What the registry says of versions; nothing where nobody has applied the repo yet."""
+    store = _registered(root)
+    return Versions() if store is None else _read_registry(lambda: read_versions(store))
+
+
+def _registered(root: Path) -> Any:
+    """The registry; None where nobody has applied the repo, and Feast would make an empty one."""
+    file = registry_file(root / STORE_FILE)
+    return None if file is not None and not file.exists() else _registry_of(root)
+
+
+def _naming(contents: Any, events: EventSchema, versions: Versions) -> Naming:
+    computed = computed_views(contents, events.customer, has_properties=events.has_properties)
+    return Naming(versioned=True, computed=computed, current=versions.current)
 
 
 def load_texts(root: Path, pattern: str) -> dict[str, str]:
@@ -145,18 +201,6 @@ def _events(root: Path) -> EventSchema:
         raise RepoError.of(str(error).removeprefix(f"{root}/"), EVENTS_FILE) from error
 
 
-def _definitions(root: Path) -> tuple[Catalog, dict[str, Transform], Definitions, FeastStore | None]:
-    with _imports_from(root):
-        config = _feast_config(root)
-        contents = _parse(root)
-    converter = Converter(root, lambda name: _locate(root, name))
-    catalog = converter.catalog(config.project, contents)
-    transforms = converter.transforms(contents)
-    definitions = definitions_of(config.project, snapshot_of(contents), converter, Serving())
-    _refuse(converter)
-    return catalog, transforms, definitions, _feast_store(config.online_store)
-
-
 def load_registered(path: Path) -> Definitions:
     """What the registry of the repo at `path` holds, as `feast apply` left it.
 
@@ -166,8 +210,15 @@ def load_registered(path: Path) -> Definitions:
     root = path.resolve()
     with _imports_from(root):
         store = _registry_of(root)
-        snapshot, serving = read_registry(store)
-        converter = Converter(root, lambda name: _locate(root, name))
+        snapshot = _read_registry(lambda: read_registry(store))
+        versions = _read_registry(lambda: read_versions(store))
+        versioned = store.config.registry.enable_online_feature_view_versioning
+        serving = Serving(
+            naming=_naming(snapshot, _events(root), versions) if versioned else PLAIN,
+            while_materializing=bool(getattr(store.registry, "serve_features_while_materializing", False)),
+        )
+        snapshot = replace(snapshot, versions=versions.views)
+        converter = Converter(root, lambda name: _locate(root, name), serving.naming)
         definitions = definitions_of(store.project, snapshot, converter, serving)
     _refuse(converter)
     return definitions
@@ -177,12 +228,20 @@ def _registry_of(root: Path) -> Any:
     from feast import FeatureStore as Registered
 
     _feast_config(root)
-    try:
+
+    def refreshed() -> Registered:
         store = Registered(repo_path=str(root))
         store.refresh_registry()
+        return store
+
+    return _read_registry(refreshed)
+
+
+def _read_registry(read: Callable[[], Found]) -> Found:
+    try:
+        return read()
     except Exception as error:  # it may be a file, a database or a server, each with errors of its own
         raise RepoError.of(f"the registry cannot be read: {_first_words(error)}", STORE_FILE) from error
-    return store
 
 
 def _refuse(converter: Converter) -> None:

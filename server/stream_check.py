@@ -86,8 +86,7 @@ def _unfed(error: NoCustomerView, repo: Repo) -> Problem:
 
 def _is_only_pushed(repo: Repo, view: View) -> bool:
     """Whether events have nothing that the view could take as it is."""
-    has_properties = any(event_type.properties for event_type in repo.events.types.values())
-    return not has_properties and view.name not in repo.transforms
+    return not repo.events.has_properties and view.name not in repo.transforms
 
 
 def sample_events(schema: EventSchema) -> Iterator[EventRecord]:

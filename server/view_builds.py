@@ -16,7 +16,7 @@ from server.bundles import repo_policy
 from server.config import Settings
 from server.definitions import definitions
 from server.repo import Repo
-from server.stream_plans import entity_writer, stream_plan
+from server.stream_plans import current_repo, entity_writer, stream_plan
 from streaming.archive import archive_folder
 from streaming.errors import StreamingError
 from streaming.generations import BUILD_TTL_MS, Definition, DefinitionsOutdated, Generations, Unfinished
@@ -128,7 +128,8 @@ class ViewBuilder:
         name: str,
         waiting: Mapping[str, Definition],
     ) -> None:
-        repo, views, policy = self._repo, sorted(waiting), repo_policy(self._repo)
+        repo, views = current_repo(self._repo), sorted(waiting)
+        policy = repo_policy(repo)
         if not generations.is_whole():
             log.warning(
                 "view.past_incomplete", views=views, reason="the store is older than its archive of events"

@@ -57,6 +57,8 @@ def run_server(settings: Settings, redis_url: str, ready: Ready) -> None:
         PolicyRejectedError: If the repo's policy has errors.
     """
     repo = load_repo(settings.repo)
+    if repo.naming.notice:
+        log.warning("views.plain_names", detail=repo.naming.notice)
     with connect(redis_url) as probe:
         for weakness in check_store(probe):
             log.warning("store.weak", detail=weakness)

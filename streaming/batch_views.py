@@ -50,7 +50,9 @@ def load_batch_view(
     """
     rows = _newest_rows(view, until_us)
     keys = EntityKeys(catalog.project, view.join_keys)
-    encoders = [(f.name, feature_field(view.name, f.name), encoder(f.value_type)) for f in view.features]
+    encoders = [
+        (f.name, feature_field(view.stored_name, f.name), encoder(f.value_type)) for f in view.features
+    ]
     records = rows.to_pylist()
     for start in range(0, len(records), ROWS_PER_WRITE):
         chunk = records[start : start + ROWS_PER_WRITE]
@@ -58,7 +60,7 @@ def load_batch_view(
             [
                 RowWrite(
                     key=keys.encode(record),
-                    view=view.name,
+                    view=view.stored_name,
                     values={field: encode(_plain(record[name])) for name, field, encode in encoders},
                     event_us=record[view.timestamp_column],
                 )

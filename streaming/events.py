@@ -257,6 +257,11 @@ class EventSchema(BaseModel):
                     )
         return found
 
+    @property
+    def has_properties(self) -> bool:
+        """Whether events bring anything but themselves."""
+        return any(event_type.properties for event_type in self.types.values())
+
     @cached_property
     def property_types(self) -> dict[str, PropertyType]:
         """Type of each property, over all event types; they share one frame, so a name has one type."""

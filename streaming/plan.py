@@ -314,7 +314,11 @@ class EntityKind:
     def borrowed_fields(self) -> tuple[tuple[str, bytes, Callable[[bytes], Value]], ...]:
         """Canonical name, hash field and decoder of each borrowed feature."""
         return tuple(
-            (str(ref), feature_field(ref.view, ref.feature), decoder(self.catalog.feature(ref).value_type))
+            (
+                str(ref),
+                feature_field(self.catalog.view_by_name[ref.view].stored_name, ref.feature),
+                decoder(self.catalog.feature(ref).value_type),
+            )
             for ref in self.borrowed
         )
 

@@ -399,8 +399,9 @@ def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> No
     if view.offline_path:
         _switch_offline(view, left)
     names = tuple(sorted(view.key_names)) or ("__dummy_id",)
-    fields = [timestamp_field(view.name)] + [feature_field(view.name, item.name) for item in view.features]
-    gone = [feature_field(view.name, item) for item in left.features if item not in view.feature_by_name]
+    shown = view.stored_name
+    fields = [timestamp_field(shown)] + [feature_field(shown, item.name) for item in view.features]
+    gone = [feature_field(shown, item) for item in left.features if item not in view.feature_by_name]
     words = (view.name.encode(), left.generation.encode(), len(fields), *fields, *gone)
     for keys in find_entities(
         client,

@@ -160,7 +160,7 @@ def _spread(runs: Runs, places: IntArray, size: int) -> Runs:
 
 def _stamps(values: ViewValues, kept: BoolArray) -> Runs:
     """The field of a view's timestamp, for those of whom the view is kept."""
-    stamp = word(timestamp_field(values.plan.view.name))
+    stamp = word(timestamp_field(values.plan.view.stored_name))
     count = kept.astype(np.int64)
     return Runs(np.frombuffer(stamp, dtype=np.uint8), np.zeros_like(count), len(stamp) * count, count)
 

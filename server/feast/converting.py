@@ -8,6 +8,7 @@ from typing import Any
 
 from decision.schema import Catalog, Feature, ValueType, View
 from server.feast.definitions import Definitions, Function, OnDemandView, Projection, ServedView
+from server.feast.naming import PLAIN, Naming, split_ref, version_key
 from server.feast_objects import Converter
 
 MODES = ("python", "pandas")
@@ -19,11 +20,11 @@ class Serving:
     """How the registry's settings say that views are served.
 
     Attributes:
-        versioned: `registry.enable_online_feature_view_versioning`.
+        naming: Under which names the store keeps them.
         while_materializing: `registry.serve_features_while_materializing`.
     """
 
-    versioned: bool = False
+    naming: Naming = PLAIN
     while_materializing: bool = False
 
 
@@ -43,43 +44,28 @@ class Snapshot:
     versions: Mapping[str, Any] = field(default_factory=dict)
 
 
-def snapshot_of(contents: Any) -> Snapshot:
-    """The objects that a repo's files define: Feast's `RepoContents`."""
+def snapshot_of(contents: Any, versions: Mapping[str, Any]) -> Snapshot:
+    """The objects that a repo's files define, Feast's `RepoContents`, beside the versions of its registry."""
     return Snapshot(
         entities=contents.entities,
         feature_views=contents.feature_views,
         stream_feature_views=contents.stream_feature_views,
         on_demand_feature_views=contents.on_demand_feature_views,
         feature_services=contents.feature_services,
+        versions=versions,
     )
 
 
-def read_registry(store: Any) -> tuple[Snapshot, Serving]:
-    """The objects that a refreshed `FeatureStore` finds in its registry."""
+def read_registry(store: Any) -> Snapshot:
+    """The objects that a refreshed `FeatureStore` finds in its registry, without older versions."""
     registry, project = store.registry, store.project
-    serving = Serving(
-        versioned=bool(getattr(registry, "enable_online_versioning", False)),
-        while_materializing=bool(getattr(registry, "serve_features_while_materializing", False)),
-    )
-    views = registry.list_feature_views(project, allow_cache=True)
-    streams = registry.list_stream_feature_views(project, allow_cache=True)
-    on_demand = registry.list_on_demand_feature_views(project, allow_cache=True)
-    versions = {}
-    if serving.versioned:
-        for view in (*views, *streams, *on_demand):
-            for record in registry.list_feature_view_versions(view.name, project):
-                number = record["version_number"]
-                versions[f"{view.name}@v{number}"] = registry.get_feature_view_by_version(
-                    view.name, project, number, allow_cache=True
-                )
     return Snapshot(
         entities=registry.list_entities(project, allow_cache=True),
-        feature_views=views,
-        stream_feature_views=streams,
-        on_demand_feature_views=on_demand,
+        feature_views=registry.list_feature_views(project, allow_cache=True),
+        stream_feature_views=registry.list_stream_feature_views(project, allow_cache=True),
+        on_demand_feature_views=registry.list_on_demand_feature_views(project, allow_cache=True),
         feature_services=registry.list_feature_services(project, allow_cache=True),
-        versions=versions,
-    ), serving
+    )
 
 
 def definitions_of(project: str, snapshot: Snapshot, converter: Converter, serving: Serving) -> Definitions:
@@ -95,6 +81,7 @@ class _Reading:
         self._snapshot = snapshot
         self._converter = converter
         self._serving = serving
+        self._naming = serving.naming
         self._entities = {entity.name: entity for entity in snapshot.entities}
         self._views: dict[str, ServedView] = {}
         self._on_demand: dict[str, OnDemandView] = {}
@@ -108,42 +95,42 @@ class _Reading:
         for key, view in snapshot.versions.items():
             self._take_version(key, view)
         services = {service.name: self._service(service) for service in snapshot.feature_services}
-        stored = {served.view.name: served.view for served in self._views.values()}
         return Definitions(
-            catalog=Catalog(project=self._project, views=tuple(stored.values())),
+            catalog=Catalog(project=self._project, views=tuple(item.view for item in self._views.values())),
             views=self._views,
             on_demand=self._on_demand,
             services=services,
-            versioned=self._serving.versioned,
+            versioned=self._naming.versioned,
         )
 
     def _take_version(self, key: str, view: Any) -> None:
         if hasattr(view, "source_request_sources"):
             self._take_on_demand(key, view)
-        else:
-            self._views[key] = self._served(view, self._converter.view(view, self._entities))
+            return
+        converted = self._converter.version(key, view, self._entities)
+        if converted is not None:
+            self._views[key] = self._served(view, converted)
 
     def _take_on_demand(self, key: str, view: Any) -> None:
         if view.write_to_online_store:
-            self._views[key] = replace(self._served(view, self._written(view)), computed_on_write=True)
+            self._views[key] = replace(self._served(view, self._written(key, view)), computed_on_write=True)
             return
         self._on_demand[key] = self._computed(view)
 
-    def _written(self, view: Any) -> View:
+    def _written(self, key: str, view: Any) -> View:
         """An on-demand view whose results are stored."""
         return View(
-            name=view.name,
+            name=key,
             join_keys=self._converter.join_keys(view, self._entities),
             features=self._converter.features(view.name, view.features),
+            stored_as=self._naming.stored_as(view) or ("" if key == view.name else view.name),
         )
 
     def _served(self, view: Any, converted: View) -> ServedView:
-        version = self._version(view)
-        name = f"{view.name}_v{version}" if version > 0 else view.name
         return ServedView(
             name=view.name,
-            view=replace(converted, name=name),
-            version=version,
+            view=converted,
+            version=self._naming.version(view),
             entities=tuple(
                 (entity, self._entities[entity].join_key)
                 for entity in view.entities
@@ -153,10 +140,12 @@ class _Reading:
             push_source=_push_source(view),
         )
 
-    def _version(self, view: Any) -> int:
-        return int(getattr(view, "current_version_number", 0) or 0) if self._serving.versioned else 0
-
     def _refusal(self, view: Any) -> str | None:
+        if not self._naming.keeps(view):
+            return (
+                f"of {view.name!r}, which Waypost computes, there is the current version alone: ask for it "
+                "without a version"
+            )
         if not getattr(view, "enabled", True):
             return f"feature view {view.name!r} is disabled: enable it in the registry"
         state = getattr(getattr(view, "state", None), "name", "STATE_UNSPECIFIED")
@@ -182,7 +171,7 @@ class _Reading:
             function=function,
             sources=tuple(_projection(item) for item in view.source_feature_view_projections.values()),
             request=self._request(view),
-            version=self._version(view),
+            version=self._naming.version(view),
             refusal=refusal,
         )
 
@@ -195,7 +184,8 @@ class _Reading:
     def _service(self, service: Any) -> tuple[Projection, ...]:
         projections = [_projection(item) for item in service.feature_view_projections]
         for text in getattr(service, "_pending_feature_refs", None) or ():
-            view, _, feature = text.partition(":")
+            name, number, feature = split_ref(text)
+            view = version_key(name, number)
             if self._views.get(view) or self._on_demand.get(view):
                 names = (feature,) if feature else self._all_names(view)
                 projections.append(Projection(view=view, alias=view, features=names))
@@ -208,9 +198,8 @@ class _Reading:
 
 
 def _projection(item: Any) -> Projection:
-    version = getattr(item, "version_tag", None)
     return Projection(
-        view=item.name if version is None else f"{item.name}@v{version}",
+        view=version_key(item.name, getattr(item, "version_tag", None)),
         alias=item.name_to_use(),
         features=tuple(feature.name for feature in item.features),
         columns=tuple(sorted(item.join_key_map.items())),

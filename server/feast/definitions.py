@@ -34,7 +34,7 @@ class ServedView:
 
     Attributes:
         name: Its name, without a version.
-        view: The catalog's view, under the name that its hash fields carry (`name_v2` for the second version).
+        view: The catalog's view, under the name by which it is found.
         version: Feast's version number; 0 where versions are off.
         entities: Join key of each entity name: Feast lets clients send either.
         refusal: Why it cannot be read now, or None.
@@ -79,7 +79,7 @@ class Definitions:
     """All of one project; replaced as a whole.
 
     Attributes:
-        catalog: The stored views, by the names that their hash fields carry.
+        catalog: The stored views, versions among them.
         views: Stored views by name, and by `name@vN` where versions are on.
         on_demand: Views computed at request time, by name and by `name@vN`.
         services: Projections of each feature service.

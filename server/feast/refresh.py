@@ -106,9 +106,13 @@ class Refresher:
         current = self._keeper.current.definitions
         if loaded.definitions.catalog.project != current.catalog.project:
             raise ServerError("the project's name has changed: start the server anew")
-        serving = None
-        if loaded.catalog is not None:
-            serving = await asyncio.to_thread(self._bundles.adopt, loaded.catalog)
+        catalog = loaded.catalog
+        if catalog is None:
+            # What decides is defined by the repo's files; where its values are stored, by the registry.
+            views = loaded.definitions.views
+            stored = {name: served.view.stored_as for name, served in views.items() if name == served.name}
+            catalog = self._bundles.current.bundle.catalog.stored_under(stored)
+        serving = await asyncio.to_thread(self._bundles.adopt, catalog)
         self._keeper.take(loaded.definitions)
         _log.info("definitions.swapped", views=len(loaded.definitions.views))
         if serving is not None:

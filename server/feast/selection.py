@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,10 +11,10 @@ from online.errors import OnlineStoreError
 from online.read import ReadPlan
 from server.errors import ConditionError, InvalidRequestError, UnknownResourceError
 from server.feast.definitions import Definitions, OnDemandView, Projection, ServedView
+from server.feast.naming import split_ref, version_key
 from server.feast.protos import GetOnlineFeaturesResponse
 
 MAX_PLANS = 1_024
-_VERSION = re.compile(r"[vV](\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,23 +215,17 @@ class _Compiling:
         return projections
 
     def _listed(self, index: int, ref: str) -> Projection:
-        view, colon, feature = ref.partition(":")
-        if not colon:
+        if ":" not in ref:
             description = f"{ref!r} is not of the form view:feature or view@vN:feature"
             raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", f"features[{index}]", description)
-        name, at, version = view.partition("@")
-        match = _VERSION.fullmatch(version)
-        if not at or version.lower() in {"", "latest"}:
-            return Projection(view=name, alias=name, features=(feature,))
-        if match is None:
-            return Projection(view=view, alias=view, features=(feature,))
-        if not self._definitions.versioned:
+        name, number, feature = split_ref(ref)
+        if number is not None and not self._definitions.versioned:
             description = (
                 f"{ref!r} names a version, and versions are off: set "
                 "registry.enable_online_feature_view_versioning in feature_store.yaml"
             )
             raise InvalidRequestError.of("FEATURE_NOT_READABLE", f"features[{index}]", description)
-        key = f"{name}@v{int(match[1])}"
+        key = version_key(name, number)
         return Projection(view=key, alias=key, features=(feature,))
 
     def _take(self, projection: Projection, name: str) -> None:

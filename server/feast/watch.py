@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
-
-import yaml
 
 from server.config import FeastSource
+from server.feast.registry_file import keeps_versions_apart, registry_file
 from server.repo import STORE_FILE
 
 Stamp = tuple[str, int, int, int]
 
 
 class Watch:
-    """Looks at the files of a repo, or at the file of its registry.
+    """Looks at the files of a repo, or at the file of its registry; at both where the registry keeps versions apart.
 
     Folders are walked again only when one that holds definitions has changed, so that a look costs a handful of
     system calls however much data lies beside the definitions.
@@ -27,24 +25,28 @@ class Watch:
         self._source = source
         self._folders: dict[Path, int] = {}
         self._files: list[Path] = []
-        self._seen = self._stamps()
+        self._seen, _ = self._stamps()
 
     def changed(self) -> bool | None:
         """Whether anything has changed since the last call; None where only loading would tell."""
-        stamps = self._stamps()
-        if stamps is None:
-            return None
-        before, self._seen = self._seen, stamps
-        return stamps != before
+        before, (self._seen, hidden) = self._seen, self._stamps()
+        if self._seen != before:
+            return True
+        return None if hidden else False
 
-    def _stamps(self) -> list[Stamp] | None:
+    def _stamps(self) -> tuple[list[Stamp], bool]:
+        """Of all files that count, and whether there is a registry beside them that cannot be looked at."""
         store_file = self._root / STORE_FILE
-        if self._source is FeastSource.REGISTRY:
-            registry = _registry_file(self._root)
-            return None if registry is None else list(_stamped([store_file, registry]))
-        if not self._folders or any(_changed_at(folder) != at for folder, at in self._folders.items()):
-            self._walk()
-        return list(_stamped([store_file, *self._files]))
+        files, hidden = [store_file], False
+        if self._source is FeastSource.REGISTRY or keeps_versions_apart(store_file):
+            registry = registry_file(store_file)
+            hidden = registry is None
+            files += [] if registry is None else [registry]
+        if self._source is FeastSource.REPO:
+            if not self._folders or any(_changed_at(folder) != at for folder, at in self._folders.items()):
+                self._walk()
+            files += self._files
+        return list(_stamped(files)), hidden
 
     def _walk(self) -> None:
         """Find the definitions, and the folders on the way to them."""
@@ -74,17 +76,3 @@ def _stamped(files: list[Path]) -> Iterator[Stamp]:
         except OSError:
             continue
         yield str(file), stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _registry_file(root: Path) -> Path | None:
-    """The registry's file, where it is one on this machine."""
-    try:
-        settings = yaml.safe_load((root / STORE_FILE).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    registry = settings.get("registry") if isinstance(settings, dict) else None
-    if isinstance(registry, dict):
-        registry = registry.get("path") if registry.get("registry_type", "file") == "file" else None
-    if not isinstance(registry, str) or urlparse(registry).scheme or "$" in registry:
-        return None
-    return root / registry

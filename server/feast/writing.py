@@ -153,7 +153,7 @@ class FeatureWriter:
             else [{}] * row_count
         )
         keys = EntityKeys(definitions.catalog.project, view.join_keys)
-        fields = [feature_field(view.name, feature.name) for feature in view.features]
+        fields = [feature_field(view.stored_name, feature.name) for feature in view.features]
         cells = [self._column(rows, feature.name, feature.value_type) for feature in view.features]
         times = _event_times(rows, time_column)
         try:
@@ -162,7 +162,7 @@ class FeatureWriter:
                 rows=tuple(
                     RowWrite(
                         key=keys.encode(row),
-                        view=view.name,
+                        view=view.stored_name,
                         values=dict(zip(fields, values, strict=True)),
                         event_us=event_us,
                     )

@@ -86,3 +86,23 @@ def test_a_registry_file_is_watched_and_another_kind_of_registry_cannot_be(repo:
     ):
         (repo / "feature_store.yaml").write_text(text)
         assert Watch(repo, FeastSource.REGISTRY).changed() is None
+
+
+def test_where_versions_are_kept_apart_the_registry_is_watched_beside_the_files(repo: Path) -> None:
+    """Its file as soon as there is one; of another kind of registry nothing is known, and files still tell."""
+    store_file = repo / "feature_store.yaml"
+    versions = "enable_online_feature_view_versioning: true"
+    store_file.write_text(f"registry: {{path: data/registry.db, {versions}}}\n")
+    watch = Watch(repo, FeastSource.REPO)
+    assert watch.changed() is False
+    add(repo / "data/registry.db")
+    assert watch.changed() is True
+    rewrite(repo / "data/registry.db")
+    assert watch.changed() is True
+    rewrite(repo / "views.py")
+    assert watch.changed() is True
+    store_file.write_text(f"registry: {{registry_type: sql, path: sqlite://, {versions}}}\n")
+    assert watch.changed() is True
+    assert watch.changed() is None
+    rewrite(repo / "views.py")
+    assert watch.changed() is True

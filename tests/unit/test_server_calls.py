@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from server.stream_metrics import StreamCollector
 from tests.support.clinic import CLINIC, refusal
 from waypost.admin.v1 import admin_pb2, admin_pb2_grpc
 
+CLINIC_HASH = "0301464355e7ee0465447e9f8ddf0a8a8e308ecd0c88b397c4e4cbf70cf01c42"
+"""Of the clinic's catalog, as bundles were kept under it before catalogs had versions."""
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
@@ -112,6 +116,23 @@ def test_a_catalog_survives_json() -> None:
     assert catalog_from_json(catalog_to_json(Catalog(project="p", views=()))) == Catalog(
         project="p", views=()
     )
+
+
+def test_versions_of_views_survive_json_and_catalogs_without_any_keep_their_hash() -> None:
+    """What is stored under another name is another bundle; kept ones of before, which know of no names, are found."""
+    catalog = load_repo(CLINIC).catalog
+    moved = catalog.stored_under({"visits": "visits_v1"})
+    first = replace(moved.view_by_name["visits"], name="visits@v0", stored_as="visits")
+    aged = replace(moved, versions=(first,))
+    assert catalog_from_json(catalog_to_json(aged)) == aged
+    assert catalog_from_json(catalog_to_json(aged)).content_hash == aged.content_hash
+    assert len({catalog.content_hash, moved.content_hash, aged.content_hash}) == 3
+    assert aged.stored_under({"visits": ""}).views == catalog.views
+    before = json.loads(catalog_to_json(catalog))
+    del before["versions"]
+    for view in before["views"]:
+        del view["stored_as"]
+    assert catalog_from_json(json.dumps(before)).content_hash == catalog.content_hash == CLINIC_HASH
 
 
 def documented(section: str) -> set[str]:
