@@ -23,6 +23,7 @@ from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from streaming.errors import StreamingError
 from streaming.history import history_frame
+from streaming.sink import check_logged
 
 ProgressReport = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -61,8 +62,11 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
 
     Raises:
         HistoryError: The file cannot be read, or the store is live already.
+        StreamingError: Nothing takes events, or values of a view cannot be logged where its batch source says.
     """
     repo = load_repo(settings.repo)
+    plan = stream_plan(repo, repo_policy(repo))
+    check_logged(plan.shown)
     try:
         events = history_frame(pq.read_table(file), repo.events)
         with connect(redis_url) as client:
@@ -72,7 +76,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
                 client=client,
                 archive=archive_folder(settings.data_dir, repo.catalog.project),
                 writer=entity_writer(repo, client),
-                plan=stream_plan(repo, repo_policy(repo)),
+                plan=plan,
                 schema=repo.events,
                 events=events,
                 until_us=time.time_ns() // 1_000,

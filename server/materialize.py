@@ -39,7 +39,7 @@ from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
 from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisPartitionReader, settle_partitions
-from streaming.sink import OfflineSink
+from streaming.sink import OfflineSink, check_logged
 from streaming.windows.warm import warm
 
 log = structlog.get_logger()
@@ -55,8 +55,6 @@ def partition_materializer(
 ) -> Materializer:
     """The materializer of one partition, not yet started."""
     bounds = settings.materializer
-    views = [view_plan.view for kind in plan.kinds for view_plan in kind.views]
-    views += [kind.segments_view.view for kind in plan.kinds if kind.segments_view is not None]
     return Materializer(
         client=client,
         reader=ReadAhead(RedisPartitionReader(client, lease.keys)),
@@ -64,7 +62,7 @@ def partition_materializer(
         plan=plan,
         schema=repo.events,
         owner=PartitionOwner(client, lease),
-        sink=OfflineSink(views, lease.keys.partition),
+        sink=OfflineSink(plan.shown, lease.keys.partition),
         archive=Archive(archive_folder(settings.data_dir, plan.project), lease.keys.partition),
         system_now_us=system_now_us if settings.clock is ClockKind.SYSTEM else None,
         limits=MaterializerLimits(
@@ -95,12 +93,15 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         StoreUnavailableError: The store does not answer at the start; later it is waited for.
         StoreTopologyError: It is not what its address says.
         DefinitionsOutdated: Others run with newer definitions of stream views.
+        SourceFileError: Values of a view cannot be logged where its batch source says.
+        MaterializerError: The port of the metrics is taken.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     repo = load_repo(settings.repo)
     plan = stream_plan(repo, repo_policy(repo))
+    check_logged(plan.shown)
     if repo.naming.notice:
         log.warning("views.plain_names", detail=repo.naming.notice)
     warm()

@@ -119,7 +119,7 @@ def load_repo(path: Path) -> Repo:
     if versioned:
         contents = with_versions(contents, versions)
         naming = _naming(contents, _events(root), versions)
-    converter = Converter(root, lambda name: _locate(root, name), naming)
+    converter = Converter(root, lambda name: locate(root, name), naming)
     catalog = converter.catalog(config.project, contents, versions.views)
     transforms = converter.transforms(contents)
     snapshot = snapshot_of(contents, versions.views)
@@ -218,7 +218,7 @@ def load_registered(path: Path) -> Definitions:
             while_materializing=bool(getattr(store.registry, "serve_features_while_materializing", False)),
         )
         snapshot = replace(snapshot, versions=versions.views)
-        converter = Converter(root, lambda name: _locate(root, name), serving.naming)
+        converter = Converter(root, lambda name: locate(root, name), serving.naming)
         definitions = definitions_of(store.project, snapshot, converter, serving)
     _refuse(converter)
     return definitions
@@ -317,8 +317,8 @@ def _blame(root: Path, error: Exception) -> tuple[str | None, int | None]:
     return str(Path(frames[-1].filename).relative_to(root)), frames[-1].lineno
 
 
-def _locate(root: Path, name: str) -> tuple[str | None, int | None]:
-    """Where the definition of that name starts: a call with `name="…"`, or a decorated function."""
+def locate(root: Path, name: str) -> tuple[str | None, int | None]:
+    """File and line where the definition of that name starts: a call with `name="…"`, or a decorated function."""
     for path in sorted(root.rglob("*.py")):
         for node in _nodes(path):
             if _defines(node, name):

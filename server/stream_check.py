@@ -14,12 +14,13 @@ from decision.schema import Catalog, Value, View
 from online.errors import OnlineStoreError
 from online.keys import US_PER_SECOND
 from server.errors import Problem
-from server.repo import Repo
+from server.repo import Repo, locate
 from streaming.advance import ViewValues
 from streaming.errors import NoCustomerView, StreamingError, TransformError
 from streaming.events import EventRecord, Events, EventSchema, PropertySchema
 from streaming.frame import events_frame
 from streaming.plan import SourceEvents, StreamPlan, ViewPlan
+from streaming.sink import unlogged
 from streaming.windows.errors import PlanError
 from streaming.windows.plan import WindowPlan
 from streaming.windows.state import TileState
@@ -45,7 +46,7 @@ def stream_problems(repo: Repo, policy: Policy) -> list[Problem]:
     except (StreamingError, OnlineStoreError) as error:
         return [Problem(message=str(error))]
     events, varied = list(sample_events(repo.events)), _varied_events(repo.events)
-    problems = []
+    problems = [problem for view, problem in _unlogged(repo, plan) if not _is_only_pushed(repo, view)]
     for view_plan in (view_plan for kind in plan.kinds for view_plan in kind.views):
         if _is_only_pushed(repo, view_plan.view):
             continue
@@ -57,12 +58,13 @@ def stream_problems(repo: Repo, policy: Policy) -> list[Problem]:
 def stream_warnings(repo: Repo, policy: Policy) -> list[Problem]:
     """Stream views that are served, but that events bring nothing."""
     try:
-        StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
+        plan = StreamPlan.compile(repo.catalog, repo.transforms, policy, repo.events.customer)
     except NoCustomerView as error:
         return [_unfed(error, repo)] if stream_views(repo.catalog) else []
     except (StreamingError, OnlineStoreError):  # a problem, and told as one
         return []
-    return [
+    pushed = [problem for view, problem in _unlogged(repo, plan) if _is_only_pushed(repo, view)]
+    return pushed + [
         Problem(
             message=f"view {view.name} has no function, and events have no properties: they bring it nothing and would "
             "be put aside if they came; its rows are pushed or materialized by Feast"
@@ -151,6 +153,14 @@ def _window_problems(repo: Repo) -> Iterator[Problem]:
             WindowPlan.compile(view)
         except PlanError as error:
             yield from (Problem(message=f"view {view.name}: {problem}") for problem in error.problems)
+
+
+def _unlogged(repo: Repo, plan: StreamPlan) -> Iterator[tuple[View, Problem]]:
+    """Views whose batch source is nothing that values can be logged in, with what it must be."""
+    for view, message in unlogged(plan.shown).items():
+        file, line = locate(repo.path, view)
+        said = f"{message}; until then `waypost materializer` does not start"
+        yield repo.catalog.view_by_name[view], Problem(message=said, file=file, line=line)
 
 
 def _feed_problems(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Iterator[Problem]:

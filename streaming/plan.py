@@ -390,6 +390,11 @@ class StreamPlan:
         customer = next(kind for kind in kinds if kind.key_names == (customer_key,))
         return StreamPlan(project=catalog.project, kinds=tuple(kinds), customer=customer)
 
+    @property
+    def shown(self) -> tuple[View, ...]:
+        """All views that are written online, and offline where they have a source for it."""
+        return tuple(plan.view for kind in self.kinds for plan in kind.shown)
+
     @cached_property
     def kind_by_name(self) -> dict[str, EntityKind]:
         return {kind.name: kind for kind in self.kinds}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlparse
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from decision.schema import JoinKey, Value, ValueType, View
 from online.keys import US_PER_SECOND, EntityKeys
 from online.words import join_spans
 from streaming.advance import ViewValues
+from streaming.errors import SourceFileError
 from streaming.windows.read import Column
 
 IntArray = npt.NDArray[np.int64]
@@ -79,15 +81,38 @@ def parts_folder(view: View) -> Path:
     Raises:
         ValueError: If the view has no offline source that is a folder of parts.
     """
-    path = Path(view.offline_path or "")
-    if path.name != "*.parquet":
+    text = view.offline_path or ""
+    path = Path(text)
+    if path.name != "*.parquet" or urlparse(text).netloc:
         message = (
-            f"view {view.name}: its batch source must be a FileSource with a path like "
+            f"view {view.name}: its batch source must be a FileSource with a path of this machine like "
             f"data/offline/{view.name}/*.parquet "
             f"for its values to be logged, got {view.offline_path!r}"
         )
         raise ValueError(message)
     return path.parent
+
+
+def unlogged(views: Iterable[View]) -> dict[str, str]:
+    """Why values cannot be logged, by view, of those that have a batch source for it."""
+    found = {}
+    for view in views:
+        if view.offline_path:
+            try:
+                parts_folder(view)
+            except ValueError as error:
+                found[view.name] = str(error)
+    return found
+
+
+def check_logged(views: Iterable[View]) -> None:
+    """Refuse views whose values cannot be logged.
+
+    Raises:
+        SourceFileError: Names each of them, and what its source must be.
+    """
+    if problems := unlogged(views):
+        raise SourceFileError("\n".join(problems.values()))
 
 
 def source_files(view: View) -> list[Path]:

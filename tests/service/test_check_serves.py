@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from server.feast.protos import Value
 from server.metrics import Metrics
 from server.repo import load_repo
 from tests.support.feast_world import by_name, request, run_waypost
+from tests.support.up import ENV, READY_S
 from tests.support.valkey import start_valkey
 
 STORE = """
@@ -106,6 +109,35 @@ def test_what_a_server_takes_though_not_all_of_it_works_is_an_error_and_said_so(
     assert checked.exit_code == 1
     assert "no column 'clicks'" in checked.output
     assert "1 error, 0 warnings: `waypost serve` takes the repo, but not all of it works" in checked.output
+
+
+@pytest.mark.parametrize(
+    ("properties", "code", "said"),
+    [("{properties: {clicks: {type: int64}}}", 1, "error"), ("{}", 0, "warning")],
+    ids=["fed by events", "pushed alone"],
+)
+def test_a_source_that_values_cannot_be_logged_in_is_found_before_the_materializer_refuses_it(
+    url: str, tmp_path: Path, properties: str, code: int, said: str
+) -> None:
+    """With the place of the view and the path to give it; a server without a materializer needs none."""
+    repo = tmp_path / "plain"
+    repo.mkdir()
+    (repo / "feature_store.yaml").write_text(STORE)
+    (repo / "events.yaml").write_text(f"{{customer: user_id, types: {{click: {properties}}}}}")
+    views = BATCH.replace("data/rows/*.parquet", "data/rows.parquet") + STREAM.format(entity="user")
+    (repo / "features.py").write_text(views)
+    checked = CliRunner().invoke(app, ["check", "--repo", str(repo)])
+    assert checked.exit_code == code, checked.output
+    line = 1 + views[: views.index("stream = ")].count("\n")
+    why = "view pushed: its batch source must be a FileSource with a path of this machine like data/offline/pushed/"
+    assert f"{said}: features.py:{line}: {why}*.parquet" in checked.output
+    for command in (["materializer"], ["backfill", "none.parquet"]):
+        place = ["--repo", str(repo), "--data-dir", str(tmp_path / "data"), "--redis-url", url]
+        child = [sys.executable, "-m", "server.cli", *command, *place]
+        refused = subprocess.run(child, env=ENV, capture_output=True, text=True, check=False, timeout=READY_S)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(why)
+        assert "Traceback" not in refused.stderr
 
 
 def test_what_a_server_refuses_is_said_to_be_refused(tmp_path: Path) -> None:
