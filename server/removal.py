@@ -25,6 +25,7 @@ from online.removal import Progress, ViewFields, erase_entities, find_entities, 
 from server.errors import ServerError
 from streaming.archive import erase_archived
 from streaming.entity import SEGMENTS, view_chunks
+from streaming.generations import Generations
 from streaming.keys import build_key
 from streaming.traces import CustomerTraces, Traces
 
@@ -98,35 +99,52 @@ def erase_customer(
     Raises:
         KeyEncodingError: The id does not fit the join key's type.
         RemovalError: No view is keyed by customers, or views are being built from the archive.
-        StreamingError: The materializer did not get there; nothing is removed.
+        StreamingError: The materializer did not get there, or one stands still; what was removed stays so, as below.
         StoreUnavailableError: The store stopped answering; what was removed stays so, and erasing again goes on.
     """
-    _check_no_build(client, catalog.project, apply=apply)
     traces = CustomerTraces(client, catalog.project, customer_key, customer_id)
-    tally = _Tally()
-    segments = 0
-    if apply and wait_s is None:
-        traces.check_delivered()
-    elif apply and wait_s is not None:
-        traces.settle(wait_s)
-    # First of all, so that a build of views that begins meanwhile does not read what is to be forgotten.
-    archived = erase_archived(archive, customer_id, apply=apply)
     wanted = _of_customer(catalog.project, customer_key, customer_id)
-    for keys in _customer_entities(client, catalog, customer_key, customer_id, wanted, progress):
-        for erased in erase_entities(client, keys, SEGMENTS, apply=apply):
-            tally.add(erased.key, erased.fields, erased.chunks)
-            segments += len(json.loads(erased.kept)[1]) if erased.kept else 0
-    removed = traces.remove(wanted, apply=apply)
-    _check_no_build(client, catalog.project, apply=apply)
-    return Erasure(kinds=tally.kinds(), segments=segments, traces=removed, archived=archived)
+
+    def remove() -> Erasure:
+        tally, segments = _Tally(), 0
+        # First of all, so that a build of views that begins meanwhile does not read what is to be forgotten.
+        archived = erase_archived(archive, customer_id, apply=apply)
+        for keys in _customer_entities(client, catalog, customer_key, customer_id, wanted, progress):
+            for erased in erase_entities(client, keys, SEGMENTS, apply=apply):
+                tally.add(erased.key, erased.fields, erased.chunks)
+                segments += len(json.loads(erased.kept)[1]) if erased.kept else 0
+        removed = traces.remove(wanted, apply=apply)
+        return Erasure(kinds=tally.kinds(), segments=segments, traces=removed, archived=archived)
+
+    if not apply:
+        return remove()
+    builds = _builds(client, catalog.project)
+    if wait_s is None:
+        traces.check_delivered()
+    else:
+        traces.settle(wait_s)
+    traces.outlast_writers(archive)
+    erasure = remove()
+    if wait_s is not None:
+        # What an owner had under way it has said since, or been refused: segment changes and timers of entities that
+        # it wrote before they went, and entities that a new owner keeps an earlier one from writing.
+        traces.settle(wait_s)
+        remove()
+    if _builds(client, catalog.project) != builds:
+        raise RemovalError(
+            "views were built from the archive meanwhile, perhaps with the customer: erase again"
+        )
+    return erasure
 
 
-def _check_no_build(client: redis.Redis, project: str, *, apply: bool) -> None:
-    if apply and client.exists(build_key(project)):
+def _builds(client: redis.Redis, project: str) -> int:
+    """How many builds of views there have been, while none is at work."""
+    if client.exists(build_key(project)):
         raise RemovalError(
             "views are being built from the archive, and would bring the customer back: erase once `waypost status` "
             "says no more that they are"
         )
+    return Generations(client, project).build_count()
 
 
 def retire(

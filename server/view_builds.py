@@ -19,6 +19,7 @@ from server.repo import Repo
 from server.stream_plans import current_repo, entity_writer, stream_plan
 from streaming.archive import archive_folder
 from streaming.errors import StreamingError
+from streaming.file_locks import FilesHeld
 from streaming.generations import BUILD_TTL_MS, Definition, DefinitionsOutdated, Generations, Unfinished
 from streaming.keys import views_key
 from streaming.materializer import POISON
@@ -55,6 +56,7 @@ class ViewBuilder:
         self._redis_url = redis_url
         self._stopping = stopping
         self._definitions = definitions(repo)
+        self._archive = archive_folder(settings.data_dir, repo.catalog.project)
         self._stuck: set[Path] = set()
         self._thread = threading.Thread(target=self._run, name="view-builder", daemon=True)
 
@@ -74,7 +76,7 @@ class ViewBuilder:
                         return
             except (redis.RedisError, OnlineStoreError) as error:
                 log.warning("view.store_lost", error=str(error))
-            except (BuildAbandoned, OSError) as error:
+            except (BuildAbandoned, FilesHeld, OSError) as error:
                 log.warning("view.build_begins_again", error=str(error))
                 self._stopping.wait(PATIENCE_S)
             except Exception as error:
@@ -102,7 +104,7 @@ class ViewBuilder:
             self._remove_staged(left_behind, unfinished)
             for left in unfinished:
                 if left.view in self._repo.catalog.view_by_name:
-                    finish_switch(client, self._repo.catalog, left)
+                    finish_switch(client, self._repo.catalog, self._archive, left)
                 generations.finished(left)
             if waiting:
                 self._build(client, generations, name, waiting)
@@ -146,7 +148,7 @@ class ViewBuilder:
             plan=stream_plan(repo, policy, dict.fromkeys(views, name)),
             whole=stream_plan(repo, policy),
             schema=repo.events,
-            archive=archive_folder(self._settings.data_dir, repo.catalog.project),
+            archive=self._archive,
             partition_count=self._settings.partitions,
             progress=progress,
         )

@@ -14,15 +14,13 @@ Parts of a store before, which was emptied and left its folder, are set aside in
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import secrets
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -35,11 +33,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
-from streaming.errors import StreamingError
+from streaming.file_locks import check_locked, lock_parts, writing_files
 from streaming.log import Records
 from streaming.sink import (
     TIMESTAMP,
-    make_folder,
     remove_unfinished,
     sync,
     timestamp_array,
@@ -56,9 +53,6 @@ _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
 _EARLIER = "earlier-"
-_LOCK = ".lock"
-LOCK_WAIT_S = 30.0
-_POLL_S = 0.02
 
 log = structlog.get_logger()
 
@@ -93,13 +87,13 @@ class Archive:
             check_owner: Raises where another owner has come since that was read.
 
         Raises:
-            StreamingError: Somebody who merges parts of the earlier store stands still.
+            FilesHeld: Somebody who merges parts of the earlier store stands still.
         """
         self._remove_unfinished()
         if position or not _names(self._folder, self._partition):
             return
         with lock_parts(self._folder) as locked:
-            _check_locked(self._folder, locked=locked)
+            check_locked(self._folder, "merges", locked=locked)
             names = _names(self._folder, self._partition)
             # One that stood still since it read the checkpoint must not take what owners after it wrote: none had
             # come when this was listed.
@@ -149,6 +143,10 @@ class Archive:
         self._tables = [*tables, *self._tables]
         self.row_count = sum(map(len, self._tables))
 
+    def writing(self) -> AbstractContextManager[None]:
+        """What the owner writes to files is written within this, offline rows too."""
+        return writing_files(self._folder, self._partition)
+
     def write(self, tables: Sequence[pa.Table], after: int, fence: int) -> None:
         """Write what was taken; one write at a time, in any thread.
 
@@ -162,7 +160,7 @@ class Archive:
         """
         if not tables:
             return
-        stem = f"live-{self._partition}-{after:020d}"
+        stem = self._stem(after)
         # Positions of one column differ little and texts repeat nowhere: dictionaries would cost and save nothing.
         write_part(
             self._folder,
@@ -180,6 +178,13 @@ class Archive:
                 part.unlink(missing_ok=True)
         self._is_alone = True
 
+    def discard(self, after: int, fence: int) -> None:
+        """Take back what was written: another owner has come, who writes it anew."""
+        (self._folder / f"{self._stem(after)}-{fence}.parquet").unlink(missing_ok=True)
+
+    def _stem(self, after: int) -> str:
+        return f"live-{self._partition}-{after:020d}"
+
 
 class Part(NamedTuple):
     """A part and the positions it holds: behind `after`, up to `until`."""
@@ -192,36 +197,6 @@ class Part(NamedTuple):
 def merged_name(partition: int, after: int, until: int) -> str:
     """What a part is called that takes the place of those behind `after`, up to `until`."""
     return f"merged-{partition}-{after:020d}-{until:020d}"
-
-
-@contextmanager
-def lock_parts(folder: Path, wait_s: float | None = None) -> Iterator[bool]:
-    """Keep others from replacing or moving parts; whether that came about. Its holder's death ends it.
-
-    Args:
-        folder: The project's archive.
-        wait_s: How long to wait for who has it; None for as long as merging takes.
-    """
-    make_folder(folder, durable=True)
-    give_up_at = time.monotonic() + (LOCK_WAIT_S if wait_s is None else wait_s)
-    with (folder / _LOCK).open("ab") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= give_up_at:
-                    yield False
-                    return
-            time.sleep(_POLL_S)
-        yield True
-
-
-def _check_locked(folder: Path, *, locked: bool) -> None:
-    if not locked:
-        raise StreamingError(
-            f"a process that merges parts of the archive {folder} stands still: let it go on, or end it, and try again"
-        )
 
 
 def _names(folder: Path, partition: int) -> list[str]:
@@ -360,13 +335,23 @@ def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:
         apply: Whether to, or only to count.
 
     Raises:
-        StreamingError: Somebody who merges parts stands still; nothing is erased.
+        FilesHeld: Somebody who merges parts stands still; nothing is erased.
     """
     if not folder.is_dir():
         return 0
     with lock_parts(folder) as locked:
-        _check_locked(folder, locked=locked)
+        check_locked(folder, "merges", locked=locked)
+        if apply:
+            remove_unfinished(folder, "merged-")
         return _erase(folder, customer_id, apply=apply)
+
+
+def remove_unfinished_before(folder: Path, partition: int, fence: int) -> None:
+    """Remove halves of parts that owners before `fence` left; none of them is at it any more."""
+    for path in unfinished(folder, f"live-{partition}-"):
+        _, part, *_ = path.name.split(".")
+        if int(part.rpartition("-")[2]) < fence:
+            path.unlink(missing_ok=True)
 
 
 def _erase(folder: Path, customer_id: str, *, apply: bool) -> int:

@@ -288,6 +288,10 @@ class Generations:
         """
         return f"g{int(self._client.hincrby(self._key, BUILDS, 1)):08x}{secrets.token_hex(2)}"
 
+    def build_count(self) -> int:
+        """How many names for builds were given so far."""
+        return int(self._client.hget(self._key, BUILDS) or 0)
+
     def take(self, build: str) -> bool:
         """Become the one that builds; False where another does."""
         return bool(self._client.set(self._lock, build, nx=True, px=BUILD_TTL_MS))

@@ -33,7 +33,7 @@ from streaming.archive import Archive
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import NEVER_US, EntityState
-from streaming.errors import StreamingError, TransformError
+from streaming.errors import LeaseLost, StreamingError, TransformError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
@@ -344,8 +344,20 @@ class Materializer:
         self._flush = _Flush(self._landed, rows, events, written)
 
     def _write_files(self, rows: OfflineRows, events: Sequence[pa.Table], checkpoint: Progress) -> None:
-        self._archive.write(events, checkpoint.position, self._owner.fence)
-        self._sink.write(rows, checkpoint.intent + 1, self._owner.fence)
+        """A rename cannot be refused to who owns the partition no more, so that is asked before and after."""
+        if not rows and not events:
+            return
+        after, first, fence = checkpoint.position, checkpoint.intent + 1, self._owner.fence
+        with self._archive.writing():
+            self._owner.check()
+            self._archive.write(events, after, fence)
+            self._sink.write(rows, first, fence)
+            try:
+                self._owner.check()
+            except LeaseLost:
+                self._archive.discard(after, fence)
+                self._sink.discard(rows, first, fence)
+                raise
 
     def _end_flush(self) -> None:
         """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""

@@ -16,7 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streaming.archive import SCHEMA, Part, covered_parts, live_parts, lock_parts, merged_name, read_part
+from streaming.archive import SCHEMA, Part, covered_parts, live_parts, merged_name, read_part
+from streaming.file_locks import lock_parts
 from streaming.sink import new_part
 
 PARTS_MIN = 16

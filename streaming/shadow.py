@@ -36,6 +36,7 @@ from streaming.backfill import announce, fill_latest, fill_view, state_of
 from streaming.entity import LATEST_PREFIX, POSITIONS, WINDOWS_PREFIX, EntityState, small_fields
 from streaming.errors import StreamingError
 from streaming.events import Events, EventSchema
+from streaming.file_locks import outlast_writers
 from streaming.frame import events_frame
 from streaming.generations import Definition, Generations, Standing, Unfinished
 from streaming.history import ENVELOPE, history_frame
@@ -389,15 +390,16 @@ def _miss_owners(partition_count: int, stopping: threading.Event) -> None:
     stopping.wait(REST_S)
 
 
-def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> None:
+def finish_switch(client: redis.Redis, catalog: Catalog, archive: Path, left: Unfinished) -> None:
     """Take away what the definition before left; may be done any number of times, while the stream runs.
 
     Offline rows go to a folder `superseded-GENERATION` beside the new ones. Online, entities of which the new
     definition says nothing lose the view's values, and all lose features that it has no more.
+
+    Raises:
+        FilesHeld: A former owner stands still while it writes rows of the definition before; the rest is done.
     """
     view = catalog.view_by_name[left.view]
-    if view.offline_path:
-        _switch_offline(view, left)
     names = tuple(sorted(view.key_names)) or ("__dummy_id",)
     shown = view.stored_name
     fields = [timestamp_field(shown)] + [feature_field(shown, item.name) for item in view.features]
@@ -410,6 +412,10 @@ def finish_switch(client: redis.Redis, catalog: Catalog, left: Unfinished) -> No
         lambda _done, _total: None,
     ):
         _PRUNE.run(client, [(2, key, state_key(key), *words) for key in keys])
+    if view.offline_path:
+        for partition in left.intents:
+            outlast_writers(archive, partition)
+        _switch_offline(view, left)
 
 
 def staged(view: View, generation: str) -> Path:

@@ -296,13 +296,22 @@ class OfflineSink:
         Raises:
             OSError: If a part cannot be written.
         """
+        stem = self._stem(first)
         for view, tables in rows.items():
             folder = parts_folder(self._views[view])
-            stem = f"live-{self._partition}-{first:012d}"
             write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables))
             for part in folder.glob(f"{stem}-*.parquet"):
                 if int(part.stem.rpartition("-")[2]) < fence:
                     part.unlink(missing_ok=True)
+
+    def discard(self, rows: OfflineRows, first: int, fence: int) -> None:
+        """Take back what was written: another owner has come, who writes it anew."""
+        for view in rows:
+            folder = parts_folder(self._views[view])
+            (folder / f"{self._stem(first)}-{fence}.parquet").unlink(missing_ok=True)
+
+    def _stem(self, first: int) -> str:
+        return f"live-{self._partition}-{first:012d}"
 
 
 def _table(

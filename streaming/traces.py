@@ -12,15 +12,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis
 
 from online.errors import KeyEncodingError, StoreUnavailableError
 from online.keys import StoredKey, parse_key
+from streaming.archive import remove_unfinished_before
 from streaming.dead_letters import names_customer
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
+from streaming.file_locks import outlast_writers
 from streaming.keys import PartitionKeys, partition_count_key, refused_key
 from streaming.log import partition_of
 from streaming.positions import pack_position
@@ -77,8 +80,8 @@ class CustomerTraces:
                 if time.monotonic() > give_up_at:
                     raise StreamingError(
                         f"the materializer of partition {self._own.partition} does not come to its end within "
-                        f"{wait_s:g} s: is one running? Wait longer with --wait-s; with --offline nothing is waited "
-                        "for, when none runs"
+                        f"{wait_s:g} s: is one running, and can it write its data folder? Wait longer with --wait-s; "
+                        "with --offline nothing is waited for, when none runs"
                     )
                 time.sleep(POLL_S)
 
@@ -97,6 +100,19 @@ class CustomerTraces:
                     f"the materializer of partition {self._own.partition} ended with writes under way: start it, so "
                     "that it delivers them, and erase while it runs"
                 )
+
+    def outlast_writers(self, archive: Path) -> None:
+        """See that no former owner of the partition can still leave a file of events; half of one is removed.
+
+        Raises:
+            FilesHeld: One stands still while it writes.
+        """
+        if self._own is None:
+            return
+        with _store_errors():
+            fence = int(self._client.get(self._own.fence) or 0)
+        outlast_writers(archive, self._own.partition)
+        remove_unfinished_before(archive, self._own.partition, fence)
 
     def remove(self, wanted: Callable[[StoredKey], bool], *, apply: bool) -> Traces:
         """Remove the customer's entries; or, without `apply`, count them.

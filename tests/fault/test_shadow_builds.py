@@ -12,11 +12,13 @@ import pyarrow.dataset as ds
 import pytest
 import redis
 
+import streaming.file_locks
 from online.write import EntityWriter
 from streaming.backfill import backfill
 from streaming.entity import POSITIONS
 from streaming.errors import StreamingError
 from streaming.events import Events
+from streaming.file_locks import FilesHeld
 from streaming.frame import events_frame
 from streaming.generations import Unfinished
 from streaming.shadow import BuildAbandoned, ShadowBuild, finish_switch, staged
@@ -25,6 +27,7 @@ from tests.support.stream_world import (
     SCHEMA,
     START_US,
     World,
+    archive_beside,
     catalog,
     drain,
     features,
@@ -34,6 +37,7 @@ from tests.support.stream_world import (
     tick,
 )
 from tests.support.valkey import start_valkey
+from tests.support.worlds import apply_all
 
 LATER_US = START_US + 7_200_000_000
 VIEWS = ("spending", "demand", "taste", "looked")
@@ -63,7 +67,13 @@ def _apply(client: redis.Redis, world: World, generations: dict[str, str], rng: 
         materializer.checkpoint()
 
 
-def _build(client: redis.Redis, world: World, views: list[str], generation: str = "g1") -> ShadowBuild:
+def _build(
+    client: redis.Redis,
+    world: World,
+    views: list[str],
+    generation: str = "g1",
+    partition_count: int = PARTITIONS,
+) -> ShadowBuild:
     return ShadowBuild(
         client=client,
         writer=EntityWriter(client),
@@ -71,7 +81,7 @@ def _build(client: redis.Redis, world: World, views: list[str], generation: str 
         whole=world.plan,
         schema=SCHEMA,
         archive=world.archive,
-        partition_count=PARTITIONS,
+        partition_count=partition_count,
         progress=lambda *_: None,
     )
 
@@ -198,12 +208,14 @@ def finish(url: str, offline: Path, switched: list[Unfinished]) -> None:
     """Finish switches, as whoever has the lock of builds does."""
     with redis.Redis.from_url(url) as client:
         for left in switched:
-            finish_switch(client, catalog(offline), left)
+            finish_switch(client, catalog(offline), archive_beside(offline), left)
 
 
-def _switch(client: redis.Redis, world: World, generation: str) -> list[Unfinished]:
+def _switch(
+    client: redis.Redis, world: World, generation: str, partition_count: int = PARTITIONS
+) -> list[Unfinished]:
     """Build all views anew, and have them serve."""
-    build = _build(client, world, list(VIEWS), generation)
+    build = _build(client, world, list(VIEWS), generation, partition_count)
     build.sweep(generation)
     build.install()
     features_by_view = {view.name: view.features for view in catalog(world.offline).views}
@@ -284,3 +296,24 @@ def _times(client: redis.Redis) -> dict[bytes, int]:
     """Logical time of each entity."""
     held: dict[bytes, Any] = {key: client.hgetall(key) for key in client.scan_iter(match="{*", _type="hash")}
     return {key: int.from_bytes(fields[POSITIONS][:8], "little") for key, fields in held.items()}
+
+
+def test_a_switch_is_not_finished_while_a_former_owner_is_at_its_files(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows of the definition before would come in among those of the new one, and stay."""
+    monkeypatch.setattr(streaming.file_locks, "LOCK_WAIT_S", 0.0)
+    world, client = World.create(), _client(url)
+    publish(url, random_events(1, 60))
+    frozen = Stopped(apply_all, url, world.offline, steps=["pathlib.Path.replace"], at=1)
+    try:
+        apply_all(url, world.offline)
+        switched = _switch(client, world, "g1", partition_count=1)
+        with pytest.raises(FilesHeld, match="let it go on, or end it"):
+            finish(url, world.offline, switched)
+        assert frozen.go_on() == 1
+    finally:
+        frozen.kill()
+    finish(url, world.offline, switched)
+    assert not list(world.offline.glob("*/live-*"))
+    assert list(world.offline.glob("spending/build-g1-*"))

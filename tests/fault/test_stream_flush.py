@@ -9,12 +9,15 @@ import pytest
 import redis
 
 import streaming.materializer
+from streaming.archive import read_live
+from streaming.errors import LeaseLost
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
+from tests.support.stopping import Stopped
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import start_valkey
-from tests.support.worlds import everyone_offline, lazy_files
+from tests.support.worlds import apply_all, everyone_offline, lazy_files
 
 EVENTS = 30
 """Each has a row of its customer and one of that customer in its category: the world's checkpoint is due once."""
@@ -113,3 +116,46 @@ def test_what_could_not_be_written_is_written_later_with_what_came_since(client:
     assert _counted(client, world) == EVENTS
     assert everyone_offline(world) == _everyone()
     assert _stored_position(client) > 0
+
+
+def _files(world: World) -> list[str]:
+    """Parts that are read."""
+    return sorted(map(str, [*world.offline.glob("*/live-*"), *world.archive.glob("live-*")]))
+
+
+def _archived(client: redis.Redis, world: World) -> int:
+    return sum(map(len, read_live(world.archive, 0, 0, _stored_position(client))))
+
+
+def test_files_of_who_is_owner_no_more_are_not_written(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread comes to them when another has written all, under names that nobody would look at again."""
+    world = World.create()
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
+        before = _drained(world, client)
+    _drained(world, client).checkpoint()
+    files = _files(world)
+    with pytest.raises(LeaseLost):
+        before.checkpoint()
+    assert _files(world) == files
+    assert everyone_offline(world) == _everyone()
+    assert _archived(client, world) == EVENTS
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_who_stood_still_amid_its_files_takes_them_back(client: redis.Redis, url: str, at: int) -> None:
+    """Frozen before any rename, it goes on when another has written all: each row and each event is there once."""
+    world = World.create()
+    steps = ["streaming.owner.PartitionOwner.check", "pathlib.Path.replace"]
+    frozen = Stopped(apply_all, url, world.offline, steps=steps, at=at)
+    try:
+        _drained(world, client).checkpoint()
+        files = [name for name in _files(world) if name.endswith("-2.parquet")]
+        assert frozen.go_on() == 1
+    finally:
+        frozen.kill()
+    assert _files(world) == files
+    assert everyone_offline(world) == _everyone()
+    assert _archived(client, world) == EVENTS

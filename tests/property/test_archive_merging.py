@@ -18,9 +18,10 @@ import pytest
 import streaming.archive
 import streaming.merging
 import streaming.sink
-from streaming.archive import Archive, erase_archived, live_parts, lock_parts, read_live
+from streaming.archive import Archive, erase_archived, live_parts, read_live
 from streaming.errors import LeaseLost, StreamingError
 from streaming.events import EventRecord, Events
+from streaming.file_locks import lock_parts
 from streaming.log import Records
 from streaming.merging import PARTS_MIN, merge_parts
 
@@ -208,7 +209,7 @@ def _die_once_merged(folder: Path) -> Callable[[], None]:
 def test_merges_and_erasures_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy begun before an erasure must not come into place behind it."""
     fill(tmp_path, PARTS_MIN + 4, random.Random(6))
-    monkeypatch.setattr(streaming.archive, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(streaming.file_locks, "LOCK_WAIT_S", 0.0)
     with lock_parts(tmp_path) as locked:
         assert locked
         assert merge_parts(tmp_path, 0) == 0

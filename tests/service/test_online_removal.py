@@ -11,18 +11,23 @@ from typing import Any
 
 import pytest
 
+import streaming.file_locks
 from decision.schema import Feature, JoinKey, ValueType, View
 from online.errors import KeyEncodingError
 from online.keys import EntityKeys, feature_field, parse_key, state_key, timestamp_field
+from online.removal import erase_entities
 from online.store import connect, connect_async, nodes
 from online.write import RowWrite, RowWriter
 from server.removal import Erasure, RemovalError, RemovedKind, erase_customer, retire, view_to_retire
 from streaming.dead_letters import MAX_LETTER_BYTES, DeadLetters, RefusedEvent, names_customer
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
+from streaming.file_locks import FilesHeld
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
 from streaming.redis_log import RedisLog, settle_partitions
+from streaming.traces import CustomerTraces
+from tests.support.stopping import Stopped
 from tests.support.stores import run_cluster
 from tests.support.stream_world import (
     CATEGORY,
@@ -37,6 +42,7 @@ from tests.support.stream_world import (
     tick,
 )
 from tests.support.valkey import start_valkey
+from tests.support.worlds import apply_all
 from waypost.events.v1 import events_pb2
 
 CATALOG = catalog(Path("unused"))
@@ -363,6 +369,88 @@ def test_erasing_is_not_undone_by_what_a_stream_remembers(client: Any, url: str)
     key = EntityKeys(PROJECT, (CUSTOMER,)).encode({"customer_id": "ada-lovelace"})
     values = values_of(client, materializer, key)
     assert (values["total_30m"], values["count_5m"]) == (30.0, 1)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_erasing_outlasts_what_an_owner_has_under_way(
+    client: Any, url: str, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """The customer fell due and was written when the entities went; the owner says so later, or another finds it out.
+
+    It had a segment change and a timer to be written down. The next owner would keep its write from coming true by a
+    revision of an entity that is not there any more.
+    """
+    world = World.create()
+    publish(url, life(7, "ada-lovelace"))
+    owners = [world.materializer(client)]
+    drain(owners[0])
+    settle, remove = CustomerTraces.settle, erase_entities
+
+    def settled(self: CustomerTraces, wait_s: float) -> None:
+        with running(owners[-1]):
+            settle(self, wait_s)
+
+    def removed(*args: Any, **named: Any) -> Any:
+        monkeypatch.setattr("server.removal.erase_entities", remove)
+        later_us = START_US + 11 * MINUTE_US
+        publish(url, [(later_us, buy(n, f"c{n}", later_us)) for n in range(20)])
+        owners[0].step()
+        assert owners[0].settled_at is None
+        if dies:
+            owners[0].close()
+        found = remove(*args, **named)
+        if dies:
+            owners.append(world.materializer(client))
+        return found
+
+    monkeypatch.setattr(CustomerTraces, "settle", settled)
+    monkeypatch.setattr("server.removal.erase_entities", removed)
+    assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).kinds
+    drain(owners[-1])
+    owners[-1].checkpoint()
+    assert traces_of(client, b"ada-lovelace") == []
+    assert traces_of(client, b"c7")
+
+
+def test_erasing_waits_for_former_owners_that_are_at_their_files(
+    client: Any, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is frozen before its rename would leave the customer's events there; once it is dead, half of a file."""
+    monkeypatch.setattr(streaming.file_locks, "LOCK_WAIT_S", 0.0)
+    world = World.create()
+    publish(url, life(7, "ada-lovelace"))
+    frozen = Stopped(apply_all, url, world.offline, steps=["pathlib.Path.replace"], at=0)
+    try:
+        apply_all(url, world.offline)
+        with pytest.raises(FilesHeld, match="let it go on, or end it"):
+            erase(client, "ada-lovelace", archive=world.archive)
+        assert traces_of(client, b"ada-lovelace")
+    finally:
+        frozen.kill()
+    assert files_with(world, b"ada-lovelace")
+    assert erase(client, "ada-lovelace", archive=world.archive).archived
+    assert files_with(world, b"ada-lovelace") == []
+
+
+def test_erasing_waits_for_a_folder_that_can_be_written(client: Any, url: str) -> None:
+    """What an owner could not write it holds in memory; nothing is erased before all of it lies there."""
+    world = World.create()
+    blocked = world.offline / "spending"
+    blocked.touch()
+    publish(url, life(7, "ada-lovelace"))
+    with running(world.materializer(client)):
+        with pytest.raises(StreamingError, match="can it write its data folder"):
+            erase(client, "ada-lovelace", archive=world.archive, wait_s=0.5)
+        assert traces_of(client, b"ada-lovelace")
+        blocked.unlink()
+        assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).archived == 8
+    assert files_with(world, b"ada-lovelace") == []
+    assert traces_of(client, b"ada-lovelace") == []
+
+
+def files_with(world: World, text: bytes) -> list[Path]:
+    """Files of the archive that hold a text, halves of some among them."""
+    return [path for path in world.archive.rglob("*") if path.is_file() and text in path.read_bytes()]
 
 
 def test_erasing_offline_takes_events_that_were_never_applied(client: Any, url: str) -> None:

@@ -195,6 +195,11 @@ def tick(url: str, now_us: int, partition_count: int = 1) -> None:
     asyncio.run(run())
 
 
+def archive_beside(offline: Path) -> Path:
+    """The archive of a world: beside the offline folder, which holds views alone."""
+    return offline.with_name(offline.name + "-archive")
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """A plan over an offline folder."""
@@ -204,8 +209,7 @@ class World:
 
     @property
     def archive(self) -> Path:
-        """Beside the offline folder, which holds views alone."""
-        return self.offline.with_name(self.offline.name + "-archive")
+        return archive_beside(self.offline)
 
     @staticmethod
     def create() -> World:

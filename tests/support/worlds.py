@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
 
+from online.store import connect
 from tests.support.lazy import LazyExecutor
-from tests.support.stream_world import World
+from tests.support.stream_world import World, drain, stream_plan
 
 
 def lazy_files(workers: int, name: str) -> Any:
     """Whoever writes files takes for ever; whoever writes to the store does not."""
     return LazyExecutor() if name == "files" else ThreadPoolExecutor(workers, name)
+
+
+def apply_all(url: str, offline: Path) -> None:
+    """Apply a log of one partition and write its files, for as long as the partition is one's own."""
+    with connect(url) as client:
+        materializer = World(offline, stream_plan(offline)).materializer(client)
+        drain(materializer)
+        materializer.checkpoint()
 
 
 def everyone_offline(world: World) -> list[str]:
