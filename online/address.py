@@ -26,6 +26,7 @@ _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 _FLOAT_OPTIONS = frozenset({"socket_timeout", "socket_connect_timeout"})
 _TEXT_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "client_name"})
 _BOOL_OPTIONS = frozenset({"ssl_check_hostname"})
+_CERT_REQS = ("none", "optional", "required")
 _OPTIONS = _FLOAT_OPTIONS | _TEXT_OPTIONS | _BOOL_OPTIONS
 _FEAST_ONLY = frozenset(
     {
@@ -348,6 +349,8 @@ def _options(settings: Mapping[str, str]) -> dict[str, str | float | bool]:
 def _option(name: str, text: str) -> str | float | bool:
     if name in _BOOL_OPTIONS:
         return _bool(name, text)
+    if name == "ssl_cert_reqs" and text not in _CERT_REQS:
+        raise ConnectionStringError(f"{name} is {text!r}; use {', '.join(_CERT_REQS)}")
     return _seconds(name, text) if name in _FLOAT_OPTIONS else text
 
 

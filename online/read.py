@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from online.asking import MAX_ENTITIES, Asker, Batch
@@ -24,10 +24,17 @@ class OnlineReader:
     Args:
         topology: Which server has which key, and how to reach it.
         near: Keeps the replies of entities whose views are tagged `waypost.cache = near`; None keeps none.
+        told: Told of every read why something of it has no answer, None where nothing is amiss.
     """
 
-    def __init__(self, topology: Topology, near: NearCache | None = None) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        near: NearCache | None = None,
+        told: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
         self._asker = Asker(topology, near)
+        self._told = told
 
     @property
     def round_trips(self) -> int:
@@ -61,6 +68,7 @@ class OnlineReader:
         batch = Batch()
         wanted = [[self._asker.want(batch, group, rows) for group in plan.groups] for plan, rows in requests]
         found = await self._asker.ask(batch, ends_at)
+        self._told(found.error)
         return [
             PlanReplies(plan, len(rows), [item.of(found) for item in items], now_us, found.error)
             for (plan, rows), items in zip(requests, wanted, strict=True)

@@ -100,7 +100,10 @@ def _check_server(server: redis.Redis, kind: Kind) -> list[str]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(f"the store at {place(server)} does not answer: {told(error)}") from error
     except redis.ResponseError as error:
-        raise StoreUnavailableError(f"the store at {place(server)} refuses to be asked: {error}") from error
+        raise StoreUnavailableError(
+            f"the store at {place(server)} refuses to be asked: {error}; allow the user of the address all keys and "
+            "channels, and `+@all -@dangerous +info` at least"
+        ) from error
     except redis.InvalidResponse as error:
         message = f"what answers at {place(server)} is neither Redis nor Valkey: {error}"
         raise StoreUnavailableError(message) from error

@@ -130,6 +130,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         Sharer(
             leases, owner, settings.partitions, lease_ms / 1000 / BEATS_PER_LEASE, worker.run_partition
         ).run(stopping)
+    gc.unfreeze()  # libraries that count their objects at the end would call what is frozen a leak
     stopping.set()
     builder.join()
     merger.join()

@@ -33,6 +33,7 @@ from server.grpc_server import Ready, serve
 from server.metrics import Metrics
 from server.repo import Repo, load_registered, load_repo
 from server.services.admin import Announce, PartitionLag, ViewBuild
+from server.store_log import StoreLog
 from server.touching import PushTouches
 from streaming.changes import ChangeLog
 from streaming.dead_letters import DeadLetters
@@ -63,7 +64,10 @@ def run_server(settings: Settings, redis_url: str, ready: Ready) -> None:
         for weakness in check_store(probe):
             log.warning("store.weak", detail=weakness)
         settle_partitions(probe, repo.catalog.project, settings.partitions)
-    uvloop.run(_serve(settings, repo, redis_url, ready))
+    try:
+        uvloop.run(_serve(settings, repo, redis_url, ready))
+    finally:
+        gc.unfreeze()  # libraries that count their objects at the end would call what is frozen a leak
 
 
 async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -> None:
@@ -74,7 +78,7 @@ async def _serve(settings: Settings, repo: Repo, redis_url: str, ready: Ready) -
     topology = open_topology(redis_url)
     client = connect_async(redis_url, topology)
     near = NearCache()
-    app = await build_application(settings, repo, client, OnlineReader(topology, near))
+    app = await build_application(settings, repo, client, OnlineReader(topology, near, StoreLog()))
     app.metrics.watch_near(near)
     try:
         await serve(app, settings, ready, stop, warm=_warm)

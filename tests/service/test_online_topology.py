@@ -430,3 +430,20 @@ def test_one_discovery_serves_all_who_wait(cluster: Cluster) -> None:
     for thread in threads:
         thread.join()
     assert topology.slots().generation == first.generation + 1
+
+
+def test_what_a_user_must_be_allowed_is_told(tmp_path: Path) -> None:
+    """One who may not ask for the version is refused with what to allow; one who is allowed that much is taken."""
+    with start_valkey(tmp_path / "valkey") as url, connect(url) as admin:
+        store: Any = admin
+        store.acl_setuser("small", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@read"])
+        address = url.replace("redis://", "redis://small:any@")
+        with (
+            connect(address) as small,
+            pytest.raises(StoreUnavailableError, match=r"\+@all -@dangerous \+info"),
+        ):
+            check_store(small)
+        store.acl_setuser("small", enabled=True, commands=["+@all", "-@dangerous", "+info"])
+        with connect(address) as small:
+            assert ["does not tell its settings" in weakness for weakness in check_store(small)] == [True]
+            assert RowWriter(small).apply([row(ENTITIES[0], 1, b"row")]) == [True]

@@ -57,6 +57,9 @@ def test_a_fresh_repo_serves_events_and_decisions(up: Up) -> None:
     decision_id = str(decision["decisionId"])
     assert up.end() == 0, up.said()
     assert left_behind(up.data_dir) == []
+    logs = [path.read_text() for path in (up.data_dir / "logs").glob("*.log")]
+    assert len(logs) >= 2
+    assert not any("leaked" in text for text in logs)
     assert decision_id in waypost("explain", decision_id, "--data-dir", str(up.data_dir))
     assert "the same" in waypost("replay", decision_id, "--data-dir", str(up.data_dir))
 

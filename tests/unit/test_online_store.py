@@ -90,6 +90,7 @@ def test_addresses_follow_feasts_redis_type(redis_type: str, text: str, expected
         ("redis://localhost:99999", "port"),
         ("redis://localhost/one", "db is 'one'"),
         ("redis://localhost?colour=red", "unknown option 'colour'"),
+        ("rediss://localhost?ssl_cert_reqs=never", "ssl_cert_reqs is 'never'; use none, optional, required"),
         ("a:1,b:2", "found 2"),
         ("redis://a:1,b:2", "found 2"),
         ("redis+cluster://a/1", "database 0 alone"),
