@@ -34,12 +34,16 @@ class Intent:
         rows: Offline rows by view, with the column `ENTITY`.
         changes: Segments entered and left.
         void: What was to be written under an earlier number and was not, by that number.
+        time_us: Logical time of the batch.
+        created_us: Wall time of the rows; grows with every intent.
     """
 
     number: int
     rows: Mapping[str, pa.Table] = field(default_factory=dict)
     changes: tuple[SegmentChange, ...] = ()
     void: Mapping[int, frozenset[Part]] = field(default_factory=dict)
+    time_us: int = 0
+    created_us: int = 0
 
     @property
     def entities(self) -> set[bytes]:
@@ -71,6 +75,8 @@ class Intent:
                 for number, parts in self.void.items()
             },
             "changes": [(c.kind, c.key.hex(), c.segment, c.entered, c.at_us) for c in self.changes],
+            "time_us": self.time_us,
+            "created_us": self.created_us,
         }
         tables = {_VIEW + view.encode(): _table_bytes(table) for view, table in self.rows.items()}
         return {_HEAD: json.dumps(head).encode(), **tables}
@@ -94,6 +100,8 @@ class Intent:
                 int(number): frozenset((bytes.fromhex(key), view) for key, view in parts)
                 for number, parts in head["void"].items()
             },
+            time_us=head.get("time_us", 0),
+            created_us=head.get("created_us", 0),
         )
 
 

@@ -244,6 +244,7 @@ class Materializer:
         self._number = 0
         self._checkpoint = Progress()
         self._created_us = 0
+        self._reached_us = 0
         self._unflushed = False
         self._checkpointed_at = time.monotonic()
         self.stats = StreamStats()
@@ -274,6 +275,7 @@ class Materializer:
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
+        self._created_us = checkpoint.created_us
         self._archive.start(checkpoint.position, self._owner.check)
         self._sink.start()
         self._recover()
@@ -286,6 +288,8 @@ class Materializer:
         intents = self._owner.undelivered(self._checkpoint)
         if not intents:
             return
+        self._reached_us = max(intent.time_us for intent in intents)
+        self._created_us = max(self._created_us, *(intent.created_us for intent in intents))
         settled = settle_intents(self._client, self._writer, self._partition, intents)
         self._number = intents[-1].number
         if settled.void:
@@ -395,6 +399,7 @@ class Materializer:
             record_count=at.record_count,
             intent=self._number,
             archived=self._archived,
+            created_us=self._created_us,
         )
 
     @property
@@ -651,9 +656,11 @@ class Materializer:
         )
 
     def _ceiling_us(self) -> int:
+        """How far time may move: not behind where it was, for this owner or the last, where the clock is set back."""
         if self._system_now_us is None:
             return NEVER_US - 1
-        return self._system_now_us() + self._schema.max_future_s * 1_000_000
+        most_us = self._system_now_us() + self._schema.max_future_s * 1_000_000
+        return max(most_us, self._at.now_us, self._reached_us)
 
     def _show_applied(self, until_us: int) -> None:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
@@ -843,7 +850,14 @@ class Materializer:
                 owners = [part.keys[number] for number in numbers.tolist()]
                 rows.add(values, part.places[view, numbers], owners, part.at_us)
         changes = tuple(change for part in writes for change in part.changes)
-        return Intent(number=self._number + 1, rows=rows.tables(), changes=changes, void=void)
+        return Intent(
+            number=self._number + 1,
+            rows=rows.tables(),
+            changes=changes,
+            void=void,
+            time_us=self._at.now_us,
+            created_us=self._created_us,
+        )
 
     def _settle(self, members: Mapping[Member, int]) -> None:
         ahead = {member: due_us for member, due_us in members.items() if due_us != NEVER_US}

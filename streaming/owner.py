@@ -49,6 +49,7 @@ class Progress:
         record_count: Records applied since the log began.
         intent: Number of the last intent whose writes are done.
         archived: Events that counted since the log began; behind a checkpoint all of them are in the archive.
+        created_us: Wall time at which the last rows were created, as far as it is known.
     """
 
     position: int = 0
@@ -56,6 +57,7 @@ class Progress:
     record_count: int = 0
     intent: int = 0
     archived: int = 0
+    created_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class PartitionOwner:
     def checkpoint(self) -> Progress:
         """What is stored: everything up to here is applied and delivered."""
         stored: Any = self._client.hgetall(self.keys.checkpoint)
-        names = ("position", "time_us", "record_count", "intent", "archived")
+        names = ("position", "time_us", "record_count", "intent", "archived", "created_us")
         return Progress(*(int(stored.get(name.encode(), 0)) for name in names))
 
     def undelivered(self, checkpoint: Progress) -> list[Intent]:
@@ -212,6 +214,7 @@ def _fields(progress: Progress) -> tuple[Argument, ...]:
         b"record_count", progress.record_count,
         b"intent", progress.intent,
         b"archived", progress.archived,
+        b"created_us", progress.created_us,
     )  # fmt: skip
 
 
