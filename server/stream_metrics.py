@@ -20,6 +20,7 @@ _TEXTS = {
     "refused_writes": "Entity writes refused because somebody else had written; they are tried again.",
     "state_bytes_written": "Bytes of entity state written.",
     "offline_rows": "Rows written to the offline log.",
+    "failed_flushes": "Times that offline rows or events could not be written to files.",
     "segment_changes": "Entries into segments and exits.",
 }
 
@@ -55,7 +56,13 @@ class StreamCollector(Collector):
             "Wall time at which events were last archived, since 1970.",
             labels=("partition",),
         )
+        waiting = GaugeMetricFamily(
+            "waypost_stream_waiting_rows",
+            "Rows in memory that could not be written to files; 0 where the last attempt went well.",
+            labels=("partition",),
+        )
         for partition, materializer in running.items():
+            waiting.add_metric((str(partition),), materializer.stats.rows_waiting)
             for segment, count in materializer.stats.flips.copy().items():
                 flips.add_metric((str(partition), segment), count)
             watermark.add_metric((str(partition),), materializer.now_us / 1e6)
@@ -64,6 +71,7 @@ class StreamCollector(Collector):
         yield flips
         yield watermark
         yield archived
+        yield waiting
         arrival = "From an event's arrival until its features are readable, in wall time."
         event_time = "From an event's own time until its features are readable, in logical time."
         for name, text in (("arrival", arrival), ("event_time", event_time)):

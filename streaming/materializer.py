@@ -341,6 +341,7 @@ class Materializer:
         """Write what is logged offline beside what follows; what is on its way into the store stays before it."""
         self._checkpointed_at = time.monotonic()
         if self._landed == self._checkpoint and not self._sink.row_count:
+            self.stats.written()
             self._owner.publish_stats(self.stats.summary())
             return
         rows, events = self._sink.take(), self._archive.take()
@@ -374,9 +375,12 @@ class Materializer:
             self._sink.give_back(flush.rows)
             self._archive.give_back(flush.events)
             self._unflushed = True
+            self.stats.not_written(self._waiting_rows)
             log.warning("materializer.offline_unwritable", rows_waiting=self._waiting_rows, error=str(error))
+            self._owner.publish_stats(self.stats.summary())
             return
         self._unflushed = False
+        self.stats.written()
         self.stats.offline_rows += flush.offline_count
         if flush.events:
             self.stats.archived_at_us = time.time_ns() // 1000

@@ -42,6 +42,7 @@ COUNTS = (
     "refused_writes",
     "state_bytes_written",
     "offline_rows",
+    "failed_flushes",
     "segment_changes",
 )
 """Names of the counts, as they stand in the store and in the metrics."""
@@ -72,7 +73,10 @@ class StreamStats:
         arrival: From an event's arrival until its features were readable, in wall time.
         event_time: From the event's own time until then, in logical time.
         flips: Entries and exits by segment.
+        failed_flushes: How often files could not be written.
+        rows_waiting: Rows in memory since the last of those; 0 where it went well since.
         archived_at_us: Wall time at which events were last archived; 0 before the first.
+        written_at_us: Wall time at which all there was lay in files last.
     """
 
     events: int = 0
@@ -84,9 +88,12 @@ class StreamStats:
     refused_writes: int = 0
     state_bytes_written: int = 0
     offline_rows: int = 0
+    failed_flushes: int = 0
     segment_changes: int = 0
     flips: Counter[str] = field(default_factory=Counter)
+    rows_waiting: int = 0
     archived_at_us: int = 0
+    written_at_us: int = 0
     arrival: Freshness = field(default_factory=Freshness)
     event_time: Freshness = field(default_factory=Freshness)
     freshness_us: deque[int] = field(default_factory=lambda: deque(maxlen=FRESHNESS_SAMPLES))
@@ -107,6 +114,16 @@ class StreamStats:
             self.segment_changes += 1
             self.flips[segment] += 1
 
+    def written(self) -> None:
+        """Note that everything up to now lies in files."""
+        self.rows_waiting = 0
+        self.written_at_us = time.time_ns() // 1000
+
+    def not_written(self, rows_waiting: int) -> None:
+        """Note that files could not be written, and how much waits for that."""
+        self.failed_flushes += 1
+        self.rows_waiting = rows_waiting
+
     def summary(self) -> dict[str, float]:
         """All figures by name: counts, events per second since the last call, freshness over the latest samples."""
         figures: dict[str, float] = {name: getattr(self, name) for name in COUNTS}
@@ -124,5 +141,6 @@ class StreamStats:
                 "freshness_ms_p99": round(float(p99) / 1000, 3),
             }
             figures["freshness_samples"] = len(self.freshness_us)
-        figures["written_at_us"] = time.time_ns() // 1000
+        figures["rows_waiting"] = self.rows_waiting
+        figures["written_at_us"] = self.written_at_us
         return figures

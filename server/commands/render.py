@@ -123,6 +123,8 @@ def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
     rows += [("flips", ", ".join(flips))] if flips else []
     written = _moment(figures.get("written_at_us", 0))
     rows.append(("offline rows", f"{figures.get('offline_rows', 0):,.0f}, written until {written}"))
+    if waiting := figures.get("rows_waiting"):
+        rows.append(("NOT WRITTEN", f"{waiting:,.0f} rows wait: the data folder cannot be written"))
     archived_us = figures.get("archived_at_us", 0)
     rows.append(("last archive", _moment(archived_us) if archived_us else "nothing yet"))
     return rows

@@ -7,11 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pyarrow.dataset as ds
 import pytest
 
 from server.embedded import EmbeddedValkey
-from tests.support.materializers import START_US, Site, visits
+from tests.support.materializers import START_US, Site, offline_logs, visits
 from tests.support.valkey import run_valkey
 
 END_US = START_US + 100 * 86_400_000_000
@@ -47,7 +46,7 @@ def _run(folder: Path, kills: int, seed: int) -> tuple[Any, ...]:
             site.stop()
         # Entities that are due at the same moment are taken in any order; each one's own changes are in order.
         changes = sorted(site.changes(0), key=lambda change: change[b"entity"])
-        return site.features(), changes, _offline(site.repo / "data"), site.archived(0)
+        return site.features(), changes, offline_logs(site.repo / "data"), site.archived(0)
 
 
 def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.Random | None) -> None:
@@ -69,27 +68,6 @@ def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.R
         if victims != "store":
             site.start()
     load.join()
-
-
-def _offline(data: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Each view's log in order, without the rows that say again what the one before them said."""
-    logs = {}
-    for folder in sorted(path for path in data.iterdir() if any(path.glob("*.parquet"))):
-        table = ds.dataset(folder, format="parquet").to_table()
-        rows = table.to_pylist()
-        assert len({str(row) for row in rows}) == len(rows), "a row is there twice"
-        key = table.column_names[0]
-        names = [name for name in table.column_names if name not in {"event_timestamp", "created"}]
-        rows.sort(key=lambda row, key=key: (row[key], row["event_timestamp"], row["created"]))
-        kept: list[tuple[object, ...]] = []
-        said: dict[object, tuple[object, ...]] = {}
-        for row in rows:
-            values = tuple(row[name] for name in names)
-            if said.get(row[key]) != values:
-                kept.append((*values, row["event_timestamp"]))
-            said[row[key]] = values
-        logs[folder.name] = kept
-    return logs
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])

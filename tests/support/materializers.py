@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import redis
 import redis.asyncio
 
@@ -41,7 +42,8 @@ class Site:
 
     def __init__(self, folder: Path, url: str, partition_count: int, **settings: object) -> None:
         self.repo, self.url, self.partition_count = folder / "repo", url, partition_count
-        self._folder = folder
+        self._folder, self.data = folder, folder / "data"
+        self.http_port = settings.get("http_port")
         folder.mkdir(parents=True, exist_ok=True)
         if not self.repo.exists():
             shutil.copytree(CLINIC, self.repo)
@@ -54,7 +56,7 @@ class Site:
 
     def start(self, repo: Path | None = None) -> Forked:
         """Start one more materializer, of another repo where that is given."""
-        command = ["materializer", "--repo", str(repo or self.repo), "--data-dir", str(self._folder / "data")]
+        command = ["materializer", "--repo", str(repo or self.repo), "--data-dir", str(self.data)]
         process = Forked([*command, "--redis-url", self.url], self.log, self._env)
         self.processes.append(process)
         return process
@@ -165,7 +167,7 @@ class Site:
         plan = stream_plan(repo, repo_policy(repo))
         settings = Settings(
             repo=self.repo,
-            data_dir=self._folder / "data",
+            data_dir=self.data,
             clock=ClockKind.VIRTUAL,
             partitions=self.partition_count,
         )
@@ -192,7 +194,7 @@ class Site:
         """Events of a partition in the archive, in order; as many as the checkpoint says."""
         with self.client() as client:
             checkpoint: Any = client.hgetall(PartitionKeys(PROJECT, partition).checkpoint)
-        folder = archive_folder(self._folder / "data", PROJECT)
+        folder = archive_folder(self.data, PROJECT)
         tables = read_live(folder, partition, 0, int(checkpoint[b"position"]))
         texts = [text for table in tables for text in archived_events(table)]
         assert len(texts) == int(checkpoint[b"archived"])
@@ -225,6 +227,27 @@ def own_changes(site: Site) -> list[list[Mapping[bytes, bytes]]]:
         sorted(site.changes(number), key=lambda change: change[b"entity"])
         for number in range(site.partition_count)
     ]
+
+
+def offline_logs(data: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Each view's log in order, without the rows that say again what the one before them said."""
+    logs = {}
+    for folder in sorted(path for path in data.iterdir() if any(path.glob("*.parquet"))):
+        table = ds.dataset(folder, format="parquet").to_table()
+        rows = table.to_pylist()
+        assert len({str(row) for row in rows}) == len(rows), "a row is there twice"
+        key = table.column_names[0]
+        names = [name for name in table.column_names if name not in {"event_timestamp", "created"}]
+        rows.sort(key=lambda row, key=key: (row[key], row["event_timestamp"], row["created"]))
+        kept: list[tuple[object, ...]] = []
+        said: dict[object, tuple[object, ...]] = {}
+        for row in rows:
+            values = tuple(row[name] for name in names)
+            if said.get(row[key]) != values:
+                kept.append((*values, row["event_timestamp"]))
+            said[row[key]] = values
+        logs[folder.name] = kept
+    return logs
 
 
 def freeze(process: Forked) -> None:

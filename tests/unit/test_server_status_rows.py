@@ -23,3 +23,11 @@ def test_the_last_archive_of_a_partition_is_told() -> None:
     part = admin_pb2.PartitionStatus(figures={"written_at_us": 2e6, "archived_at_us": 1e6})
     rows = [row for row in status_rows(admin_pb2.GetStatusResponse(partitions=[part])) if "archive" in row[0]]
     assert rows == [("  last archive", "1970-01-01 00:00:01Z")]
+
+
+def test_files_that_cannot_be_written_are_told() -> None:
+    part = admin_pb2.PartitionStatus(figures={"rows_waiting": 1_200})
+    rows = dict(status_rows(admin_pb2.GetStatusResponse(partitions=[part])))
+    assert rows["  NOT WRITTEN"] == "1,200 rows wait: the data folder cannot be written"
+    part = admin_pb2.PartitionStatus(figures={"rows_waiting": 0, "events": 1})
+    assert "  NOT WRITTEN" not in dict(status_rows(admin_pb2.GetStatusResponse(partitions=[part])))
