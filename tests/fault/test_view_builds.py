@@ -14,6 +14,7 @@ import redis
 
 from streaming.keys import views_key
 from tests.support.materializers import PROJECT, START_US, Site, visits
+from tests.support.stores import run_cluster
 from tests.support.valkey import start_valkey
 
 END_US = START_US + 100 * 86_400_000_000
@@ -210,3 +211,35 @@ def test_a_process_of_the_repo_before_stays_out(
         site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
     finally:
         site.stop()
+
+
+def test_changed_views_are_built_on_a_cluster(
+    tmp_path: Path, expected: dict[bytes, dict[bytes, bytes]]
+) -> None:
+    """Its entities, partitions and definitions lie on three masters; one of two materializers dies in the build."""
+    with run_cluster(tmp_path / "cluster") as cluster:
+        site = Site(
+            tmp_path / "site", cluster.url, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2
+        )
+        try:
+            _begin(site)
+            _change(site)
+            builder = site.start()
+            site.wait(lambda: _at(site, "writing"), "the build writes")
+            builder.kill()
+            builder.wait()
+            site.start()
+            site.start()
+            site.publish(ARRIVALS[150:200])
+            site.wait(lambda: _is_built(site), "the views")
+            site.publish(ARRIVALS[200:])
+            site.tick(END_US)
+            site.wait(lambda: site.applied() == site.appended(), "everything")
+            site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+            assert all(any(True for _ in node.scan_iter(match=b"{*")) for node in cluster.clients)
+        finally:
+            site.stop()
+    assert any((site.repo / "data" / "visits").glob("superseded-*/*.parquet"))
+    assert not any((site.repo / "data").glob("*/.build-*"))
+    rows = _offline(site, "patient_fees")
+    assert len({str(row) for row in rows}) == len(rows) > 0

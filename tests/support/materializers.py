@@ -14,9 +14,8 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import redis
-import redis.asyncio
 
-from online.store import connect
+from online.store import connect, connect_async, nodes
 from server.bundles import repo_policy
 from server.children import STOP_TIMEOUT_S
 from server.config import ClockKind, Settings
@@ -80,7 +79,7 @@ class Site:
 
     def client(self) -> redis.Redis:
         """A connection to the store."""
-        return redis.Redis.from_url(self.url)
+        return connect(self.url)
 
     def holders(self) -> dict[int, str]:
         """Owner by partition that has one."""
@@ -141,7 +140,7 @@ class Site:
         for now_us, event in arrivals:
             give_up_at = time.monotonic() + DEADLINE_S
             while True:
-                client = redis.asyncio.Redis.from_url(self.url)
+                client = connect_async(self.url)
                 try:
                     await RedisLog(client, PROJECT, self.partition_count, 1_000_000).append([event], now_us)
                     break
@@ -155,7 +154,7 @@ class Site:
         """Move logical time in every partition."""
 
         async def run() -> None:
-            client = redis.asyncio.Redis.from_url(self.url)
+            client = connect_async(self.url)
             await RedisLog(client, PROJECT, self.partition_count, 1_000_000).tick(now_us)
             await client.aclose()
 
@@ -185,7 +184,8 @@ class Site:
         with self.client() as client:
             keys = [
                 key
-                for key in client.scan_iter(count=1000)
+                for node in nodes(client)
+                for key in node.scan_iter(count=1000)
                 if key.endswith(PROJECT.encode()) and not key.startswith(b"{")
             ]
             return {key: client.hgetall(key) for key in keys}
