@@ -79,12 +79,9 @@ def step_sets(
     row_start, row_order, row_us = rows
     kept = []
     for number, each in enumerate(plan.distincts):
-        parts = [state.sets[number] for state in states]
-        start = np.zeros(len(parts) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)) // _ENTRY_BYTES, out=start[1:])
-        held = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2).copy()
+        start, held = _held(states, number)
         new = np.empty((len(held) + len(row_order) + 1, 2), dtype=np.int64)
-        new_start = np.empty(len(parts) + 1, dtype=np.int64)
+        new_start = np.empty(len(start), dtype=np.int64)
         step_set(
             plan.hop_us, now_us, each.tiles, int(each.forever), plan.distinct_exact_below,
             start, held, row_start, row_order, row_us,
@@ -98,14 +95,37 @@ def step_sets(
 
 
 def sweep_sets(
-    plan: WindowPlan, rows: Rows, inputs: Inputs, at: tuple[IntArray, IntArray], out: IntArray
+    plan: WindowPlan,
+    states: Sequence[TileState],
+    rows: Rows,
+    inputs: Inputs,
+    at: tuple[IntArray, IntArray],
+    out: IntArray,
 ) -> None:
-    """Write the features of sets at the instants (entities, times) of a sweep, by entity and time, into `out`."""
-    for each in plan.distincts:
+    """Write the features of sets at the instants (entities, times) of a sweep, by entity and time, into `out`.
+
+    Args:
+        plan: The view's plan.
+        states: What each entity holds from before all rows.
+        rows: Of the sweep.
+        inputs: The rows' values.
+        at: The instants.
+        out: Takes the features.
+    """
+    for number, each in enumerate(plan.distincts):
         sweep_set(
-            plan.hop_us, each.tiles, int(each.forever), plan.distinct_exact_below, *rows, inputs.hashes[each.column],
-            np.ascontiguousarray(inputs.valid[:, each.column]), *at, each.reads, plan.windows, out,
+            plan.hop_us, each.tiles, int(each.forever), plan.distinct_exact_below, *_held(states, number), *rows,
+            inputs.hashes[each.column], np.ascontiguousarray(inputs.valid[:, each.column]), *at, each.reads,
+            plan.windows, out,
         )  # fmt: skip
+
+
+def _held(states: Sequence[TileState], number: int) -> tuple[IntArray, IntArray]:
+    """One set of each state: where each entity's entries begin, one more at the end; and the entries."""
+    parts = [state.sets[number] for state in states]
+    start = np.zeros(len(parts) + 1, dtype=np.int64)
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)) // _ENTRY_BYTES, out=start[1:])
+    return start, np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2).copy()
 
 
 def _of_numbers(data: AnyArray) -> IntArray:

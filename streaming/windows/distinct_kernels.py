@@ -200,12 +200,17 @@ def step_set(  # type: ignore[no-untyped-def]
     return at
 
 
-@_kernel(f"void(int64, int64, int64, int64, {_I}, {_I}, {_I}, {_I}, {_B}, {_I}, {_I}, {_II}, {_I}, {_II})")
+@_kernel(
+    f"void(int64, int64, int64, int64, "
+    f"{_I}, {_II}, {_I}, {_I}, {_I}, {_I}, {_B}, {_I}, {_I}, {_II}, {_I}, {_II})"
+)
 def sweep_set(  # type: ignore[no-untyped-def]
     hop,
     tiles,
     forever,
     k,
+    start,
+    held,
     row_start,
     row_order,
     row_us,
@@ -224,6 +229,8 @@ def sweep_set(  # type: ignore[no-untyped-def]
         tiles: As in `step_set`.
         forever: As in `step_set`.
         k: See `estimate`.
+        start: As in `step_set`.
+        held: As in `step_set`; from before all rows.
         row_start: Where each entity's rows begin in `row_order`.
         row_order: Rows of the history by entity and time.
         row_us: Their times, in that order.
@@ -241,8 +248,13 @@ def sweep_set(  # type: ignore[no-untyped-def]
     entity, count, s = np.int64(-1), 0, 0
     for row in range(out_entity.shape[0]):
         if out_entity[row] != entity:
-            entity, count = out_entity[row], 0
+            entity = out_entity[row]
             s = row_start[entity]
+            count = start[entity + 1] - start[entity]
+            room = max(room, 2 * count)
+            if entries.shape[0] <= room:
+                entries = np.empty((room + 1, 2), np.int64)
+            entries[:count] = held[start[entity] : start[entity + 1]]
         current = out_us[row] // hop
         while s < row_start[entity + 1] and row_us[s] <= out_us[row]:
             r = row_order[s]

@@ -14,6 +14,7 @@ from streaming.windows.batch import Batch, RawColumn, naive_times
 from streaming.windows.distinct import hashes
 from streaming.windows.errors import ValueRefused
 from streaming.windows.kernels import fixed_from_floats
+from streaming.windows.order import EventIds
 from streaming.windows.plan import Carrier, Encoding, WindowPlan
 
 AnyArray = npt.NDArray[Any]
@@ -42,6 +43,50 @@ class Inputs:
     lanes: IntArray
     carried: dict[tuple[int, Carrier], AnyArray]
     hashes: dict[int, IntArray]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows of a view for a group of entities, in any order, prepared for its plan.
+
+    Attributes:
+        entity: Group index of each row's entity, from 0.
+        event_us: Event time in microseconds.
+        event_ids: As in `Batch`.
+        inputs: The values.
+    """
+
+    entity: IntArray
+    event_us: IntArray
+    event_ids: EventIds
+    inputs: Inputs
+
+    def __len__(self) -> int:
+        return len(self.event_us)
+
+    def take(self, rows: IntArray, first_entity: int = 0) -> Prepared:
+        """Some of the rows, with entities counted from another."""
+        ids, inputs = self.event_ids, self.inputs
+        return Prepared(
+            entity=self.entity[rows] - first_entity,
+            event_us=self.event_us[rows],
+            event_ids=[ids[row] for row in rows.tolist()] if len(ids) else (),
+            inputs=Inputs(
+                valid=inputs.valid[rows],
+                lanes=inputs.lanes[rows],
+                carried={key: values[rows] for key, values in inputs.carried.items()},
+                hashes={column: values[rows] for column, values in inputs.hashes.items()},
+            ),
+        )
+
+
+def prepared(plan: WindowPlan, batch: Batch) -> Prepared:
+    """Rows with their columns converted.
+
+    Raises:
+        ValueRefused: Where a value does not fit the aggregation that reads it.
+    """
+    return Prepared(batch.entity, batch.event_us, batch.event_ids, prepare(plan, batch))
 
 
 def prepare(plan: WindowPlan, batch: Batch) -> Inputs:

@@ -364,19 +364,22 @@ def bound_rows(hop, window_count, row_start, row_us, tile_count, row_bound):  # 
 
 
 @_kernel(
-    f"int64(int64, int64, {_I}, {_II}, {_II}, {_II}, {_I}, {_II},"
-    f" int64, int64, int64, {_I}, {_I}, {_I}, {_II}, {_BB},"
+    f"int64(int64, int64, int64, {_I}, {_II}, {_II}, {_II}, {_I}, {_II},"
+    f" int64, {_I}, {_I}, {_II}, {_II}, {_II}, {_II},"
+    f" {_I}, {_I}, {_I}, {_I}, {_I}, {_II}, {_BB},"
     f" {_I}, {_I}, {_II}, {_BB}, {_I})"
 )
 def sweep_rows(  # type: ignore[no-untyped-def]
-    hop, until, widths, slots, total_slots, reference_table, first_columns, reads,
-    first_entity, stop_entity, max_tiles, row_start, row_order, row_us, lanes, valid,
+    hop, since, until, widths, slots, total_slots, reference_table, first_columns, reads,
+    max_tiles, tile_start, held_index, held_tiles, held_firsts, held_totals, held_refs,
+    row_start, row_order, row_us, row_rank, rank_us, lanes, valid,
     out_entity, out_us, out, null, fault_at,
 ):  # fmt: skip
-    """Replay the history of entities first to stop and write a row at each instant at which a feature may change.
+    """Go on from what entities hold at `since` and write a row at each instant at which a feature may change.
 
-    Rows are sorted by entity and rank, a row's rank being its place. Returns the rows written, or -1 with the entity
-    and slot of a sum that left int64 in `fault_at` (all-time slots follow the others).
+    What is held is as `apply_rows` takes it, and is not changed. Rows are sorted by entity and rank and lie behind
+    `since`. Returns the rows written, or -1 with the entity and slot of a sum that left int64 in `fault_at` (all-time
+    slots follow the others).
     """
     window_count = widths.shape[0]
     index = np.empty(max_tiles, np.int64)
@@ -385,20 +388,28 @@ def sweep_rows(  # type: ignore[no-untyped-def]
     windows = np.empty((window_count, slots.shape[0]), np.int64)
     window_firsts = np.empty((window_count, first_columns.shape[0]), np.int64)
     totals = np.empty((1, total_slots.shape[0]), np.int64)
-    ref_count = 0
-    for g in range(reference_table.shape[0]):
-        ref_count += reference_table[g, 2]
-    refs = np.empty((1, ref_count), np.int64)
+    refs = np.empty((1, held_refs.shape[1]), np.int64)
     oldest = np.empty(window_count, np.int64)
     fill = 0
-    for i in range(first_entity, stop_entity):
-        clear(totals, 0, total_slots)
-        refs[:] = -1
-        oldest[:] = 0
-        for w in range(window_count):
-            clear(windows, w, slots)
-            window_firsts[w] = -1
+    for i in range(row_start.shape[0] - 1):
+        totals[0] = held_totals[i]
+        refs[0] = held_refs[i]
         tile_count = 0
+        for j in range(tile_start[i], tile_start[i + 1]):
+            index[tile_count] = held_index[j]
+            tiles[tile_count] = held_tiles[j]
+            firsts[tile_count] = held_firsts[j]
+            tile_count += 1
+        fault = fill_windows(
+            index, tiles, firsts, 0, tile_count, since // hop, widths, slots, windows, window_firsts
+        )
+        if fault >= 0:
+            fault_at[0], fault_at[1] = i, fault
+            return -1
+        for w in range(window_count):
+            oldest[w] = 0
+            while oldest[w] < tile_count and index[oldest[w]] < since // hop - widths[w]:
+                oldest[w] += 1
         s, stop = row_start[i], row_start[i + 1]
         while True:
             t = row_us[s] if s < stop else INT_MAX
@@ -419,29 +430,29 @@ def sweep_rows(  # type: ignore[no-untyped-def]
                 if oldest[w] != left:
                     find_firsts(window_firsts, w, firsts, oldest[w], tile_count)
             while s < stop and row_us[s] == t:
-                r = row_order[s]
+                r, rank = row_order[s], row_rank[s]
                 if tile_count == 0 or index[tile_count - 1] != current:
                     index[tile_count] = current
                     clear(tiles, tile_count, slots)
                     firsts[tile_count] = -1
                     tile_count += 1
                 fault = fold_event(tiles, tile_count - 1, slots, lanes, valid, r)
-                fold_firsts(firsts, tile_count - 1, first_columns, valid, r, s)
+                fold_firsts(firsts, tile_count - 1, first_columns, valid, r, rank)
                 for w in range(window_count):
                     fault = max(fault, fold_event(windows, w, slots, lanes, valid, r))
-                    fold_firsts(window_firsts, w, first_columns, valid, r, s)
+                    fold_firsts(window_firsts, w, first_columns, valid, r, rank)
                 total_fault = fold_event(totals, 0, total_slots, lanes, valid, r)
                 if total_fault >= 0:
                     fault = slots.shape[0] + total_fault
                 if fault >= 0:
                     fault_at[0], fault_at[1] = i, fault
                     return -1
-                fold_references(refs, 0, reference_table, valid, r, s)
+                fold_references(refs, 0, reference_table, valid, r, rank)
                 s += 1
             out_entity[fill] = i
             out_us[fill] = t
             read_features(
-                reads, widths, windows, window_firsts, totals, refs, 0, row_us, hop, current, out, null, fill
+                reads, widths, windows, window_firsts, totals, refs, 0, rank_us, hop, current, out, null, fill
             )
             fill += 1
     return fill

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming.windows.batch import Batch
-from streaming.windows.inputs import Inputs
+from streaming.windows.inputs import Prepared
 from streaming.windows.order import EventIds, sort_rows
 from streaming.windows.plan import Carrier, WindowPlan
 from streaming.windows.state import Record, TileState
@@ -60,8 +59,27 @@ class Ranking:
             return self.records[place]
         return self.event_us[place], self.event_ids[place], self.values[key][place]
 
+    def carried(self, plan: WindowPlan, key: tuple[int, Carrier], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Values of a column by rank: those of the batch, and those that the states remember; filler elsewhere.
 
-def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Batch, inputs: Inputs) -> Ranking:
+        Args:
+            plan: The view's plan.
+            key: Of the column.
+            values: The batch's.
+        """
+        if not self.records:
+            return values[self.row_order]
+        made = np.zeros(len(self.rank_us), dtype=values.dtype)
+        made[self.row_rank] = values[self.row_order]
+        slots = [self.refs[:, at] for at, own in enumerate(plan.reference_keys) if own == key]
+        slots += [self.firsts[:, at] for at, own in enumerate(plan.firsts) if own == key]
+        for ranks in slots:
+            for rank in ranks[ranks >= 0].tolist():
+                made[rank] = self.record(key, rank)[2]
+        return made
+
+
+def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Prepared) -> Ranking:
     """Rank the rows of a batch together with the rows that the states remember."""
     records: list[Record] = []
     owners: list[int] = []
@@ -93,7 +111,7 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Batch, input
         records=records,
         event_ids=batch.event_ids,
         event_us=batch.event_us.tolist() if plan.ordered else [],
-        values={key: values.tolist() for key, values in inputs.carried.items()},
+        values={key: values.tolist() for key, values in batch.inputs.carried.items()},
     )
 
 

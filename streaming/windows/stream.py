@@ -13,7 +13,7 @@ from streaming.windows.batch import Batch
 from streaming.windows.codec_kernels import load_states
 from streaming.windows.distinct import step_sets
 from streaming.windows.errors import SumOverflow, ValueRefused
-from streaming.windows.inputs import prepare
+from streaming.windows.inputs import Inputs, Prepared, prepared
 from streaming.windows.kernels import apply_rows
 from streaming.windows.plan import Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
@@ -88,9 +88,24 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
         SumOverflow: Where a sum leaves int64; nothing is applied.
     """
     _check(batch, len(states), now_us)
-    inputs = prepare(plan, batch)
-    ranking = rank_rows(plan, states, batch, inputs)
-    work = _load(plan, states, len(batch))
+    rows = prepared(plan, batch)
+    return take_step(plan, states, rows.inputs, *begin(plan, states, rows), now_us)
+
+
+def begin(plan: WindowPlan, states: Sequence[TileState], rows: Prepared) -> tuple[Ranking, Step]:
+    """Lay states side by side for a step, and rank the rows among what they remember."""
+    return rank_rows(plan, states, rows), _load(plan, states, len(rows))
+
+
+def take_step(
+    plan: WindowPlan,
+    states: Sequence[TileState],
+    inputs: Inputs,
+    ranking: Ranking,
+    work: Step,
+    now_us: int,
+) -> Applied:
+    """As `apply`, of what `begin` has laid out; it is used up."""
     fault = apply_rows(
         plan.hop_us, now_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns,
         plan.first_tiles, plan.reads,

@@ -1,22 +1,23 @@
-"""The backfill: the whole history at once, one row per instant at which a feature may change."""
+"""The backfill: much history at once, one row per instant at which a feature may change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.windows.batch import Batch, rows_of
+from streaming.windows.batch import Batch
 from streaming.windows.distinct import sweep_sets
-from streaming.windows.inputs import Inputs, prepare
+from streaming.windows.inputs import Prepared, prepared
 from streaming.windows.kernels import bound_rows, sweep_rows
 from streaming.windows.order import sort_rows
 from streaming.windows.plan import WindowPlan
+from streaming.windows.ranking import Ranking
 from streaming.windows.read import Column, carried_column, number_column
 from streaming.windows.state import TileState
-from streaming.windows.stream import Applied, apply, overflow
+from streaming.windows.stream import Applied, begin, overflow, take_step
 
 IntArray = npt.NDArray[np.int64]
 
@@ -46,107 +47,125 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
-    """A whole batch in order: `order` sorts its rows by entity and rank."""
+class Held:
+    """What a sweep goes on from.
 
-    batch: Batch
-    inputs: Inputs
+    Attributes:
+        states: One per entity.
+        at_us: Logical time to which they were brought; the sweep begins behind it.
+    """
+
+    states: Sequence[TileState]
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """Rows in order: `order` sorts them by entity and rank."""
+
+    rows: Prepared
+    held: Held
     order: IntArray
-    row_us: IntArray
     row_start: IntArray
     tile_count: IntArray
     row_bound: IntArray
 
 
-def sweep(plan: WindowPlan, batch: Batch, group_count: int, until_us: int) -> Sweep:
+def sweep(
+    plan: WindowPlan, batch: Batch, group_count: int, until_us: int, held: Held | None = None
+) -> Sweep:
     """Sweep over all entities in one piece.
 
     Args:
         plan: The view's plan.
-        batch: All events up to `until_us`, in any order.
+        batch: All events up to `until_us`, in any order; behind what is held.
         group_count: Number of entities.
         until_us: Logical time at which the sweep ends.
+        held: What it goes on from; None for nothing.
 
     Raises:
         ValueRefused: Where a row does not fit.
         SumOverflow: Where a sum leaves int64.
     """
-    history = _history(plan, batch, group_count)
+    history = _history(plan, prepared(plan, batch), group_count, held)
     return _sweep_range(plan, history, 0, group_count, until_us)
 
 
 def sweep_chunks(
-    plan: WindowPlan, batch: Batch, group_count: int, until_us: int, rows: int = 1_000_000
+    plan: WindowPlan,
+    rows: Prepared,
+    group_count: int,
+    until_us: int,
+    chunk_rows: int = 1_000_000,
+    held: Held | None = None,
 ) -> Iterator[Sweep]:
-    """Sweep in ranges of entities of about `rows` rows each (one entity is never split), in bounded memory."""
-    history = _history(plan, batch, group_count)
+    """Sweep in ranges of entities of about `chunk_rows` rows each; one entity is never split."""
+    history = _history(plan, rows, group_count, held)
     ends = np.cumsum(history.row_bound)
     first = 0
     while first < group_count:
         before = int(ends[first - 1]) if first else 0
-        stop = max(int(np.searchsorted(ends, before + rows, side="right")), first + 1)
+        stop = max(int(np.searchsorted(ends, before + chunk_rows, side="right")), first + 1)
         yield _sweep_range(plan, history, first, stop, until_us)
         first = stop
 
 
-def _history(plan: WindowPlan, batch: Batch, group_count: int) -> _History:
-    order = sort_rows(batch.entity, batch.event_us, batch.event_ids if plan.ordered else None)
-    row_us = batch.event_us[order]
-    row_start = np.searchsorted(batch.entity[order], np.arange(group_count + 1))
+def _history(plan: WindowPlan, rows: Prepared, group_count: int, held: Held | None) -> _History:
+    order = sort_rows(rows.entity, rows.event_us, rows.event_ids if plan.ordered else None)
+    row_start = np.searchsorted(rows.entity[order], np.arange(group_count + 1))
     tile_count, row_bound = np.zeros((2, group_count), dtype=np.int64)
-    bound_rows(plan.hop_us, len(plan.windows), row_start, row_us, tile_count, row_bound)
-    return _History(batch, prepare(plan, batch), order, row_us, row_start, tile_count, row_bound)
+    bound_rows(plan.hop_us, len(plan.windows), row_start, rows.event_us[order], tile_count, row_bound)
+    if held is None:
+        held = Held([TileState.empty(plan)] * group_count, 0)
+    else:
+        held_tiles = np.array([len(state.index) for state in held.states], dtype=np.int64)
+        tile_count += held_tiles
+        row_bound += len(plan.windows) * held_tiles
+    return _History(rows, held, order, row_start, tile_count, row_bound)
 
 
 def _sweep_range(plan: WindowPlan, history: _History, first: int, stop: int, until_us: int) -> Sweep:
+    rows = history.rows.take(history.order[history.row_start[first] : history.row_start[stop]], first)
+    states = history.held.states[first:stop]
+    ranking, work = begin(plan, states, rows)
     room = int(history.row_bound[first:stop].sum())
     entity, event_us = np.empty((2, room), dtype=np.int64)
     out = np.empty((room, plan.output_width), dtype=np.int64)
     null = np.empty(out.shape, dtype=np.uint8)
     fault_at = np.zeros(2, dtype=np.int64)
-    final = _final(plan, history, first, stop, until_us)
-    rows = sweep_rows(
-        plan.hop_us, until_us, plan.windows, plan.slots, plan.totals, plan.reference_table, plan.first_columns,
-        plan.reads,
-        first, stop, int(history.tile_count[first:stop].max(initial=0)),
-        history.row_start, history.order, history.row_us, history.inputs.lanes, history.inputs.valid,
+    count = sweep_rows(
+        plan.hop_us, history.held.at_us, until_us, plan.windows, plan.slots, plan.totals, plan.reference_table,
+        plan.first_columns, plan.reads,
+        int(history.tile_count[first:stop].max(initial=0)),
+        work.old_start, work.old_index, work.old_tiles, ranking.firsts, work.totals, ranking.refs,
+        ranking.row_start, ranking.row_order, ranking.row_us, ranking.row_rank, ranking.rank_us,
+        rows.inputs.lanes, rows.inputs.valid,
         entity, event_us, out, null, fault_at,
     )  # fmt: skip
-    if rows < 0:
-        raise overflow(plan, int(fault_at[0]), int(fault_at[1]))
+    if count < 0:
+        raise overflow(plan, first + int(fault_at[0]), int(fault_at[1]))
     sweep_sets(
         plan,
-        (history.row_start, history.order, history.row_us),
-        history.inputs,
-        (entity[:rows], event_us[:rows]),
+        states,
+        (ranking.row_start, ranking.row_order, ranking.row_us),
+        rows.inputs,
+        (entity[:count], event_us[:count]),
         out,
     )
-    columns = _columns(plan, history, out[:rows], null[:rows])
-    return Sweep(first, entity[:rows], event_us[:rows], event_us[:rows], columns, final)
-
-
-def _final(plan: WindowPlan, history: _History, first: int, stop: int, until_us: int) -> Applied:
-    """The states at the end: the step of the stream, taken once over everything."""
-    batch = history.batch
-    rows = history.order[history.row_start[first] : history.row_start[stop]]
-    ids = batch.event_ids
-    part = Batch(
-        entity=batch.entity[rows] - first,
-        event_us=batch.event_us[rows],
-        event_ids=[ids[row] for row in rows.tolist()] if plan.ordered else (),
-        columns={name: rows_of(batch.columns[name], rows) for name in plan.columns},
-    )
-    return apply(plan, [TileState.empty(plan)] * (stop - first), part, until_us)
+    columns = _columns(plan, ranking, rows, out[:count], null[:count])
+    final = take_step(plan, states, rows.inputs, ranking, work, until_us)
+    return Sweep(first, entity[:count] + first, event_us[:count], event_us[:count], columns, final)
 
 
 def _columns(
-    plan: WindowPlan, history: _History, out: IntArray, null: npt.NDArray[np.uint8]
+    plan: WindowPlan, ranking: Ranking, rows: Prepared, out: IntArray, null: npt.NDArray[np.uint8]
 ) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for number, output in enumerate(plan.outputs):
         if output.carrier is None:
             columns[output.feature] = number_column(output, out, null)
             continue
-        carried = history.inputs.carried[plan.carried_key(number)][history.order]
+        key = plan.carried_key(number)
+        carried = ranking.carried(plan, key, rows.inputs.carried[key])
         columns[output.feature] = carried_column(output, out, null, carried)
     return columns

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from decision.schema import Aggregation, Feature, Scalar, Value, ValueType, View
 from streaming.windows.batch import Batch
+from streaming.windows.inputs import prepared
 from streaming.windows.plan import NEVER_US, WindowPlan
 from streaming.windows.state import CHUNK_BYTES, TileState, decode, encode
 from streaming.windows.stream import NO_EXPIRY, Applied, apply
-from streaming.windows.sweep import Sweep, sweep, sweep_chunks
+from streaming.windows.sweep import Held, Sweep, sweep, sweep_chunks
 from tests.oracle.windows import Event, change_times, feature_values, next_expiry, value_time
 
 HOP_S = 60
@@ -240,10 +241,32 @@ def test_windows_sweep_chunks_join_to_the_whole(view: View, history: History, si
     plan = plan_of(view)
     batch, until_us = as_batch(plan, history), 90 * HOP_US
     whole = sweep(plan, batch, 3, until_us)
-    chunks = list(sweep_chunks(plan, batch, 3, until_us, rows=size))
+    chunks = list(sweep_chunks(plan, prepared(plan, batch), 3, until_us, size))
     assert repr([row for chunk in chunks for row in sweep_rows(chunk)]) == repr(sweep_rows(whole))
     states = [state for chunk in chunks for state in chunk.final.states]
     assert [encode(plan, s) for s in states] == [encode(plan, s) for s in whole.final.states]
+
+
+@settings(max_examples=150, deadline=None)
+@given(views(), histories, st.lists(moments, min_size=1, max_size=3))
+def test_windows_sweep_in_pieces_of_time_is_the_whole(
+    view: View, history: History, cuts: list[int]
+) -> None:
+    """Pieces that go on from what those before have left give, put together, the rows and the states of the whole."""
+    plan = plan_of(view)
+    until_us = 90 * HOP_US
+    whole = sweep(plan, as_batch(plan, history), 3, until_us)
+    held, got = None, []
+    begin_us = -(2**62)
+    for end_us in [*sorted(cuts), until_us + 1]:
+        part = [row for row in history if begin_us <= row[1] < end_us]
+        piece = sweep(plan, as_batch(plan, part), 3, end_us - 1, held)
+        got += sweep_rows(piece)
+        held, begin_us = Held(piece.final.states, end_us - 1), end_us
+    got.sort(key=lambda row: row[:2])
+    assert repr(got) == repr(sweep_rows(whole))
+    assert held is not None
+    assert [encode(plan, s) for s in held.states] == [encode(plan, s) for s in whole.final.states]
 
 
 @settings(max_examples=30, deadline=None)
