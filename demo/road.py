@@ -31,6 +31,7 @@ from server.view_builds import settle_first_definitions
 from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
+from streaming.history import Past
 from training import registry
 from training.definition import TrainingDefinition
 from training.pipeline import TrainedModel, train_model
@@ -140,7 +141,7 @@ def fill(road: Road, redis_url: str, history: pd.DataFrame, progress: Progress) 
             writer=entity_writer(road.repo, client),
             plan=plan,
             schema=road.repo.events,
-            events=history,
+            events=Past.of_frame(history),
             archive=archive_folder(road.settings.data_dir, catalog.project),
             until_us=until_us,
             partition_count=road.settings.partitions,

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from online.errors import OnlineStoreError
 from online.store import check_store, connect
@@ -22,7 +21,7 @@ from streaming.archive import archive_folder
 from streaming.backfill import BackfillReport, backfill
 from streaming.batch_views import batch_views, load_batch_view
 from streaming.errors import StreamingError
-from streaming.history import history_frame
+from streaming.history import Past
 from streaming.sink import check_logged
 
 ProgressReport = Callable[[str, int, int], None]
@@ -68,7 +67,6 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
     plan = stream_plan(repo, repo_policy(repo))
     check_logged(plan.shown)
     try:
-        events = history_frame(pq.read_table(file), repo.events)
         with connect(redis_url) as client:
             check_store(client)
             settle_first_definitions(client, repo, settings.partitions)
@@ -78,7 +76,7 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
                 writer=entity_writer(repo, client),
                 plan=plan,
                 schema=repo.events,
-                events=events,
+                events=Past.of_file(file, repo.events),
                 until_us=time.time_ns() // 1_000,
                 partition_count=settings.partitions,
                 progress=progress,

@@ -40,6 +40,7 @@ from streaming.plan import StreamPlan
 from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisPartitionReader, settle_partitions
 from streaming.sink import OfflineSink, check_logged
+from streaming.unfinished import check_filled
 from streaming.windows.warm import warm
 
 log = structlog.get_logger()
@@ -95,6 +96,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         DefinitionsOutdated: Others run with newer definitions of stream views.
         SourceFileError: Values of a view cannot be logged where its batch source says.
         MaterializerError: The port of the metrics is taken.
+        StreamingError: A backfill of the store was cut short.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,6 +124,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     with connect(redis_url) as client:
         check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
+        check_filled(client, plan.project)
         settle_definitions(client, repo, settings.partitions, owner, lease_ms, stopping)
         leases = Leases(client, plan.project, owner, lease_ms)
         ready()

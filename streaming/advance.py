@@ -257,11 +257,7 @@ def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | No
     name, (feed, rows, fed) = plan.stored, news
     for row_number, number in zip(rows.tolist(), fed.tolist(), strict=True):
         assert feed is not None
-        state = group.states[number]
-        row = _latest_row(plan, feed, row_number)
-        newest = state.latest.get(name)
-        if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
-            state.latest = {**state.latest, name: row}
+        group.states[number].note_latest(name, latest_row(plan, feed, row_number))
     entities = [number for number, state in enumerate(group.states) if name in state.latest]
     if not entities:
         return None
@@ -273,7 +269,8 @@ def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | No
     return ViewValues.of(plan, np.array(entities, dtype=np.int64), columns, times)
 
 
-def _latest_row(plan: ViewPlan, feed: ViewRows, number: int) -> LatestRow:
+def latest_row(plan: ViewPlan, feed: ViewRows, number: int) -> LatestRow:
+    """A row of a view without windows, by its number among the view's rows."""
     place = number if feed.rows is None else int(feed.rows[number])
     row = feed.made.frame.iloc[place]
     values = {feature.name: plain(row[feature.name]) for feature in plan.view.features}

@@ -20,8 +20,8 @@ import re
 import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from itertools import pairwise
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +48,6 @@ IntArray = npt.NDArray[np.int64]
 
 SCHEMA = pa.schema([("position", pa.int64()), ("logical_time", TIMESTAMP), ("event", pa.binary())])
 """`logical_time` is when the record was appended; `event` is the log's JSON, null once its customer is erased."""
-ROWS_PER_PART = 1_000_000
 _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
@@ -310,14 +309,31 @@ def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[
             return
 
 
-def write_backfilled(folder: Path, events: pd.DataFrame) -> None:
-    """Archive what a backfill brought in, the frame as transformations take it; what was there is replaced."""
+@contextmanager
+def backfilled_parts(folder: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Archive what a backfill brings in; what was there of one before is removed, and all of this one where it fails.
+
+    Yields:
+        Takes some of the events, the frame as transformations take it.
+    """
+    _remove_backfilled(folder)
+    numbers = count()
+
+    def add(events: pd.DataFrame) -> None:
+        table = pa.Table.from_pandas(events, preserve_index=False)
+        write_part(folder, f"backfill-{next(numbers):05d}", table)
+
+    try:
+        yield add
+    except BaseException:
+        _remove_backfilled(folder)
+        raise
+
+
+def _remove_backfilled(folder: Path) -> None:
+    remove_unfinished(folder, "backfill-")
     for path in folder.glob(_BACKFILL):
         path.unlink()
-    remove_unfinished(folder, "backfill-")
-    table = pa.Table.from_pandas(events, preserve_index=False)
-    for number, start in enumerate(range(0, len(table), ROWS_PER_PART)):
-        write_part(folder, f"backfill-{number:05d}", table.slice(start, ROWS_PER_PART))
 
 
 def read_backfilled(folder: Path) -> Iterator[pa.Table]:

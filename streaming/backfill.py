@@ -2,51 +2,44 @@
 
 The offline store gets one row for every instant at which an entity's values changed; the online store gets every
 entity as it stands at the end. The log then takes over from there.
+
+Memory holds a part of the entities at a time. What the views make of events is put apart by entity, in temporary
+files (`streaming/feeds.py`); then each part is swept, written and forgotten.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import mmh3
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import redis
 
 from online.write import EntityWriter
-from streaming.admit import Customers, note_ids
 from streaming.advance import advance
-from streaming.archive import write_backfilled
+from streaming.archive import backfilled_parts
 from streaming.borrow import borrow
 from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError
 from streaming.events import EventSchema
+from streaming.history import Past
 from streaming.keys import PartitionKeys
+from streaming.kind_feeds import KindFeeds
 from streaming.log import partition_of
-from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan, ViewRows
-from streaming.recent import id_hashes
+from streaming.plan import EntityKind, SourceEvents, StreamPlan
 from streaming.redis_log import settle_partitions
-from streaming.sink import (
-    KeyColumns,
-    arrow_type,
-    column_array,
-    parts_folder,
-    timestamp_array,
-    view_schema,
-    write_part,
-)
 from streaming.timers import member_text
-from streaming.windows.sweep import Sweep, sweep_chunks
+from streaming.unfinished import Mark, check_not_live
 from streaming.writes import prepare_writes, send_writes
 
 ENTITIES_PER_WRITE = 2000
-ROWS_PER_PART = 1_000_000
+MOST_PARTS = 1_024
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
@@ -68,25 +61,49 @@ class _Stopwatch:
 
 @contextmanager
 def _no_collections() -> Iterator[None]:
-    """Have nobody look for garbage: states are many objects and make no cycles, so that it is a fifth of the time."""
+    """Have nobody look for garbage: states are many objects and make no cycles, so that it is a fifth of the time.
+
+    What is there before is passed over where it is looked for nevertheless.
+    """
     were_on = gc.isenabled()
     gc.disable()
+    gc.freeze()
     try:
         yield
     finally:
+        gc.unfreeze()
         if were_on:
             gc.enable()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackfillReport:
-    """What a backfill did; `computing_s` leaves out the writing to either store."""
+    """What a backfill did; `computing_s` leaves out the writing to either store.
+
+    Attributes:
+        most_rows: The most rows of a view that were in memory at once.
+    """
 
     event_count: int
     offline_rows: dict[str, int]
     online_entities: dict[str, int]
     seconds: float
     computing_s: float
+    most_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What the steps of a backfill share."""
+
+    client: redis.Redis
+    writer: EntityWriter
+    plan: StreamPlan
+    schema: EventSchema
+    until_us: int
+    partition_count: int
+    progress: Progress
+    writing: _Stopwatch
 
 
 @_no_collections()
@@ -96,21 +113,21 @@ def backfill(
     writer: EntityWriter,
     plan: StreamPlan,
     schema: EventSchema,
-    events: pd.DataFrame,
+    events: Past,
     archive: Path,
     until_us: int,
     partition_count: int,
     progress: Progress,
 ) -> BackfillReport:
-    """Fill both stores from a frame of events.
+    """Fill both stores from past events, of which there may be more than fit into memory.
 
     Args:
         client: Connection to the store.
         writer: The conditional write.
         plan: What to compute.
         schema: For the lateness bound.
-        events: History, columns as in `streaming.frame.events_frame`; event ids must be distinct per customer.
-        archive: The project's archive, where they are kept.
+        events: History.
+        archive: The project's archive, where the events are kept; temporary files are there meanwhile.
         until_us: Logical time at which the stream takes over; no event lies behind it.
         partition_count: Of the log.
         progress: Told how far it is.
@@ -119,192 +136,119 @@ def backfill(
         StreamingError: If the log has been applied already, or an event lies behind `until_us`.
     """
     started = time.monotonic()
-    writing = _Stopwatch()
     settle_partitions(client, plan.project, partition_count)
-    _check(client, plan, events, until_us, partition_count)
-    with writing:
-        write_backfilled(archive, events)
-    source = SourceEvents.of(events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True))
-    states: dict[str, dict[bytes, EntityState]] = {kind.name: {} for kind in plan.kinds}
+    check_not_live(client, plan.project, partition_count)
+    run = _Run(
+        client=client,
+        writer=writer,
+        plan=plan,
+        schema=schema,
+        until_us=until_us,
+        partition_count=partition_count,
+        progress=progress,
+        writing=_Stopwatch(),
+    )
+    entities: dict[str, int] = {}
     offline_rows: dict[str, int] = {}
-    feeds = plan.rows(source)
-    for kind in plan.kinds:
-        for view_plan in kind.views:
-            rows = feeds.pop(view_plan.view.name)
-            if view_plan.windows is None:
-                fill_latest(kind, view_plan, rows, states[kind.name], until_us)
-                continue
-            folder = parts_folder(view_plan.view) if view_plan.view.offline_path else None
-            offline_rows[view_plan.view.name] = fill_view(
-                (kind, view_plan),
-                rows,
-                states[kind.name],
-                until_us,
-                (folder, "backfill"),
-                progress,
-                writing,
-            )
-    _recent_ids(plan, schema, source, states[plan.customer.name], until_us)
-    entities = {name: len(own) for name, own in states.items()}
-    for kind in plan.kinds:
-        _load_online(
-            client, writer, kind, plan, states[kind.name], until_us, partition_count, (progress, writing)
-        )
-    _hand_over(client, plan.project, until_us, partition_count)
+    with ExitStack() as files:
+        part_count = min(max(1, -(-events.count // events.at_once)), MOST_PARTS)
+        feeds = [KindFeeds(kind, part_count, archive, files, events.at_once) for kind in plan.kinds]
+        mark = Mark(client, plan, partition_count)
+        with mark.put():
+            event_count = _read(run, events, archive, feeds)
+        for own in feeds:
+            entities[own.kind.name] = _fill(run, own, mark, offline_rows)
+        mark.hand_over(until_us)
     seconds = time.monotonic() - started
     return BackfillReport(
-        event_count=len(events),
+        event_count=event_count,
         offline_rows=offline_rows,
         online_entities=entities,
         seconds=seconds,
-        computing_s=seconds - writing.seconds,
+        computing_s=seconds - run.writing.seconds,
+        most_rows=max(own.most_rows for own in feeds),
     )
 
 
-def _check(
-    client: redis.Redis, plan: StreamPlan, events: pd.DataFrame, until_us: int, partition_count: int
-) -> None:
-    for partition in range(partition_count):
-        keys = PartitionKeys(plan.project, partition)
-        if client.exists(keys.checkpoint, keys.applied):
-            raise StreamingError(
-                f"project {plan.project!r} is live in this store already: a materializer has run on it. Backfill "
-                "first, into an empty store (`waypost up --backfill FILE` does both in order)"
-            )
-    if len(events) and _micros(events["event_time"]).max() > until_us:
-        newest = events["event_time"].max()
-        raise StreamingError(
-            f"the newest event is at {newest}, behind the time at which the stream takes over"
-        )
-
-
-def _micros(times: pd.Series) -> np.ndarray:
-    utc = times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy()
-    micros: np.ndarray = utc.astype("datetime64[us]").view(np.int64)
-    return micros
-
-
-def fill_view(
-    planned: tuple[EntityKind, ViewPlan],
-    rows: ViewRows,
-    states: dict[bytes, EntityState],
-    until_us: int,
-    parts: tuple[Path | None, str],
-    progress: Progress,
-    writing: AbstractContextManager[None],
-) -> int:
-    """Compute all of a windowed view's past; returns the number of its offline rows.
-
-    Args:
-        planned: The view and its kind.
-        rows: All there are.
-        states: Of the kind's entities; the view's tiles are put there.
-        until_us: Logical time that they are brought to.
-        parts: Folder and beginning of the names of the offline rows; no folder for none.
-        progress: Told how far it is.
-        writing: Entered while something is written.
-    """
-    kind, plan = planned
-    folder, stem = parts
-    assert plan.windows is not None
-    view = plan.view
-    place, count = list(kind.windows).index(plan.stored), len(kind.windows)
-    batch = rows.batch(rows.codes, plan.windows)
-    keys = KeyColumns(plan.keys, rows.keys)
-    key_columns = [keys.column(key) for key in view.join_keys]
-    written = 0
-    for number, chunk in enumerate(
-        sweep_chunks(plan.windows, batch, len(rows.keys), until_us, ROWS_PER_PART)
+def _read(run: _Run, events: Past, archive: Path, feeds: list[KindFeeds]) -> int:
+    """Archive the events and put what the views make of them apart; returns how many they are."""
+    count, tail_us = 0, run.until_us - run.schema.lateness_us
+    with events.reading(archive, lambda seen: run.progress("reading", seen, events.count)) as (
+        newest,
+        frames,
     ):
-        if folder is not None:
-            table = _offline_table(plan, key_columns, chunk)
-            with writing:
-                write_part(folder, f"{stem}-{number:05d}", table)
-            written += table.num_rows
-        for offset, tiles in enumerate(chunk.final.states):
-            key = rows.keys[chunk.first_entity + offset]
-            state_of(states, key, until_us).put_tiles(place, count, tiles)
-        progress(view.name, chunk.first_entity + len(chunk.final.states), len(rows.keys))
-    return written
+        if newest > run.until_us:
+            raise StreamingError(
+                f"the newest event is at {pd.Timestamp(newest, unit='us', tz='UTC')}, behind the time at which the "
+                "stream takes over"
+            )
+        with backfilled_parts(archive) as add:
+            for frame in frames:
+                with run.writing:
+                    add(frame)
+                source = SourceEvents.of(frame)
+                rows = run.plan.rows(source)
+                for own in feeds:
+                    own.add(rows)
+                    if own.kind is run.plan.customer:
+                        own.add_recent(source, tail_us)
+                count += len(frame)
+                run.progress("transforming", count, events.count)
+                del frame, source, rows
+                gc.collect()  # a view's function may leave cycles
+    return count
 
 
-def state_of(states: dict[bytes, EntityState], key: bytes, until_us: int) -> EntityState:
-    """The state of an entity, a new one at `until_us` where there is none."""
-    state = states.get(key)
-    if state is None:
-        state = states[key] = EntityState(until_us)
-    return state
+def _fill(run: _Run, feeds: KindFeeds, mark: Mark, offline_rows: dict[str, int]) -> int:
+    """Fill both stores with the entities of a kind; returns how many they are, and notes offline rows by view."""
+    kind, until_us = feeds.kind, run.until_us
+    windowed = [plan for plan in kind.views if plan.windows is not None]
+    fills = {plan.view.name: feeds.view_fill(plan, run.writing) for plan in windowed}
+    row_counts = {plan.view.name: feeds.row_count(plan) for plan in windowed}
+    swept = dict.fromkeys(fills, 0)
+    count = 0
+    for part in range(feeds.part_count):
+        states: dict[bytes, EntityState] = {}
+        if kind is run.plan.customer:
+            feeds.put_recent(part, states, until_us, run.schema.lateness_us)
+        for plan in kind.views:
+            name = plan.view.name
+            if plan.windows is None:
+                feeds.put_latest(plan, part, states, until_us)
+                continue
+            done = 0
+            for done in feeds.sweep(plan, fills[name], part, states, until_us):
+                run.progress(name, swept[name] + done, row_counts[name])
+            swept[name] += done
+        mark.check()
+        # Parts have about as many entities each.
+        likely = (count + len(states)) * feeds.part_count // (part + 1)
+        for written in _load_online(run, kind, states):
+            count += written
+            run.progress(f"online {kind.name}", count, likely)
+        gc.collect()
+    offline_rows |= {name: fill.written for name, fill in fills.items()}
+    return count
 
 
-def _offline_table(plan: ViewPlan, key_columns: Sequence[pa.Array], chunk: Sweep) -> pa.Table:
-    schema = view_schema(plan.view)
-    entity = pa.array(chunk.entity)
-    instants = timestamp_array(chunk.event_us)
-    keys = [column.take(entity) for column in key_columns]
-    features = [
-        column_array(chunk.columns[feature.name], arrow_type(feature.value_type))
-        for feature in plan.view.features
-    ]
-    return pa.Table.from_arrays([*keys, *features, instants, instants], schema=schema)
-
-
-def fill_latest(
-    kind: EntityKind, plan: ViewPlan, rows: ViewRows, states: dict[bytes, EntityState], until_us: int
-) -> None:
-    """Put the newest row of each entity, of a view without windows, into the entities' states."""
-    own = [state_of(states, key, until_us) for key in rows.keys]
-    advance(kind, rows.keys, own, {plan.view.name: rows}, None, {}, until_us)
-
-
-def _recent_ids(
-    plan: StreamPlan,
-    schema: EventSchema,
-    events: SourceEvents,
-    customers: dict[bytes, EntityState],
-    until_us: int,
-) -> None:
-    """Ids that may still be published again in time: position 0 marks them as older than the log."""
-    tail = np.flatnonzero(events.event_us >= until_us - schema.lateness_us)
-    codes, customer_ids = pd.factorize(events.customer_ids[tail])
-    names = {plan.customer.key_names[0]: (customer_ids.tolist(), range(len(customer_ids)))}
-    owners = [state_of(customers, key, until_us) for key in plan.customer.keys.encode_many(names)]
-    note_ids(
-        Customers(codes.astype(np.int64), owners),
-        np.arange(len(tail)),
-        events.event_us[tail],
-        id_hashes(events.event_ids[tail].tolist()),
-        np.zeros(len(tail), dtype=np.int64),
-        schema.lateness_us,
-    )
-
-
-def _load_online(
-    client: redis.Redis,
-    writer: EntityWriter,
-    kind: EntityKind,
-    plan: StreamPlan,
-    states: dict[bytes, EntityState],
-    until_us: int,
-    partition_count: int,
-    told: tuple[Progress, _Stopwatch],
-) -> None:
-    progress, writing = told
+def _load_online(run: _Run, kind: EntityKind, states: dict[bytes, EntityState]) -> Iterator[int]:
+    """Write entities, which are forgotten; yields how many, again and again."""
     keys = list(states)
     for start in range(0, len(keys), ENTITIES_PER_WRITE):
         chunk = keys[start : start + ENTITIES_PER_WRITE]
         own = [states.pop(key) for key in chunk]
-        groups = advance(kind, chunk, own, {}, None, borrow(client, kind, chunk), until_us)
+        groups = advance(kind, chunk, own, {}, None, borrow(run.client, kind, chunk), run.until_us)
         prepared = [prepare_writes(group, np.arange(len(group.keys)), None) for group in groups]
-        with writing:
+        with run.writing:
             entries = (
                 entry for group in groups for entry in zip(group.keys, group.due_us.tolist(), strict=True)
             )
-            announce(client, kind, plan, entries, partition_count)
-            written = send_writes(writer, prepared)
+            announce(run.client, kind, run.plan, entries, run.partition_count)
+            written = send_writes(run.writer, prepared)
         refused = sum(int((~outcome.accepted).sum()) for outcome in written)
         if refused:
             raise StreamingError(f"the store already holds state of {refused} entities of kind {kind.name}")
-        progress(f"online {kind.name}", start + len(chunk), len(keys))
+        yield len(chunk)
 
 
 def announce(
@@ -329,9 +273,3 @@ def announce(
     for partition, members in due.items():
         pipeline.zadd(PartitionKeys(plan.project, partition).timers, members, lt=True)
     pipeline.execute()
-
-
-def _hand_over(client: redis.Redis, project: str, until_us: int, partition_count: int) -> None:
-    for partition in range(partition_count):
-        checkpoint = {"position": 0, "time_us": until_us}
-        client.hset(PartitionKeys(project, partition).checkpoint, mapping=checkpoint)

@@ -122,6 +122,12 @@ class EntityState:
         held[number] = tiles
         self.tiles = tuple(held)
 
+    def note_latest(self, name: str, row: LatestRow) -> None:
+        """Take a row of a view without windows, unless a newer one is there."""
+        newest = self.latest.get(name)
+        if newest is None or (row.event_us, row.event_id) >= (newest.event_us, newest.event_id):
+            self.latest = {**self.latest, name: row}
+
     @property
     def recent(self) -> RecentIds:
         """Event ids seen lately, to be added to."""
@@ -214,7 +220,7 @@ def _decode_small(state: EntityState, small: Mapping[bytes, bytes]) -> None:
         if name == SEGMENTS:
             state.segments_us, state.segments, state.left = json.loads(data)
         elif name.startswith(LATEST_PREFIX):
-            latest[name[len(LATEST_PREFIX) :].decode()] = LatestRow(*json.loads(data))
+            latest[name[len(LATEST_PREFIX) :].decode()] = decode_latest(data)
     if latest:
         state.latest = latest
 
@@ -260,8 +266,18 @@ def small_fields(state: EntityState) -> dict[bytes, bytes]:
     if state.segments_us is not None:
         fields[SEGMENTS] = _json((state.segments_us, state.segments, state.left))
     for view, row in state.latest.items():
-        fields[LATEST_PREFIX + view.encode()] = _json((row.event_us, row.event_id, row.values))
+        fields[LATEST_PREFIX + view.encode()] = encode_latest(row)
     return fields
+
+
+def encode_latest(row: LatestRow) -> bytes:
+    """A newest row as it is stored."""
+    return _json((row.event_us, row.event_id, row.values))
+
+
+def decode_latest(data: bytes) -> LatestRow:
+    """The inverse of `encode_latest`, but that lists stand for tuples."""
+    return LatestRow(*json.loads(data))
 
 
 def view_chunks(view: str, *, segments: bool) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:

@@ -28,6 +28,11 @@ def build_key(project: str) -> str:
     return f"wp:{{{project}}}:build"
 
 
+def backfill_key(project: str) -> str:
+    """String: the backfill that is at work, or was cut short."""
+    return f"wp:{{{project}}}:backfill"
+
+
 def refused_key(project: str) -> str:
     """Stream of events that were refused when they were published."""
     return f"wp:{{{project}}}:refused"

@@ -32,17 +32,19 @@ from online.script import Script
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.advance import advance
 from streaming.archive import archived_events, read_backfilled, read_live
-from streaming.backfill import announce, fill_latest, fill_view, state_of
+from streaming.backfill import announce
 from streaming.entity import LATEST_PREFIX, POSITIONS, WINDOWS_PREFIX, EntityState, small_fields
 from streaming.errors import StreamingError
 from streaming.events import Events, EventSchema
 from streaming.file_locks import outlast_writers
+from streaming.fill import ViewFill, fill_latest, state_of
 from streaming.frame import events_frame
 from streaming.generations import Definition, Generations, Standing, Unfinished
 from streaming.history import ENVELOPE, history_frame
 from streaming.keys import PartitionKeys
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan
 from streaming.sink import parts_folder
+from streaming.windows.inputs import prepared
 from streaming.windows.state import encode
 
 log = structlog.get_logger()
@@ -155,18 +157,14 @@ class ShadowBuild:
                     continue
                 rows, view = feeds[view_plan.view.name], view_plan.view
                 if view_plan.windows is None:
-                    fill_latest(kind, view_plan, rows, self._states[kind.name], reached.until_us)
+                    fill_latest(view_plan, rows, self._states[kind.name], reached.until_us)
                     continue
                 parts = staged(view, generation) if view.offline_path else None
-                fill_view(
-                    (kind, view_plan),
-                    rows,
-                    self._states[kind.name],
-                    reached.until_us,
-                    (parts, f"build-{generation}"),
-                    self._progress,
-                    nullcontext(),
-                )
+                fill = ViewFill(kind, view_plan, (parts, f"build-{generation}"), nullcontext())
+                swept = prepared(view_plan.windows, rows.batch(rows.codes, view_plan.windows))
+                states = self._states[kind.name]
+                for done in fill.fill(rows.keys, swept, states, reached.until_us):
+                    self._progress(view.name, done, len(rows.keys))
         for kind in self._kinds:
             self._touched[kind.name] = set(self._states[kind.name])
         self._reached = reached

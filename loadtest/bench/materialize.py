@@ -37,6 +37,7 @@ from server.repo import load_repo
 from server.stream_plans import stream_plan
 from streaming.backfill import backfill
 from streaming.events import EventRecord
+from streaming.history import Past
 from streaming.keys import PartitionKeys
 from streaming.redis_log import RedisLog, record_fields
 
@@ -177,7 +178,7 @@ def _backfill(url: str, purchases: Purchases, count: int) -> dict[str, float]:
             writer=EntityWriter(client),
             plan=stream_plan(repo, repo_policy(repo)),
             schema=repo.events,
-            events=frame.reset_index(drop=True),
+            events=Past.of_frame(frame),
             archive=Path(folder),
             until_us=time.time_ns() // 1000,
             partition_count=1,

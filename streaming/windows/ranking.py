@@ -59,7 +59,9 @@ class Ranking:
             return self.records[place]
         return self.event_us[place], self.event_ids[place], self.values[key][place]
 
-    def carried(self, plan: WindowPlan, key: tuple[int, Carrier], values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def carried(
+        self, plan: WindowPlan, key: tuple[int, Carrier], values: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
         """Values of a column by rank: those of the batch, and those that the states remember; filler elsewhere.
 
         Args:

@@ -71,9 +71,7 @@ class _History:
     row_bound: IntArray
 
 
-def sweep(
-    plan: WindowPlan, batch: Batch, group_count: int, until_us: int, held: Held | None = None
-) -> Sweep:
+def sweep(plan: WindowPlan, batch: Batch, group_count: int, until_us: int, held: Held | None = None) -> Sweep:
     """Sweep over all entities in one piece.
 
     Args:

@@ -21,6 +21,7 @@ from streaming.events import Events
 from streaming.file_locks import FilesHeld
 from streaming.frame import events_frame
 from streaming.generations import Unfinished
+from streaming.history import Past
 from streaming.shadow import BuildAbandoned, ShadowBuild, finish_switch, staged
 from tests.support.stopping import Stopped
 from tests.support.stream_world import (
@@ -176,7 +177,7 @@ def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
         writer=EntityWriter(client),
         plan=stream_plan(world.offline, {"spending": "", "looked": ""}),
         schema=SCHEMA,
-        events=events_frame(Events.of(past), SCHEMA.property_types),
+        events=Past.of_frame(events_frame(Events.of(past), SCHEMA.property_types)),
         until_us=until_us,
         partition_count=PARTITIONS,
         progress=lambda *_: None,

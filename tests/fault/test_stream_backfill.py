@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
 import redis
 
-from online.write import EntityWriter
-from streaming.backfill import BackfillReport, Progress, backfill
-from streaming.errors import StreamingError
-from streaming.events import EventRecord, Events
-from streaming.frame import events_frame
+from streaming.backfill import BackfillReport, Progress
+from streaming.errors import StreamingError, TransformError
+from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
+from streaming.unfinished import check_filled
+from tests.support.backfills import fill, fill_until_killed
 from tests.support.stream_world import (
+    MINUTE_US,
     PROJECT,
-    SCHEMA,
     START_US,
     World,
     drain,
@@ -54,27 +58,6 @@ def _streamed(
     return features(client, world.plan)
 
 
-def _fill(
-    client: redis.Redis,
-    world: World,
-    events: Sequence[EventRecord],
-    until_us: int,
-    progress: Progress = lambda _stage, _done, _total: None,
-) -> BackfillReport:
-    distinct = list({event.event_id: event for event in events}.values())
-    return backfill(
-        client=client,
-        archive=world.archive,
-        writer=EntityWriter(client),
-        plan=world.plan,
-        schema=SCHEMA,
-        events=events_frame(Events.of(distinct), SCHEMA.property_types),
-        until_us=until_us,
-        partition_count=1,
-        progress=progress,
-    )
-
-
 def _values(hashes: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
     return {key: {f: v for f, v in fields.items() if f != b"_ts:segments"} for key, fields in hashes.items()}
 
@@ -87,7 +70,7 @@ def test_hand_over_from_backfill_gives_what_the_stream_gives(url: str, seed: int
     expected = _streamed(url, world, arrivals)
     client = _client(url)
     until_us = arrivals[len(arrivals) // 2][0]
-    _fill(client, world, [event for at_us, event in arrivals if at_us <= until_us], until_us)
+    fill(client, world, [event for at_us, event in arrivals if at_us <= until_us], until_us)
     publish(url, [(at_us, event) for at_us, event in arrivals if at_us > until_us])
     tick(url, LATER_US)
     drain(world.materializer(client))
@@ -99,7 +82,7 @@ def test_event_of_the_history_published_again_counts_once(url: str) -> None:
     world = World.create()
     client = _client(url)
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
-    _fill(client, world, [event], START_US + 1)
+    fill(client, world, [event], START_US + 1)
     before = features(client, world.plan)
     publish(url, [(START_US + 2, event)])
     materializer = world.materializer(client)
@@ -112,7 +95,7 @@ def test_history_rows_are_readable_when_they_happened(url: str) -> None:
     """Offline rows of a backfill carry the event time, and windows that ran out have rows of their own."""
     world = World.create()
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
-    _fill(_client(url), world, [event], LATER_US)
+    fill(_client(url), world, [event], LATER_US)
     table = ds.dataset(world.offline / "spending", format="parquet").to_table()
     rows = table.sort_by("event_timestamp").to_pylist()
     assert rows[0]["event_timestamp"] == datetime.fromtimestamp(START_US / 1e6, UTC)
@@ -126,7 +109,38 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
     client = _client(url)
     client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError, match="is live in this store already"):
-        _fill(client, world, [], LATER_US)
+        fill(client, world, [], LATER_US)
+
+
+def test_backfill_of_what_is_to_come_is_refused_before_anything_is_written(url: str) -> None:
+    """Time cannot be set back: neither the store nor the archive has anything of such events."""
+    world, client = World.create(), _client(url)
+    events = [event for _, event in random_events(1, 20)]
+    with pytest.raises(StreamingError, match="behind the time at which the stream takes over"):
+        fill(client, world, events, START_US)
+    check_filled(client, PROJECT)
+    assert not features(client, world.plan)
+    assert not list(world.archive.glob("*"))
+
+
+def test_backfill_that_a_function_refuses_leaves_nothing(url: str) -> None:
+    """Neither in the store nor in the archive, from which views would be built otherwise."""
+    world, client = World.create(), _client(url)
+    seen: list[int] = []
+
+    def refuse(stage: str, done: int, _total: int) -> None:
+        if stage == "transforming":
+            seen.append(done)
+            if done > 30:
+                raise TransformError("no")
+
+    events = [event for _, event in random_events(1, 60)]
+    with pytest.raises(TransformError):
+        fill(client, world, events, LATER_US, refuse, at_once=20)
+    assert len(seen) == 2
+    check_filled(client, PROJECT)
+    assert not features(client, world.plan)
+    assert not list(world.archive.iterdir())
 
 
 def test_garbage_is_collected_again_whatever_came_of_a_backfill(url: str) -> None:
@@ -134,13 +148,13 @@ def test_garbage_is_collected_again_whatever_came_of_a_backfill(url: str) -> Non
     world, client = World.create(), _client(url)
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
     while_filling: list[bool] = []
-    _fill(client, world, [event], LATER_US, lambda *_: while_filling.append(gc.isenabled()))
+    fill(client, world, [event], LATER_US, lambda *_: while_filling.append(gc.isenabled()))
     assert while_filling
     assert not any(while_filling)
     assert gc.isenabled()
     client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError):
-        _fill(client, world, [event], LATER_US)
+        fill(client, world, [event], LATER_US)
     assert gc.isenabled()
 
 
@@ -149,6 +163,116 @@ def test_report_counts_the_entities_that_came_online(url: str) -> None:
     world = World.create()
     arrivals = random_events(5, 60)
     client = _client(url)
-    report = _fill(client, world, [event for _, event in arrivals], LATER_US)
+    report = fill(client, world, [event for _, event in arrivals], LATER_US)
     assert sum(report.online_entities.values()) == len(features(client, world.plan))
     assert all(report.online_entities[kind.name] for kind in world.plan.kinds)
+
+
+def _everything(client: redis.Redis, world: World) -> tuple[dict[bytes, object], dict[str, list[str]]]:
+    """All that is in the store, and all offline rows by view."""
+    asked: Any = client
+    read = {
+        b"hash": asked.hgetall,
+        b"zset": lambda name: asked.zrange(name, 0, -1, withscores=True),
+        b"string": asked.get,
+    }
+    held = {key: read[asked.type(key)](key) for key in asked.scan_iter(count=1000)}
+    offline = {
+        folder.name: sorted(map(str, ds.dataset(folder, format="parquet").to_table().to_pylist()))
+        for folder in world.offline.iterdir()
+    }
+    return held, offline
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_memory_holds_few_rows_however_many_events_there_are(url: str, seed: int) -> None:
+    """Entities of many times more events than are in memory at once come out the same, to the byte of their states."""
+    events = [event for _, event in random_events(seed, 600)]
+    world, client = World.create(), _client(url)
+    whole = fill(client, world, events, LATER_US + 600 * MINUTE_US)
+    expected, offline = _everything(client, world)
+    in_parts, client = World.create(), _client(url)
+    report = fill(client, in_parts, events, LATER_US + 600 * MINUTE_US, at_once=20)
+    assert whole.most_rows > 300
+    assert report.most_rows <= 40
+    assert _everything(client, in_parts) == (expected, offline)
+    assert report.online_entities == whole.online_entities
+    assert report.offline_rows == whole.offline_rows
+
+
+class _Dead(Exception):
+    """What ends a backfill."""
+
+
+def _die_at(number: int) -> Progress:
+    """Die when told so many times."""
+    left = iter(range(number))
+
+    def progress(*_: object) -> None:
+        if next(left, None) is None:
+            raise _Dead
+
+    return progress
+
+
+@pytest.mark.parametrize("stage", ["transforming", "demand", "online customer_id"])
+def test_backfill_that_was_killed_is_begun_anew(url: str, stage: str) -> None:
+    """SIGKILL leaves a store that nothing materializes, and no temporary file; the next backfill makes all good."""
+    past = [event for _, event in random_events(1, 60)]
+    world, client = World.create(), _client(url)
+    fill(client, world, past, LATER_US)
+    expected = _everything(client, world)
+    world, client = World.create(), _client(url)
+    killed = multiprocessing.get_context("spawn").Process(
+        target=fill_until_killed, args=(url, world.offline, stage, past[::2], LATER_US)
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    with pytest.raises(StreamingError, match="was cut short: run `waypost backfill`"):
+        check_filled(client, PROJECT)
+    assert {path.suffix for path in world.archive.iterdir()} == {".parquet"}
+    fill(client, world, past, LATER_US)
+    check_filled(client, PROJECT)
+    assert _everything(client, world) == expected
+
+
+def test_backfill_that_failed_anywhere_is_begun_anew(url: str) -> None:
+    """What it left goes, of entities that the next one does not have too; what is not of the stream stays."""
+    past = [event for _, event in random_events(1, 60)]
+    others = [replace(event, customer_id=f"{event.customer_id}-2") for event in past]
+    until_us = LATER_US + 60 * MINUTE_US
+    world, client = World.create(), _client(url)
+    fill(client, world, past, until_us, at_once=20)
+    expected = _everything(client, world)
+    key = next(iter(features(client, world.plan)))
+    deaths, died = 0, True
+    while died:
+        world, client = World.create(), _client(url)
+        crm: Any = client
+        crm.hset(key, b"crm", b"kept")
+        try:
+            fill(client, world, others, until_us, _die_at(deaths), at_once=20)
+            died = False
+        except _Dead:
+            deaths += 1
+            fill(client, world, past, until_us, at_once=20)
+            check_filled(client, PROJECT)
+            assert crm.hdel(key, b"crm")
+            assert _everything(client, world) == expected
+    assert deaths > 15
+
+
+def test_two_backfills_of_one_store_do_not_both_hand_over(url: str) -> None:
+    """The one that began first finds that another has, and leaves the store to it."""
+    world, client = World.create(), _client(url)
+    events = [event for _, event in random_events(1, 60)]
+    begun: list[BackfillReport] = []
+
+    def begin_another(stage: str, *_: int) -> None:
+        if stage.startswith("online") and not begun:
+            begun.append(fill(client, world, events, LATER_US))
+
+    with pytest.raises(StreamingError, match="another backfill has begun"):
+        fill(client, world, events, LATER_US, begin_another, at_once=20)
+    assert len(begun) == 1

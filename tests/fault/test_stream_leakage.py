@@ -14,6 +14,7 @@ from online.write import EntityWriter
 from streaming.backfill import backfill
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
+from streaming.history import Past
 from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, catalog, random_events
 from tests.support.valkey import start_valkey
 from training.dataset import features_at
@@ -52,7 +53,7 @@ def _training_rows(url: str, events: Sequence[EventRecord], at_us: Sequence[int]
         writer=EntityWriter(client),
         plan=world.plan,
         schema=SCHEMA,
-        events=events_frame(Events.of(events), SCHEMA.property_types),
+        events=Past.of_frame(events_frame(Events.of(events), SCHEMA.property_types)),
         until_us=END_US,
         partition_count=1,
         progress=lambda _stage, _done, _total: None,

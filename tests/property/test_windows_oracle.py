@@ -249,9 +249,7 @@ def test_windows_sweep_chunks_join_to_the_whole(view: View, history: History, si
 
 @settings(max_examples=150, deadline=None)
 @given(views(), histories, st.lists(moments, min_size=1, max_size=3))
-def test_windows_sweep_in_pieces_of_time_is_the_whole(
-    view: View, history: History, cuts: list[int]
-) -> None:
+def test_windows_sweep_in_pieces_of_time_is_the_whole(view: View, history: History, cuts: list[int]) -> None:
     """Pieces that go on from what those before have left give, put together, the rows and the states of the whole."""
     plan = plan_of(view)
     until_us = 90 * HOP_US

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from online.write import RowWriter
 from streaming.batch_views import load_batch_view
 from streaming.errors import SourceFileError
 from streaming.events import EventSchema
-from streaming.history import history_frame
+from streaming.history import Past, history_frame
 from tests.support.valkey import start_valkey
 
 SCHEMA = EventSchema.parse(
@@ -70,10 +71,49 @@ def test_history_counts_each_event_once_in_order() -> None:
         ({"units": ["x", "y", "z"]}, "column 'units'"),
     ],
 )
-def test_history_that_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_history_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     """The column or type is named."""
     with pytest.raises(SourceFileError, match=said):
         history_frame(_events(**changes), SCHEMA)
+    pq.write_table(_events(**changes), tmp_path / "events.parquet")
+    past = Past.of_file(tmp_path / "events.parquet", SCHEMA)
+    with pytest.raises(SourceFileError, match=said), past.reading(tmp_path / "spill", lambda _: None):
+        pass
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1_000])
+def test_history_read_piece_by_piece_is_the_history(tmp_path: Path, at_once: int) -> None:
+    """In as many files and groups of rows as one likes, repeated events wherever they stand; nothing is left behind."""
+    rng = np.random.default_rng(at_once)
+    folder = tmp_path / "events"
+    folder.mkdir()
+    tables = [
+        _events(
+            event_id=[f"e{number}" for number in rng.integers(0, 30, 40)],
+            event_type=["pay"] * 40,
+            customer_id=rng.integers(0, 3, 40),
+            event_time=[AT.replace(minute=minute) for minute in rng.integers(0, 60, 40).tolist()],
+            amount=rng.random(40),
+            units=rng.integers(0, 9, 40),
+        )
+        for _ in range(3)
+    ]
+    for number, table in enumerate(tables):
+        pq.write_table(table, folder / f"{number}.parquet", row_group_size=11)
+    together = pa.concat_tables(tables)
+    whole = history_frame(together, SCHEMA)
+    past = Past.of_file(folder, SCHEMA, at_once)
+    seen: list[int] = []
+    with past.reading(tmp_path / "spill", seen.append) as (newest_us, frames):
+        pieces = list(frames)
+    assert past.count == seen[-1] == 120
+    assert newest_us == together["event_time"].to_pandas().max().value // 1000
+    assert len(pieces) > 1 or at_once > 120
+    found = pd.concat(pieces).sort_values(["event_time", "event_id", "customer_id"], ignore_index=True)
+    pd.testing.assert_frame_equal(
+        found, whole.sort_values(["event_time", "event_id", "customer_id"], ignore_index=True)
+    )
+    assert not list((tmp_path / "spill").iterdir())
 
 
 def test_batch_rows_keep_nulls_and_whole_numbers(tmp_path: Path) -> None:
