@@ -53,6 +53,7 @@ class Converter:
         views += [self.on_demand_view(view) for view in contents.on_demand_feature_views]
         self.report_duplicates("view", [view.name for view in views])
         self.report_key_conflicts(views)
+        self.report_shared_names(views)
         kept = self.versions(versions or {}, entities)
         by_name = {view.name: view for view in (*views, *kept)}
         services = [self.service(service, by_name) for service in contents.feature_services]
@@ -285,6 +286,17 @@ class Converter:
                         f"join key {key.name!r} is {key.value_type.name} in {view.name!r} "
                         f"and {value_type.name} in {first!r}: use one type",
                     )
+
+    def report_shared_names(self, views: Sequence[View]) -> None:
+        """Report views that have the name under which the store keeps a version of another."""
+        owners = {view.stored_as: view.name for view in views if view.stored_as}
+        for view in views:
+            if view.name in owners:
+                self.report(
+                    view.name,
+                    f"view {view.name!r} is stored under the name that the current version of {owners[view.name]!r} "
+                    "has, and each would overwrite the other: give it another name",
+                )
 
     def report_duplicates(self, kind: str, names: Sequence[str]) -> None:
         """Report names that are defined more than once."""

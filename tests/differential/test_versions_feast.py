@@ -37,6 +37,8 @@ from streaming.batch_views import load_batch_view
 from tests.support.clinic import refusal
 from tests.support.feast_world import FEATURE_SERVER, Door, apply, by_name, request, run_waypost
 from tests.support.valkey import start_valkey
+from training.dataset import Dataset, features_at, find_service
+from training.verify import verify_against_feast
 from waypost.decision.v1 import decision_pb2, decision_pb2_grpc
 from waypost.features.v1 import features_pb2, features_pb2_grpc
 
@@ -500,3 +502,36 @@ def test_an_old_version_that_fits_no_more_is_left_out(repo: Path) -> None:
     assert store.get_feature_view("stats").current_version_number == 1
     assert "stats@v0" not in load_repo(repo).catalog.view_by_name
     assert "stats@v1" in load_repo(repo).catalog.view_by_name
+
+
+def test_a_view_called_as_a_version_of_another_is_refused(repo: Path) -> None:
+    """Both would be one in the store, as they are for Feast."""
+    apply(repo)
+    change(repo, CLICKS, f'{CLICKS}, Field(name="buys", dtype=Int64)')
+    apply(repo)
+    change(repo, '    name="pushed", ', '    name="stats_v1", ')
+    assert "'stats_v1' is stored under the name that the current version of 'stats' has" in str(
+        check_repo(repo).problems[0]
+    )
+
+
+def test_training_joins_what_feast_joins_of_pinned_versions(repo: Path) -> None:
+    """The columns that each version has, from the files that its source reads."""
+    at_us = [int((AT + timedelta(hours=hour)).timestamp()) * 1_000_000 for hour in range(6)]
+    for name, columns in (("stats", ("clicks", "buys")), ("pushed", ("level", "rank"))):
+        folder = repo / "data" / name
+        folder.mkdir(parents=True)
+        rows = {column: pa.array(range(place, place + 6)) for place, column in enumerate(columns)}
+        stamps = pa.array(at_us, pa.timestamp("us", tz="UTC"))
+        table = pa.table({"user_id": ["u"] * 6, **rows, "event_timestamp": stamps})
+        pq.write_table(table, folder / "rows.parquet")
+    apply(repo)
+    store = age(repo)
+    catalog = load_repo(repo).catalog
+    service = find_service(catalog, "pinned")
+    labels = pa.table({"user_id": ["u"] * 5, "label_time_us": [at + 1_000_000 for at in at_us[:5]]})
+    table = features_at(catalog=catalog, service=service, rows=labels)
+    assert {"stats@v0__clicks", "pushed@v1__rank"} <= set(table.column_names)
+    dataset = Dataset(table=table, features=service.features, join_keys=("user_id",))
+    verification = verify_against_feast(store, "pinned", dataset)
+    assert verification.equal, verification.differences
