@@ -350,6 +350,11 @@ def _ssl_context(address: Address) -> ssl.SSLContext:
     return context
 
 
+_NAME_FIX = "call the server by a name of its certificate, or say ssl_check_hostname=false"
+_CERTIFICATE_FIXES = {62: _NAME_FIX, 64: _NAME_FIX, 10: "have the server's certificate renewed"}
+"""By OpenSSL's `X509_V_ERR_HOSTNAME_MISMATCH`, `…_IP_ADDRESS_MISMATCH` and `…_CERT_HAS_EXPIRED`."""
+
+
 def told(error: Exception) -> str:
     """Say what went wrong on the way to a server, with what to do about it where that can be known."""
     text = str(error) or type(error).__name__
@@ -357,7 +362,8 @@ def told(error: Exception) -> str:
         return f"{text.rstrip('.')}: give the store's user and password in the address"
     cause = error.__cause__ or error.__context__ or error
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{text}: name the authority that signed the server's certificate with ssl_ca_certs"
+        fix = _CERTIFICATE_FIXES.get(cause.verify_code, "name the authority that signed it with ssl_ca_certs")
+        return f"{text}: {fix}"
     if isinstance(cause, ssl.SSLError):
         return f"{text}: the server speaks no TLS, or wants a client certificate (ssl_certfile, ssl_keyfile)"
     if isinstance(cause, TimeoutError) and "handshake" in str(cause):

@@ -20,13 +20,12 @@ from online.store import connect, open_topology
 from online.values import encode_value
 from online.write import RowWrite, RowWriter
 from tests.support.stores import (
+    TLS_STORES,
     WAIT_S,
     Cluster,
-    make_certificates,
-    redis_server,
     run_cluster,
-    run_redis,
     run_sentinels,
+    run_tls_store,
     wait_until,
 )
 from tests.support.valkey import run_valkey
@@ -206,19 +205,10 @@ async def test_the_reader_follows_the_master_that_sentinels_name(tmp_path: Path)
             await until(reader, lambda columns: holds(columns, 7))
 
 
-async def test_values_and_invalidations_come_through_tls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", TLS_STORES)
+async def test_values_and_invalidations_come_through_tls(tmp_path: Path, kind: str) -> None:
     """A user of the ACL with a client certificate reads, keeps, and sees what others write."""
-    binary = redis_server()
-    if binary is None:
-        pytest.skip("NO TLS TEST: redis-server is not on PATH, and the embedded Valkey is built without TLS")
-    made = make_certificates(tmp_path / "certificates")
-    settings = {
-        "tls-cert-file": str(made.certificate("server")),
-        "tls-key-file": str(made.key("server")),
-        "tls-ca-cert-file": str(made.authority),
-        "user": "shop on >secret ~* +@all",
-    }
-    with run_redis(binary, tmp_path / "redis", settings, tls=True) as port:
+    with run_tls_store(kind, tmp_path, "shop on >secret ~* +@all") as (port, made):
         files = (
             f"ssl_ca_certs={made.authority}&ssl_certfile={made.certificate('client')}"
             f"&ssl_keyfile={made.key('client')}"

@@ -23,13 +23,12 @@ from online.store import check_store, connect, connect_async, nodes, open_topolo
 from online.topology import Topology, parse_slots
 from online.write import AsyncRowWriter, EntityWrite, EntityWriter, RowWrite, RowWriter, ViewWrite
 from tests.support.stores import (
+    TLS_STORES,
     Cluster,
     free_port,
-    make_certificates,
-    redis_server,
     run_cluster,
-    run_redis,
     run_sentinels,
+    run_tls_store,
     wait_until,
 )
 from tests.support.stream_world import START_US, World, drain, features, publish, random_events, tick
@@ -284,19 +283,10 @@ async def test_the_master_that_sentinels_name_is_followed(tmp_path: Path) -> Non
         assert features(client, world.plan)
 
 
-async def test_tls_with_client_certificates_and_a_user(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", TLS_STORES)
+async def test_tls_with_client_certificates_and_a_user(tmp_path: Path, kind: str) -> None:
     """Sockets of every kind verify the server, show their certificate and log in as a user of the ACL."""
-    binary = redis_server()
-    if binary is None:
-        pytest.skip("NO TLS TEST: redis-server is not on PATH, and the embedded Valkey is built without TLS")
-    made = make_certificates(tmp_path / "certificates")
-    settings = {
-        "tls-cert-file": str(made.certificate("server")),
-        "tls-key-file": str(made.key("server")),
-        "tls-ca-cert-file": str(made.authority),
-        "user": "shop on >p,w:d@ ~* +@all",
-    }
-    with run_redis(binary, tmp_path / "redis", settings, tls=True) as port:
+    with run_tls_store(kind, tmp_path, "shop on >p,w:d@ ~* +@all") as (port, made):
         shown = f"ssl_certfile={made.certificate('client')}&ssl_keyfile={made.key('client')}"
         files = f"ssl_ca_certs={made.authority}&{shown}"
         url = f"rediss://shop:p%2Cw%3Ad%40@127.0.0.1:{port}/1?{files}"
@@ -304,6 +294,7 @@ async def test_tls_with_client_certificates_and_a_user(tmp_path: Path) -> None:
         mistakes = {
             f"redis://shop:p%2Cw%3Ad%40@127.0.0.1:{port}": "rediss://",
             f"rediss://127.0.0.1:{port}": "ssl_ca_certs",
+            f"rediss://127.0.0.2:{port}?{files}": "name of its certificate.*ssl_check_hostname=false",
             f"rediss://shop:wrong@127.0.0.1:{port}?{files}": "user and password",
             f"rediss://127.0.0.1:{port}?ssl_ca_certs={made.authority}": "client certificate|reset|closed",
         }

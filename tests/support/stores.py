@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import redis
 
 from online.slots import SLOTS
 from server.embedded import EmbeddedValkey
+from tests.support.tls_front import HOSTS, run_tls_front
 from tests.support.valkey import run_valkey, start_valkey
 
 WAIT_S = 75.0
@@ -246,6 +248,41 @@ def run_redis(binary: str, folder: Path, settings: Mapping[str, str], *, tls: bo
     finally:
         process.kill()
         process.wait()
+
+
+TLS_STORES = ["valkey", "redis"]
+"""The embedded server is built without TLS, so that something before it has to end it; Redis has its own."""
+
+
+@contextmanager
+def run_tls_store(kind: str, folder: Path, user: str) -> Iterator[tuple[int, Certificates]]:
+    """Run one of `TLS_STORES`, which wants a client certificate, with a user of the ACL; yields port and certificates.
+
+    Skips the test where no Redis is installed.
+    """
+    made = make_certificates(folder / "certificates")
+    if kind == "valkey":
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made.authority))
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(made.certificate("server"), made.key("server"))
+        port = free_port()
+        with run_valkey(folder / kind) as server, run_tls_front(port, server.port, context):
+            with redis.Redis(port=server.port) as admin:
+                admin.execute_command("ACL", "SETUSER", *user.split())
+            yield port, made
+        return
+    binary = redis_server()
+    if binary is None:
+        pytest.skip("no redis-server on PATH: TLS is tested before Valkey alone")
+    settings = {
+        "bind": " ".join(HOSTS),
+        "tls-cert-file": str(made.certificate("server")),
+        "tls-key-file": str(made.key("server")),
+        "tls-ca-cert-file": str(made.authority),
+        "user": user,
+    }
+    with run_redis(binary, folder / kind, settings, tls=True) as port:
+        yield port, made
 
 
 @contextmanager
