@@ -1,8 +1,10 @@
 """All traffic with one server of the store: one connection, reads of the same moment in one pipeline.
 
-What is submitted in one turn of the event loop leaves together at its end. While `MAX_IN_FLIGHT` pipelines are
-unanswered, further reads gather for the next one, which leaves with the next answer; each caller waits no longer than
-its own deadline. A caller that gives up is forgotten: its replies are skipped, nobody else notices.
+Reads gather until the event loop has turned `QUIET_TURNS` times without a further one, but no longer than
+`MAX_HOLD_S`: an idle loop turns so often in 15 µs, a busy one brings the next read first, and sending, waking up and
+reading what came cost as much for one read as for ten. While `MAX_IN_FLIGHT` pipelines are unanswered, further reads
+gather for the next one, which leaves with the next answer; each caller waits no longer than its own deadline. A caller
+that gives up is forgotten: its replies are skipped, nobody else notices.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from online.link import Link, Listener, Push
 from online.replies import Replies
 
 MAX_IN_FLIGHT: Final = 2
+QUIET_TURNS: Final = 24
+MAX_HOLD_S: Final = 0.002
 MAX_PIPELINE_COMMANDS: Final = 1_000
 """A pipeline has no more, unless one caller alone asks for more."""
 MAX_WAITING: Final = 10_000
@@ -106,6 +110,8 @@ class Channel:
         self._next_end = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due = False
+        self._flush_by = 0.0
+        self._quiet_turns = 0
         self._closed = False
         self._why = StoreUnavailableError("the store has not answered yet")
         self.round_trips = 0
@@ -169,11 +175,13 @@ class Channel:
             self._make_room()
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._waiting.append(_Call(payload, reply_count, future))
+        self._quiet_turns = 0
         if self._link is None:
             self._connect()
         elif not self._flush_due and self._in_flight < MAX_IN_FLIGHT:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._flush_by = self._loop.time() + MAX_HOLD_S
+            self._loop.call_soon(self._gather)
         self._ends[future] = ends_at
         if ends_at < self._next_end:
             self._watch(ends_at)
@@ -193,6 +201,14 @@ class Channel:
         self._waiting = deque(call for call in self._waiting if not call.future.done())
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailableError(f"{MAX_WAITING} reads wait for the store already")
+
+    def _gather(self) -> None:
+        """Flush, or look again after the loop's next turn."""
+        if self._quiet_turns < QUIET_TURNS and self._loop.time() < self._flush_by:
+            self._quiet_turns += 1
+            self._loop.call_soon(self._gather)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -218,7 +234,7 @@ class Channel:
     def _finished(self) -> None:
         self._in_flight -= 1
         self._breaker.success()
-        if self._waiting:
+        if self._waiting and not self._flush_due:
             self._flush()
 
     def _watch(self, ends_at: float) -> None:

@@ -75,6 +75,29 @@ async def test_requests_of_one_moment_share_a_round_trip(reader: OnlineReader) -
     assert reader.round_trips - sent == 11
 
 
+async def test_reads_of_turns_in_a_row_share_a_round_trip(
+    reader: OnlineReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read leaves with those that come while the loop is busy; without more of them it leaves, whatever the clock."""
+    monkeypatch.setattr("online.channel.MAX_HOLD_S", 60.0)
+    sent = reader.round_trips
+
+    async def read_later(number: int) -> tuple[Value, Status]:
+        for _ in range(3 * number):
+            await asyncio.sleep(0)
+        return await read(reader, number)
+
+    answers = await asyncio.gather(*(read_later(number) for number in range(20)))
+    assert answers == [(number, Status.PRESENT) for number in range(20)]
+    assert reader.round_trips - sent == 1
+
+
+async def test_no_read_is_held_for_long(reader: OnlineReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that is never quiet holds a read no longer than the bound."""
+    monkeypatch.setattr("online.channel.QUIET_TURNS", 10**12)
+    assert await read(reader, 7) == (7, Status.PRESENT)
+
+
 async def test_a_caller_that_gives_up_touches_nobody_in_its_pipeline(
     server: EmbeddedValkey, reader: OnlineReader
 ) -> None:
