@@ -1,7 +1,7 @@
 """All traffic with one server of the store: one connection, reads of the same moment in one pipeline.
 
-Reads gather until the event loop has turned `QUIET_TURNS` times without a further one, but no longer than
-`MAX_HOLD_S`: an idle loop turns so often in 15 µs, a busy one brings the next read first, and sending, waking up and
+Reads gather until the event loop has turned a few times without a further one (`QUIET_TURNS`), but no longer than
+`MAX_HOLD_S`: an idle loop turns in a microsecond, a busy one brings the next read first, and sending, waking up and
 reading what came cost as much for one read as for ten. While `MAX_IN_FLIGHT` pipelines are unanswered, further reads
 gather for the next one, which leaves with the next answer; each caller waits no longer than its own deadline. A caller
 that gives up is forgotten: its replies are skipped, nobody else notices.
@@ -22,7 +22,9 @@ from online.link import Link, Listener, Push
 from online.replies import Replies
 
 MAX_IN_FLIGHT: Final = 2
-QUIET_TURNS: Final = 24
+QUIET_TURNS: Final = 4
+"""For each read that waits: the more there are, the likelier come more."""
+MOST_QUIET_TURNS: Final = 24
 MAX_HOLD_S: Final = 0.002
 MAX_PIPELINE_COMMANDS: Final = 1_000
 """A pipeline has no more, unless one caller alone asks for more."""
@@ -204,7 +206,8 @@ class Channel:
 
     def _gather(self) -> None:
         """Flush, or look again after the loop's next turn."""
-        if self._quiet_turns < QUIET_TURNS and self._loop.time() < self._flush_by:
+        turns = min(QUIET_TURNS * len(self._waiting), MOST_QUIET_TURNS)
+        if self._quiet_turns < turns and self._loop.time() < self._flush_by:
             self._quiet_turns += 1
             self._loop.call_soon(self._gather)
         else:
