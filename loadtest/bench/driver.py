@@ -16,15 +16,18 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import grpc.aio
 
 from loadtest.bench.features_world import Door, request_json, request_message
+from loadtest.bench.measure import elapsed_ns
 
 CONNECTIONS: Final = 4
 STREAMS: Final = 8
+CALLS_IN_A_ROW: Final = 50
 _RATE: Final = re.compile(r"finished in .*?, ([\d.]+) req/s")
 _COUNTS: Final = re.compile(r"requests: .*? (\d+) done, (\d+) succeeded, (\d+) failed,")
 _DATA: Final = re.compile(r"traffic: .* \((\d+)\) data")
@@ -77,6 +80,30 @@ def put_load(door: Door, count: int, duration_s: float, requests: int = 0) -> Lo
     return Load(float(said.stdout))
 
 
+def times_us(door: Door, count: int) -> list[float]:
+    """How long calls of a gRPC server take, one after the other on a connection that is open: `CALLS_IN_A_ROW` times.
+
+    Raises:
+        RuntimeError: The driver failed, or a call was not answered.
+    """
+    if not counts():
+        return _grpc_times_us(door, count)
+    with tempfile.NamedTemporaryFile() as log:
+        load = _h2load(door, count, 1 + CALLS_IN_A_ROW, "-c", "1", "-m", "1", f"--log-file={log.name}")
+        lines = [line.split("\t") for line in Path(log.name).read_text(encoding="utf-8").splitlines()]
+    if load.unanswered or len(lines) <= CALLS_IN_A_ROW:
+        raise RuntimeError(f"{door.path} left calls unanswered")
+    return [float(took_us) for _, _, took_us in lines[1:]]
+
+
+def _grpc_times_us(door: Door, count: int) -> list[float]:
+    message = request_message(count)
+    with grpc.insecure_channel(f"127.0.0.1:{door.port}") as channel:
+        method: Any = channel.unary_unary(door.path)
+        method(message, timeout=60)
+        return [elapsed_ns(partial(method, message, timeout=60)) / 1e3 for _ in range(CALLS_IN_A_ROW)]
+
+
 def _h2load_for(door: Door, count: int, duration_s: float) -> Load:
     """Make ever more calls until they take long enough: h2load's own clock counts bytes of its warm-up too."""
     requests = CONNECTIONS * STREAMS
@@ -88,20 +115,22 @@ def _h2load_for(door: Door, count: int, duration_s: float) -> Load:
         requests = min(10 * requests, round(1.1 * requests * duration_s / took_s))
 
 
-def _h2load(door: Door, count: int, requests: int) -> Load:
+def _h2load(door: Door, count: int, requests: int, *shape: str) -> Load:
+    """Make so many calls; `shape` is how, 32 in flight by default."""
     body = request_json(count) if door.http else request_message(count)
     if not door.http:
         body = b"\x00" + len(body).to_bytes(4, "big") + body
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(body)
         if door.http:
-            shape = ["--h1", "-c", str(CONNECTIONS * STREAMS), "-H", "content-type: application/json"]
+            shape = shape or ("--h1", "-c", str(CONNECTIONS * STREAMS))
+            headers = ["-H", "content-type: application/json"]
         else:
-            shape = ["-c", str(CONNECTIONS), "-m", str(STREAMS)]
-            shape += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+            shape = shape or ("-c", str(CONNECTIONS), "-m", str(STREAMS))
+            headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         url = f"http://127.0.0.1:{door.port}{door.path}"
         said = subprocess.run(
-            ["h2load", "-t", "1", "-n", str(requests), *shape, "-d", file.name, url],  # noqa: S607 - found on PATH, as asked above
+            ["h2load", "-t", "1", "-n", str(requests), *shape, *headers, "-d", file.name, url],  # noqa: S607 - found on PATH, as asked above
             capture_output=True,
             text=True,
             check=True,

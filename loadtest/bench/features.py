@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import numpy as np
 import uvloop
 
@@ -33,14 +32,13 @@ from loadtest.bench.features_world import (
     ask,
     json_of,
     json_values_of,
-    request_message,
     run_echo,
     run_store,
     run_world,
     users,
     values_of,
 )
-from loadtest.bench.measure import Call, Times, cell, environment, in_turn
+from loadtest.bench.measure import Call, Times, block, blocks_in_turn, cell, environment
 from online.near import NearCache
 from online.read import OnlineReader, ReadPlan
 from online.store import open_topology
@@ -157,25 +155,9 @@ def _all_whole(loads: Sequence[Load], size_bytes: int) -> bool:
 
 
 def _latencies(doors: Mapping[str, Door], sdk: Call, count: int) -> dict[str, Times]:
-    message = request_message(count)
-    channels = {
-        name: grpc.insecure_channel(f"127.0.0.1:{door.port}") for name, door in doors.items() if not door.http
-    }
-    calls: dict[str, Any] = {
-        name: channel.unary_unary(doors[name].path) for name, channel in channels.items()
-    }
-    try:
-        return in_turn(
-            {
-                **{name: partial(call, message, timeout=30) for name, call in calls.items()},
-                "sdk": sdk,
-            },
-            budget_s=LATENCY_S,
-            block_us=LATENCY_BLOCK_US,
-        )
-    finally:
-        for channel in channels.values():
-            channel.close()
+    sdk()
+    blocks = {name: partial(driver.times_us, door, count) for name, door in doors.items() if not door.http}
+    return blocks_in_turn({**blocks, "sdk": partial(block, sdk, LATENCY_BLOCK_US)}, LATENCY_S)
 
 
 async def _vectors(url: str, catalog: Catalog) -> tuple[Sequence[float], float]:
@@ -250,7 +232,7 @@ def report(results: Results) -> Report:
                 rates,
             ),
             Table(
-                "Median of one in flight",
+                f"Median of one in flight ({results['driver']})",
                 ("rows", "Waypost", "bare echo", "feast listen", "SDK in process", "Waypost p99"),
                 times,
             ),
