@@ -52,7 +52,11 @@ def read_versions(store: Any) -> Versions:
 
 
 def _history(store: Any, view: str) -> Iterator[tuple[int, Any]]:
-    """The versions of a view that can still be read; code of an old one may be of another Python."""
+    """The versions of a view that can still be read; code of an old one may be of another Python.
+
+    Raises:
+        Exception: Of any kind, where the registry does not answer.
+    """
     try:
         records = store.registry.list_feature_view_versions(view, store.project)
     except NotImplementedError:  # registries that do not keep them have the current ones alone
@@ -64,8 +68,9 @@ def _history(store: Any, view: str) -> Iterator[tuple[int, Any]]:
                 number,
                 store.registry.get_feature_view_by_version(view, store.project, number, allow_cache=True),
             )
-        except Exception:  # noqa: BLE001, S112 - unpickling runs whatever was written
-            continue
+        except Exception:  # noqa: BLE001 - unpickling runs whatever was written
+            # A registry that is lost meanwhile says so here, too: its versions must not be taken for gone.
+            store.registry.list_feature_view_versions(view, store.project)
 
 
 def with_versions(contents: Any, versions: Versions) -> Any:
