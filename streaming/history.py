@@ -141,7 +141,9 @@ class Past:
         Raises:
             OSError: If there is no such file.
         """
-        file = _PastFile(ds.dataset(path, format="parquet", partitioning="hive"), schema, at_once)
+        # Folders around a single file name nothing of it.
+        partitioning = "hive" if path.is_dir() else None
+        file = _PastFile(ds.dataset(path, format="parquet", partitioning=partitioning), schema, at_once)
         return Past(file.count, file.reading, at_once)
 
 

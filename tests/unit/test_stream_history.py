@@ -116,6 +116,16 @@ def test_history_read_piece_by_piece_is_the_history(tmp_path: Path, at_once: int
     assert not list((tmp_path / "spill").iterdir())
 
 
+def test_folders_around_a_file_name_nothing_of_it(tmp_path: Path) -> None:
+    """One day's file of a folder per day is that file alone; the folder of all of them has what their names say."""
+    file = tmp_path / "gift=true" / "events.parquet"
+    file.parent.mkdir()
+    pq.write_table(_events(), file)
+    for path, gifts in ((file, [pd.NA, pd.NA]), (tmp_path, [True, True])):
+        with Past.of_file(path, SCHEMA).reading(tmp_path / ".spill", lambda _: None) as (_, frames):
+            assert [gift for frame in frames for gift in frame["gift"].tolist()] == gifts
+
+
 def test_batch_rows_keep_nulls_and_whole_numbers(tmp_path: Path) -> None:
     """The newest row of each entity goes online, as pandas writes such files: nanoseconds, floats for integers."""
     view = View(
