@@ -28,6 +28,7 @@ from streaming.entity import SEGMENTS, view_chunks
 from streaming.generations import Generations
 from streaming.keys import build_key
 from streaming.traces import CustomerTraces, Traces
+from streaming.unfinished import check_filled
 
 _KEY_TYPES = (ValueType.STRING, ValueType.INT64, ValueType.INT32)
 
@@ -138,7 +139,8 @@ def erase_customer(
 
 
 def _builds(client: redis.Redis, project: str) -> int:
-    """How many builds of views there have been, while none is at work."""
+    """How many builds of views there have been, while neither one nor a backfill is at work."""
+    check_filled(client, project)
     if client.exists(build_key(project)):
         raise RemovalError(
             "views are being built from the archive, and would bring the customer back: erase once `waypost status` "

@@ -23,7 +23,7 @@ from streaming.dead_letters import MAX_LETTER_BYTES, DeadLetters, RefusedEvent, 
 from streaming.errors import StreamingError
 from streaming.events import EventRecord
 from streaming.file_locks import FilesHeld
-from streaming.keys import PartitionKeys
+from streaming.keys import PartitionKeys, backfill_key
 from streaming.materializer import Materializer
 from streaming.redis_log import RedisLog, settle_partitions
 from streaming.traces import CustomerTraces
@@ -195,6 +195,18 @@ def test_state_alone_is_found_too(client: Any) -> None:
     client.hset(state_key(key), "rev", 1)
     assert [(kind.entities, kind.state_fields) for kind in erase(client, "ada").kinds] == [(1, 1)]
     assert not keys_of(client)
+
+
+def test_erasing_does_not_begin_while_a_backfill_is_at_work(client: Any) -> None:
+    """It would bring the customer back, from what it has read already; counting is no matter."""
+    key = store(client, PROJECT, (CUSTOMER,), {"customer_id": "ada"}, "v")
+    client.set(backfill_key(PROJECT), "at work")
+    with pytest.raises(StreamingError, match="a backfill of project 'world' is at work"):
+        erase(client, "ada")
+    assert client.exists(key)
+    assert erase(client, "ada", apply=False).kinds
+    client.delete(backfill_key(PROJECT))
+    assert erase(client, "ada").kinds
 
 
 def test_erasing_needs_an_id_of_the_right_type(client: Any) -> None:
