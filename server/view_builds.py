@@ -92,8 +92,8 @@ class ViewBuilder:
         left_behind = [folder for folder in staged_folders(self._repo.catalog) if folder not in self._stuck]
         if not waiting and not generations.unfinished() and not left_behind:
             return True
-        name = generations.new_name()
-        if not generations.take(name):
+        name = generations.take()
+        if not name:
             return False
         done = threading.Event()
         keeper = threading.Thread(target=self._keep, args=(name, done), name="view-build-lease", daemon=True)

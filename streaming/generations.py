@@ -104,6 +104,12 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 3 + 2 * count))
 redis.call('HDEL', KEYS[1], 'pause')
 return 1
 """)
+_TAKE = Script("""
+if redis.call('EXISTS', KEYS[2]) == 1 then return false end
+local name = string.format('g%08x', redis.call('HINCRBY', KEYS[1], ARGV[1], 1)) .. ARGV[2]
+redis.call('SET', KEYS[2], name, 'PX', ARGV[3])
+return name
+""")
 _RENEW = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -281,20 +287,19 @@ class Generations:
             pass
         self._run(_LEAVE, [_place(partition), said])
 
-    def new_name(self) -> str:
-        """A name for a build, later as a text than all before, so that whoever stood still knows what came after it.
-
-        In a store that was set back to a copy it is none that was there before, either.
-        """
-        return f"g{int(self._client.hincrby(self._key, BUILDS, 1)):08x}{secrets.token_hex(2)}"
-
     def build_count(self) -> int:
-        """How many names for builds were given so far."""
+        """How many builds there were so far."""
         return int(self._client.hget(self._key, BUILDS) or 0)
 
-    def take(self, build: str) -> bool:
-        """Become the one that builds; False where another does."""
-        return bool(self._client.set(self._lock, build, nx=True, px=BUILD_TTL_MS))
+    def take(self) -> str:
+        """Become the one that builds; returns the build's name, nothing where another is at it.
+
+        Names are texts in the order of the builds, so that whoever stood still knows what came after it. In a store
+        that was set back to a copy it is none that was there before, either.
+        """
+        name = self._call(_TAKE, [BUILDS, secrets.token_hex(2), BUILD_TTL_MS], self._lock)
+        assert name is None or isinstance(name, bytes)
+        return (name or b"").decode()
 
     def keep(self, build: str) -> bool:
         """Stay it for another while; False where another has come."""

@@ -120,13 +120,13 @@ def test_newer_definitions_take_the_turn_of_a_build(client: redis.Redis) -> None
     """One of older ones can switch no more, and its process is told."""
     generations = Generations(client, "p")
     generations.settle(ONE, 1, "old", 60_000)
-    assert generations.take("build")
-    generations.ask_for_pause("build")
+    build = generations.take()
+    generations.ask_for_pause(build)
     generations.settle(ONE, 1, "old:2", 60_000)
     generations.check_newest(ONE)
-    assert generations.keep("build")
+    assert generations.keep(build)
     generations.settle(TWO, 1, "new", 60_000)
-    assert not generations.keep("build")
+    assert not generations.keep(build)
     assert generations.pause() == ""
     with pytest.raises(DefinitionsOutdated):
         generations.check_newest(ONE)
@@ -145,8 +145,8 @@ def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
     generations = Generations(client, "p")
     generations.settle(ONE, 2)
     generations.settle(TWO, 2)
-    assert generations.take("build")
-    generations.ask_for_pause("build")
+    build = generations.take()
+    generations.ask_for_pause(build)
     for partition in range(2):
         _own(client, partition, 4)
         assert generations.standing(2) is None
@@ -155,8 +155,8 @@ def test_a_switch_is_taken_whole_and_known_to_all(client: redis.Redis) -> None:
     assert standing is not None
     new = {view: TWO[view] for view in ("a", "c")}
     assert not generations.switch("another", standing, new, "g", {})
-    assert generations.switch("build", standing, new, "g", {0: 5, 1: 6})
-    assert not generations.switch("build", standing, new, "g", {})
+    assert generations.switch(build, standing, new, "g", {0: 5, 1: 6})
+    assert not generations.switch(build, standing, new, "g", {})
     assert generations.serving(TWO) == {"a": "g", "b": "", "c": "g"}
     with pytest.raises(DefinitionsOutdated, match="bring the repo up to date"):
         generations.serving(ONE)
@@ -183,35 +183,35 @@ def test_a_process_that_ends_does_not_wait_for_newer_ones(
         settle_definitions(client, repo, 1, "old:1", 3_600_000, OVER)
 
 
-def _build(client: redis.Redis) -> tuple[Generations, Mapping[int, Standing]]:
-    """A build of changed definitions that waits for nothing but its switch."""
+def _build(client: redis.Redis) -> tuple[Generations, str, Mapping[int, Standing]]:
+    """A build of changed definitions, by its name, that waits for nothing but its switch."""
     generations = Generations(client, "p")
     generations.settle(ONE, 1)
-    assert generations.take("build")
-    generations.ask_for_pause("build")
+    build = generations.take()
+    generations.ask_for_pause(build)
     _own(client, 0, 4)
     _stand(client, 0, 4)
     standing = generations.standing(1)
     assert standing is not None
-    return generations, standing
+    return generations, build, standing
 
 
 def test_no_switch_once_an_owner_has_gone_on(client: redis.Redis) -> None:
     """It left, or its partition has another owner, who begins by saying that nobody stands there."""
-    generations, standing = _build(client)
+    generations, build, standing = _build(client)
     generations.enter(0)
-    assert not generations.switch("build", standing, TWO, "g", {})
+    assert not generations.switch(build, standing, TWO, "g", {})
     _stand(client, 0, 5)
-    assert not generations.switch("build", standing, TWO, "g", {})
+    assert not generations.switch(build, standing, TWO, "g", {})
 
 
 def test_no_switch_once_the_lock_has_run_out(client: redis.Redis) -> None:
     """Another that has it may have taken away what the build left; the one that stood still must begin again."""
-    generations, standing = _build(client)
+    generations, build, standing = _build(client)
     client.delete("wp:{p}:build")
-    assert generations.take("other")
-    assert not generations.keep("build")
-    assert not generations.switch("build", standing, TWO, "g", {})
+    assert generations.take()
+    assert not generations.keep(build)
+    assert not generations.switch(build, standing, TWO, "g", {})
     assert generations.unfinished() == []
 
 
@@ -227,7 +227,7 @@ def test_rows_that_dead_builds_left_are_removed(client: redis.Redis, tmp_path: P
     generations = Generations(client, "p")
     found = staged_folders(catalog)
     assert len(found) == 2
-    assert generations.take("build")
+    assert generations.take()
     staged(view, "new").mkdir()
     left = Unfinished(view="a", generation="switched", features=(), intents={})
     assert remove_staged(found, [left]) == []
@@ -254,23 +254,31 @@ def test_what_an_owner_of_before_says_does_not_count(client: redis.Redis) -> Non
 def test_an_owner_waits_no_longer_than_the_build_lives(client: redis.Redis) -> None:
     """The lock of a build that died runs out; whoever stands goes on, and takes back what it said."""
     generations = Generations(client, "p")
-    assert generations.take("build")
-    assert not generations.take("other")
-    generations.ask_for_pause("build")
-    assert generations.pause() == "build"
+    build = generations.take()
+    assert not generations.take()
+    generations.ask_for_pause(build)
+    assert generations.pause() == build
     client.delete("wp:{p}:build")
     assert generations.pause() == ""
-    generations.stand("build", 0, 4, 7, threading.Event())
+    generations.stand(build, 0, 4, 7, threading.Event())
     assert not client.hexists(views_key("p"), "stands:0")
-    generations.stand("build", 0, 4, 7, OVER)
+    generations.stand(build, 0, 4, 7, OVER)
     assert not client.hexists(views_key("p"), "stands:0")
 
 
-def test_builds_are_named_in_their_order(client: redis.Redis) -> None:
-    """So that whoever stood still knows what came later; also later than those of releases that named at random."""
+def test_builds_are_named_in_the_order_in_which_they_begin(client: redis.Redis) -> None:
+    """So that whoever stood still knows what came later; also later than those of releases that named at random.
+
+    One that waits for its turn has no name yet: others may come before it.
+    """
     generations = Generations(client, "p")
-    names = [generations.new_name() for _ in range(20)]
+    names = []
+    for _ in range(20):
+        names.append(generations.take())
+        assert generations.take() == ""
+        generations.give_up(names[-1])
     assert sorted(names) == names
     assert names[0] > "ffffffff"
+    assert generations.build_count() == 20
     client.flushall()
-    assert generations.new_name() != names[0]
+    assert generations.take() != names[0]
