@@ -28,6 +28,7 @@ from streaming.borrow import borrow
 from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError
 from streaming.events import EventSchema
+from streaming.file_locks import lock_backfill
 from streaming.history import Past
 from streaming.keys import PartitionKeys
 from streaming.kind_feeds import KindFeeds
@@ -134,10 +135,9 @@ def backfill(
 
     Raises:
         StreamingError: If the log has been applied already, or an event lies behind `until_us`.
+        FilesHeld: If another backfill is at work on the archive.
     """
     started = time.monotonic()
-    settle_partitions(client, plan.project, partition_count)
-    check_not_live(client, plan.project, partition_count)
     run = _Run(
         client=client,
         writer=writer,
@@ -151,6 +151,9 @@ def backfill(
     entities: dict[str, int] = {}
     offline_rows: dict[str, int] = {}
     with ExitStack() as files:
+        files.enter_context(lock_backfill(archive))
+        settle_partitions(client, plan.project, partition_count)
+        check_not_live(client, plan.project, partition_count)
         part_count = min(max(1, -(-events.count // events.at_once)), MOST_PARTS)
         feeds = [KindFeeds(kind, part_count, archive, files, events.at_once) for kind in plan.kinds]
         mark = Mark(client, plan, partition_count)

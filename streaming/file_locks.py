@@ -4,6 +4,8 @@ A store's script is refused to an owner that lost its lease; a rename is not. So
 that they share, and look there whether they are owners still. Whoever must know that no file of an earlier owner can
 come any more waits until nobody has that lock: who takes it afterwards finds that another has come. It is only asked
 after and never taken from them, so that nobody who stands still can keep owners from writing.
+
+Merging and backfilling are each for one process at a time, under locks of their own.
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from streaming.sink import make_folder
 LOCK_WAIT_S = 30.0
 _POLL_S = 0.02
 _PARTS = ".lock"
+_BACKFILL = ".backfill"
 _WRITING = ".writing-"
 _FLOCK = struct.Struct("@hhqqi4x")
 """C's `struct flock`: kind, from where, first, count, process. Locks of open files belong to no process."""
 
 
 class FilesHeld(StreamingError):
-    """A process that has begun something with files stands still."""
+    """A process that has begun something with files is still at it, or stands still."""
 
 
 @contextmanager
@@ -40,6 +43,24 @@ def lock_parts(folder: Path, wait_s: float | None = None) -> Iterator[bool]:
     """
     with _locked(folder / _PARTS, LOCK_WAIT_S if wait_s is None else wait_s) as locked:
         yield locked
+
+
+@contextmanager
+def lock_backfill(folder: Path) -> Iterator[None]:
+    """Have no other backfill write, or remove, files of a project. Its holder's death ends it.
+
+    Args:
+        folder: The project's archive.
+
+    Raises:
+        FilesHeld: Another does already.
+    """
+    with _locked(folder / _BACKFILL, wait_s=0.0) as locked:
+        if not locked:
+            raise FilesHeld(
+                f"another backfill is at work on the archive {folder}, or stands still: let it finish, or end it"
+            )
+        yield
 
 
 @contextmanager

@@ -15,9 +15,15 @@ import redis
 from online.exchange import exchange
 from online.keys import feature_field, key_pattern, state_key, timestamp_field
 from online.removal import find_entities
+from online.script import Script
 from streaming.errors import StreamingError
 from streaming.keys import PartitionKeys, backfill_key
 from streaming.plan import EntityKind, StreamPlan
+
+_TAKE_DOWN = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
 
 
 def check_filled(client: redis.Redis, project: str) -> None:
@@ -68,12 +74,15 @@ class Mark:
 
     @contextmanager
     def put(self) -> Iterator[None]:
-        """Begin; what one before has left is taken away. The mark goes where what is done within fails."""
+        """Begin; what one before has left is taken away. The mark goes where what is done within fails.
+
+        That of another backfill, which has begun since, stays.
+        """
         self._put()
         try:
             yield
         except BaseException:
-            self._client.delete(self._key)
+            _TAKE_DOWN.run(self._client, [(1, self._key.encode(), self._name)])
             raise
 
     def _put(self) -> None:

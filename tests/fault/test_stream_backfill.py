@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -17,6 +18,7 @@ import redis
 from streaming.backfill import BackfillReport, Progress
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventRecord
+from streaming.file_locks import FilesHeld
 from streaming.keys import PartitionKeys
 from streaming.unfinished import check_filled
 from tests.support.backfills import fill, fill_until_killed
@@ -56,6 +58,11 @@ def _streamed(
     tick(url, LATER_US)
     drain(world.materializer(client))
     return features(client, world.plan)
+
+
+def _left(world: World) -> list[Path]:
+    """What is in the archive besides the lock."""
+    return [path for path in world.archive.iterdir() if path.name != ".backfill"]
 
 
 def _values(hashes: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
@@ -120,7 +127,7 @@ def test_backfill_of_what_is_to_come_is_refused_before_anything_is_written(url: 
         fill(client, world, events, START_US)
     check_filled(client, PROJECT)
     assert not features(client, world.plan)
-    assert not list(world.archive.glob("*"))
+    assert _left(world) == []
 
 
 def test_backfill_that_a_function_refuses_leaves_nothing(url: str) -> None:
@@ -140,7 +147,7 @@ def test_backfill_that_a_function_refuses_leaves_nothing(url: str) -> None:
     assert len(seen) == 2
     check_filled(client, PROJECT)
     assert not features(client, world.plan)
-    assert not list(world.archive.iterdir())
+    assert _left(world) == []
 
 
 def test_garbage_is_collected_again_whatever_came_of_a_backfill(url: str) -> None:
@@ -200,6 +207,12 @@ def test_memory_holds_few_rows_however_many_events_there_are(url: str, seed: int
     assert report.offline_rows == whole.offline_rows
 
 
+def _archived(world: World) -> list[str]:
+    """Ids of the events in the archive."""
+    events = ds.dataset(world.archive, format="parquet").to_table()
+    return sorted(events.column("event_id").to_pylist())
+
+
 class _Dead(Exception):
     """What ends a backfill."""
 
@@ -231,7 +244,7 @@ def test_backfill_that_was_killed_is_begun_anew(url: str, stage: str) -> None:
     assert killed.exitcode == -signal.SIGKILL
     with pytest.raises(StreamingError, match="was cut short: run `waypost backfill`"):
         check_filled(client, PROJECT)
-    assert {path.suffix for path in world.archive.iterdir()} == {".parquet"}
+    assert {path.suffix for path in _left(world)} == {".parquet"}
     fill(client, world, past, LATER_US)
     check_filled(client, PROJECT)
     assert _everything(client, world) == expected
@@ -271,8 +284,55 @@ def test_two_backfills_of_one_store_do_not_both_hand_over(url: str) -> None:
 
     def begin_another(stage: str, *_: int) -> None:
         if stage.startswith("online") and not begun:
-            begun.append(fill(client, world, events, LATER_US))
+            begun.append(fill(client, World.create(), events, LATER_US))
 
     with pytest.raises(StreamingError, match="another backfill has begun"):
         fill(client, world, events, LATER_US, begin_another, at_once=20)
     assert len(begun) == 1
+
+
+def test_backfill_that_fails_leaves_the_mark_of_one_that_began_since(url: str) -> None:
+    """The other was cut short with entities online, on which nothing may start."""
+    world, client = World.create(), _client(url)
+    events = [event for _, event in random_events(1, 60)]
+    begun: list[str] = []
+
+    def begin_another(stage: str, *_: int) -> None:
+        if stage == "transforming":
+            with pytest.raises(_Dead):
+                fill(client, World.create(), events, LATER_US, die_online, at_once=20)
+            raise TransformError("no")
+
+    def die_online(stage: str, *_: int) -> None:
+        if stage.startswith("online"):
+            begun.append(stage)
+            raise _Dead
+
+    with pytest.raises(TransformError):
+        fill(client, world, events, LATER_US, begin_another, at_once=20)
+    assert begun
+    assert features(client, world.plan)
+    with pytest.raises(StreamingError, match="was cut short"):
+        check_filled(client, PROJECT)
+
+
+@pytest.mark.parametrize("stage", ["transforming", "demand", "online customer_id"])
+def test_second_backfill_of_one_archive_is_refused(url: str, stage: str) -> None:
+    """Both would write files of the same names: one that hands over must have its own alone, events and rows."""
+    past = [event for _, event in random_events(1, 60)]
+    others = [replace(event, event_id=f"other {event.event_id}") for event in past]
+    world, client = World.create(), _client(url)
+    fill(client, world, past, LATER_US, at_once=20)
+    expected, archived = _everything(client, world), _archived(world)
+    world, client = World.create(), _client(url)
+    refused: list[str] = []
+
+    def begin_another(at: str, *_: int) -> None:
+        if at == stage:
+            with pytest.raises(FilesHeld, match="another backfill is at work"):
+                fill(client, world, others, LATER_US, at_once=20)
+            refused.append(at)
+
+    fill(client, world, past, LATER_US, begin_another, at_once=20)
+    assert refused
+    assert (_everything(client, world), _archived(world)) == (expected, archived)
