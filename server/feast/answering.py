@@ -16,7 +16,7 @@ from server.bounds import check_count, check_names, check_size
 from server.budget import CURRENT
 from server.clock import Clock
 from server.config import FeastAnswers, Limits
-from server.errors import InvalidRequestError, StoreUnavailableError
+from server.errors import ConditionError, InvalidRequestError, StoreUnavailableError
 from server.feast import vectors
 from server.feast.encoding import encode
 from server.feast.entities import Given, entity_column
@@ -225,7 +225,10 @@ def _shared_inputs(
 def _python_keys(plan: AnswerPlan, name: str, column: Sequence[Scalar]) -> list[Any]:
     """Join keys as on-demand functions take them: instants as datetimes."""
     encode_key = encoder(_key_type(plan, name))
-    return [python_of(Value.FromString(encode_key(value))) for value in column]
+    try:
+        return [python_of(Value.FromString(encode_key(value))) for value in column]
+    except ValueEncodeError as error:
+        raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", f"entities.{name}", str(error)) from error
 
 
 def _key_type(plan: AnswerPlan, name: str) -> ValueType:
@@ -236,11 +239,12 @@ def _request_column(name: str, value_type: ValueType, sources: Sequence[Given], 
     for given in sources:
         if name not in given.names():
             continue
-        values = given.values(name)
-        if len(values) != row_count:
-            description = f"has {len(values)} values for {row_count} rows: send one per row"
+        count = given.count(name)
+        if count != row_count:
+            description = f"has {count} values for {row_count} rows: send one per row"
             raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", given.place(name), description)
         try:
+            values = given.values(name)
             return [python_of(Value.FromString(encode(value_type, value))) for value in values]
         except ValueEncodeError as error:
             raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", given.place(name), str(error)) from error
@@ -251,7 +255,14 @@ def _request_column(name: str, value_type: ValueType, sources: Sequence[Given], 
 def _stored_inputs(computation: Computation, answers: Sequence[Columns]) -> dict[str, list[Any]]:
     inputs: dict[str, list[Any]] = {}
     for item in computation.inputs:
-        column = _python_column(answers[item.cell.read], item.cell)
+        try:
+            column = _python_column(answers[item.cell.read], item.cell)
+        except ValueEncodeError as error:
+            name = computation.view.name
+            message = (
+                f"what is stored of {item.names[0]!r} cannot be given to on-demand view {name!r}: {error}"
+            )
+            raise ConditionError("ON_DEMAND_FAILED", message, {"view": name}) from error
         inputs |= dict.fromkeys(item.names, column)
     return inputs
 

@@ -8,7 +8,6 @@ bytes. Everything else is refused.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import operator
 import uuid
@@ -22,9 +21,8 @@ from online.errors import ValueEncodeError
 from online.values import NULL_SECONDS
 from server.feast.plain import python_of
 from server.feast.protos import Map, MapKey, RepeatedValue, Value
+from server.values import EARLIEST_US, LATEST_US
 
-MAX_SECONDS = 253_402_300_799
-"""The end of the year 9999, where protobuf's timestamps end."""
 MAX_DEPTH = 32
 _INT32, _INT64 = 1 << 31, 1 << 63
 _US = 1_000_000
@@ -53,7 +51,11 @@ def encode(value_type: ValueType, value: Any) -> bytes:
 
 
 def encode_message(value_type: ValueType, message: Any) -> bytes:
-    """The stored bytes of a value that came as a message; another arm than the type's is cast where that is plain."""
+    """The stored bytes of a value that came as a message; another arm than the type's is cast where that is plain.
+
+    Raises:
+        ValueEncodeError: The value is not one of the type.
+    """
     arm = message.WhichOneof("val")
     if arm is None or arm == "null_val":
         return b""
@@ -61,6 +63,7 @@ def encode_message(value_type: ValueType, message: Any) -> bytes:
         value = getattr(message, arm)
         if is_null(value) or _is_no_instant(value_type, value):
             return b""
+        python_of(message)  # or whoever reads it would find out
         data: bytes = message.SerializeToString(deterministic=True)
         return data
     return encode(value_type, python_of(message))
@@ -96,7 +99,7 @@ def micros_of(value: Any) -> int:
     """An instant as microseconds since the epoch: a datetime (naive is UTC), ISO 8601 text, or seconds.
 
     Raises:
-        ValueEncodeError: It is none of these, or beyond the year 9999.
+        ValueEncodeError: It is none of these, or outside of the years 1 to 9999.
     """
     try:
         micros = _micros(value)
@@ -104,8 +107,10 @@ def micros_of(value: Any) -> int:
         raise ValueEncodeError(
             f"{_short(value)} is no instant: send ISO 8601 text or seconds since the epoch"
         ) from error
-    if abs(micros) > MAX_SECONDS * _US:
-        raise ValueEncodeError(f"{_short(value)} lies beyond the year 9999: send seconds since the epoch")
+    if not EARLIEST_US <= micros <= LATEST_US:
+        raise ValueEncodeError(
+            f"{_short(value)} lies outside of the years 1 to 9999: send seconds since the epoch"
+        )
     return micros
 
 
@@ -421,7 +426,7 @@ def from_base64(value: Any) -> Any:
         return value
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueEncodeError(f"{_short(value)} is not base64") from error
 
 

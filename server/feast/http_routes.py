@@ -17,6 +17,7 @@ from server.feast.protos import FieldStatus, GetOnlineFeaturesResponse
 from server.feast.pushed import PushedJson
 from server.feast.selection import Asked
 from server.feast.writing import FeatureWriter, Target
+from server.values import micros, timestamp
 
 Columns = dict[str, list[Any]]
 Route = Callable[[bytes], Awaitable[bytes]]
@@ -111,7 +112,7 @@ def response_json(response: Any) -> bytes:
 
 
 def _time_text(stamp: Timestamp) -> str:
-    return stamp.ToJsonString() if stamp.seconds or stamp.nanos else _EPOCH
+    return timestamp(micros(stamp)).ToJsonString() if stamp.seconds or stamp.nanos else _EPOCH
 
 
 def _parsed(model: type[Any], body: bytes) -> Any:

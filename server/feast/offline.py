@@ -51,6 +51,8 @@ class OfflineLog:
             OSError: The part cannot be written.
         """
         refuse_unlogged(view)
+        if not writes:
+            return
         logged = _rows(view, writes, rows, self._now_us())
         if self._next is None:
             batch = _Batch()
@@ -110,6 +112,8 @@ def _logged(value_type: ValueType, cell: bytes) -> Value:
 
 
 def _plain(value_type: ValueType, value: Any) -> Any:
+    if value is None:
+        return None
     if isinstance(value, list | set):
         return [_plain(value_type, item) for item in value]
     if value_type.name.startswith("UNIX_TIMESTAMP"):

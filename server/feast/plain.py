@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from online.errors import ValueEncodeError
 from online.values import NULL_SECONDS
 
+_SHOWN = 60
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{2}):?(\d{2})")
 
 
@@ -26,7 +27,7 @@ def python_of(message: Any) -> Any:
     """A value as Feast hands it to the functions of on-demand views; None where nothing is set.
 
     Raises:
-        ValueEncodeError: An instant lies outside of what Python's dates hold.
+        ValueEncodeError: An instant lies outside of what Python's dates hold, or a text is no UUID or decimal.
     """
     arm = message.WhichOneof("val")
     if arm is None or arm == "null_val":
@@ -34,7 +35,10 @@ def python_of(message: Any) -> Any:
     value = getattr(message, arm)
     convert = _PYTHON.get(arm)
     if convert is not None:
-        return convert(value)
+        try:
+            return convert(value)
+        except (ValueError, ArithmeticError) as error:
+            raise ValueEncodeError(f"{str(value)[:_SHOWN]!r} is not {arm.removesuffix('_val')}") from error
     return list(value.val) if hasattr(value, "val") else value
 
 
@@ -90,7 +94,7 @@ def _zoned_text(message: Any) -> str | None:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

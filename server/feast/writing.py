@@ -88,6 +88,7 @@ class FeatureWriter:
         except ValueError:
             description = f"is {to!r}: send one of {[item.value for item in Target]}"
             raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "to", description) from None
+        check_size("push_source_name", len(source), self._limits.max_text_bytes)
         definitions = self._book().definitions
         views = definitions.fed_by(source)
         if not views:
@@ -115,6 +116,7 @@ class FeatureWriter:
         Raises:
             RequestError: The view is unknown, a row does not fit, or the store does not answer.
         """
+        check_size("feature_view_name", len(view), self._limits.max_text_bytes)
         definitions = self._book().definitions
         served = definitions.views.get(view)
         if served is None:
