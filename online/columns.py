@@ -24,11 +24,14 @@ from online.column_kernels import (
     splice,
     splice_replies,
 )
-from online.errors import ValueDecodeError
+from online.errors import ReadTooLargeError, ValueDecodeError
+from online.kernels import END, START
 from online.plan import ReadGroup, ReadPlan
 from online.replies import Replies, put_together
 from online.values import decode_timestamp, decoder
 
+MOST_ROW_BYTES: Final = 64 << 20
+"""Most bytes of replies that the rows of one answer are made of, those of an entity counted for each of its rows."""
 _PRESENT: Final = int(Status.PRESENT)
 _STALE: Final = int(Status.STALE)
 _CARRYING: Final = (_PRESENT, _STALE)
@@ -171,6 +174,24 @@ class PlanReplies:
     def unanswered(self) -> bool:
         """Whether all cells are TIMEOUT."""
         return self.error is not None and all((part.rows == UNANSWERED).all() for part in self.parts)
+
+    def check_size(self) -> None:
+        """Refuse an answer that would repeat what came until it is huge: one entity's long values in many rows, say.
+
+        Raises:
+            ReadTooLargeError: What was stored, row by row, has more than `MOST_ROW_BYTES`.
+        """
+        most = MOST_ROW_BYTES // self.plan.most_copies
+        if self.row_count * sum(len(replies.data) for _, replies, _ in self.parts) <= most:
+            return
+        size = 0
+        for _, replies, rows in self.parts:
+            found = replies.table[rows[rows >= 0]]
+            size += int((found[:, END] - found[:, START]).sum())
+        if size > most:
+            raise ReadTooLargeError(
+                f"the values of all rows have more than {MOST_ROW_BYTES >> 20} MiB; ask for fewer rows"
+            )
 
     def columns(self) -> Columns:
         """Read all cells."""

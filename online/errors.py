@@ -6,7 +6,7 @@ OnlineStoreError
 ├── ValueEncodeError            a feature's value does not fit its type
 ├── ValueDecodeError            stored bytes are not what the schema says
 ├── PlanError                   a read plan names something that cannot be read
-├── ReadTooLargeError           one fetch asks for more entities than a pipeline takes
+├── ReadTooLargeError           one fetch asks for more entities than a pipeline takes, or has too large an answer
 ├── WriteTooLargeError          one entity's write exceeds the bound of a script call
 ├── ConnectionStringError       an address that cannot be understood
 ├── StoreUnsupportedError       the server is too old
@@ -47,7 +47,7 @@ class PlanError(OnlineStoreError):
 
 
 class ReadTooLargeError(OnlineStoreError):
-    """A fetch asks for more entities than one pipeline takes."""
+    """A fetch asks for more entities than one pipeline takes, or its answer is larger than anybody is to wait for."""
 
 
 class WriteTooLargeError(OnlineStoreError):

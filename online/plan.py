@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -99,6 +100,7 @@ class ReadPlan:
         views: Their views, each once, in the order of their first features.
         view_of: int64[features], index into `views`.
         groups: One per set of join keys.
+        most_copies: How often the feature comes that comes most often; 1 where each comes once.
     """
 
     refs: tuple[FeatureRef, ...]
@@ -106,6 +108,7 @@ class ReadPlan:
     views: tuple[str, ...]
     view_of: NDArray[np.int64]
     groups: tuple[ReadGroup, ...]
+    most_copies: int
 
     @classmethod
     def compile(cls, catalog: Catalog, refs: Sequence[FeatureRef], *, as_stored: bool = False) -> ReadPlan:
@@ -142,6 +145,7 @@ class ReadPlan:
                 )
                 for entity, positions in grouped.items()
             ),
+            most_copies=max(Counter(refs).values(), default=1),
         )
 
 

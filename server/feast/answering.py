@@ -154,6 +154,8 @@ class OnlineFeatures:
             requests.append((read.plan, KeyColumns(columns, row_count)))
         try:
             answers = await self._reader.replies(requests, self._clock.now_us(), CURRENT.get().for_store_s())
+            for item in answers:
+                item.check_size()
         except KeyEncodingError as error:
             raise InvalidRequestError.of("FIELD_TYPE_MISMATCH", "entities", str(error)) from error
         except ReadTooLargeError as error:

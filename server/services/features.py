@@ -55,10 +55,11 @@ class FeatureService(features_pb2_grpc.FeatureServiceServicer):
         plan = self._plan(catalog, refs)
         timeout_s = CURRENT.get().for_store_s()
         try:
-            (columns,) = await self._reader.fetch([(plan, rows)], self._clock.now_us(), timeout_s)
+            (answer,) = await self._reader.replies([(plan, rows)], self._clock.now_us(), timeout_s)
+            answer.check_size()
         except ReadTooLargeError as error:
             raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", "entities", str(error)) from error
-        return features_pb2.GetOnlineFeaturesResponse(columns=list(_columns(columns, catalog)))
+        return features_pb2.GetOnlineFeaturesResponse(columns=list(_columns(answer.columns(), catalog)))
 
     def _plan(self, catalog: Catalog, refs: tuple[FeatureRef, ...]) -> ReadPlan:
         """The compiled plan of a list; the least recently made is forgotten beyond `MAX_PLANS`."""

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from decision.schema import JoinKey, ValueType
+from online.columns import MOST_ROW_BYTES
 from online.keys import EntityKeys, feature_field, timestamp_field
 from online.store import connect, feast_connection_string
 from online.values import encode_timestamp
@@ -28,6 +29,7 @@ from tests.support.feast_world import (
     run_waypost,
 )
 from tests.support.valkey import start_valkey
+from waypost.features.v1 import features_pb2, features_pb2_grpc
 
 BEFORE_YEAR_1, AFTER_YEAR_9999 = -62_135_596_801, 253_402_300_800
 CLICKS: dict[str, Any] = {"clicks_1h": 1, "ctr": 0.5, "last_page": "p", "last_at": 0, "tags": []}
@@ -138,6 +140,31 @@ def test_names_without_end_are_refused_before_like_ones_are_looked_for(
     code, answer = door.post(path, {field: LONG, "df": {}})
     assert (code, answer["error"]["details"][0]["reason"]) == (400, "FIELD_OUT_OF_RANGE"), answer
     assert answer["error"]["message"].startswith(f"{field}: is 4097 long")
+
+
+def test_an_answer_that_repeats_a_long_value_without_end_is_refused(door: Door) -> None:
+    """One entity in all rows, or one feature again and again, is read once and would be written a thousand times."""
+    size = 4_000_000
+    row = pushed(user_id=5, last_page="x" * size)
+    code, answer = door.post("/push", {"push_source_name": "clicks_push", "df": row, "to": "online"})
+    assert code == 200, answer
+    most = MOST_ROW_BYTES // size
+    for count, expected in ((most - 1, 200), (most + 1, 400)):
+        code, answer = door.post(
+            "/get-online-features", {"features": ["clicks:last_page"], "entities": {"user_id": [5] * count}}
+        )
+        assert code == expected
+    assert answer["error"]["details"][0]["reason"] == "FIELD_OUT_OF_RANGE"
+    assert "ask for fewer rows" in answer["error"]["message"]
+    own = features_pb2_grpc.FeatureServiceStub(door.channel)
+    entity = features_pb2.EntityRow(keys={"user_id": features_pb2.Value(int64_value=5)})
+    for features, rows in ((1, most + 1), (most + 1, 1)):
+        asked = features_pb2.GetOnlineFeaturesRequest(
+            features=["clicks:last_page"] * features, entities=[entity] * rows
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            own.GetOnlineFeatures(asked, timeout=30)
+        assert refusal(caught.value).info.reason == "FIELD_OUT_OF_RANGE", caught.value
 
 
 def test_what_others_have_stored_and_is_no_instant_is_no_incident(door: Door, url: str) -> None:
