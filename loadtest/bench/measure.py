@@ -125,6 +125,12 @@ def _allocator() -> str:
     return next((name for name in ALLOCATORS if name in mapped), " ".join(platform.libc_ver()) or "libc")
 
 
+def peak_mb(pid: int) -> float:
+    """The most memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024, 1)
+
+
 def cell(value: float | None, unit: str = "") -> str:
     """A number as a table shows it; a dash stands for what was not measured."""
     if value is None:
