@@ -107,6 +107,8 @@ class MaterializerBounds(BaseModel):
     """How often small parts of the archive of events are looked for, to be merged into large ones."""
     max_cached_entities: Annotated[int, Field(ge=1_000, le=100_000_000)] = 200_000
     """Entity states in memory, for each partition."""
+    max_cached_mib: Annotated[int, Field(ge=1, le=1_000_000)] = 192
+    """About what these states may take, for each partition."""
     lease_ms: Annotated[int, Field(ge=200, le=60_000)] = 2_500
     """How long a partition stays with a process that shows no sign of life."""
     http_port: Port = 0

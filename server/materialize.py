@@ -70,6 +70,7 @@ def partition_materializer(
             batch_records=bounds.batch_records,
             checkpoint_interval_s=bounds.checkpoint_interval_s,
             max_cached_entities=bounds.max_cached_entities,
+            max_cached_bytes=bounds.max_cached_mib * 2**20,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Entity states in memory: a bounded, least-recently-used cache over the store."""
+"""Entity states in memory: a least-recently-used cache over the store, bounded by number and by size."""
 
 from __future__ import annotations
 
@@ -17,13 +17,27 @@ class StateCache:
         writer: For loading.
         partition: The one that the states are read for.
         max_entities: Bound.
+        max_bytes: Bound of about the memory that they take.
+
+    Attributes:
+        size_bytes: About the memory that they took when it was last shrunk.
+        touched_bytes: Of those that were loaded since the shrinking before.
     """
 
-    def __init__(self, writer: EntityWriter, partition: int, max_entities: int) -> None:
+    def __init__(
+        self, writer: EntityWriter, partition: int, max_entities: int, max_bytes: int = 2**62
+    ) -> None:
         self._writer = writer
         self._partition = partition
         self._max_entities = max_entities
+        self._max_bytes = max_bytes
         self._states: OrderedDict[bytes, EntityState] = OrderedDict()
+        self._loaded: dict[str, Sequence[bytes]] = {}
+        self.size_bytes = 0
+        self.touched_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
 
     def fetch(self, wanted: Iterable[tuple[EntityKind, Iterable[bytes]]]) -> None:
         """Read what is not in memory of entities of several kinds, in one round trip."""
@@ -36,12 +50,15 @@ class StateCache:
         start = 0
         for kind, keys in missing:
             own = stored[start : start + len(keys)]
-            states.update(zip(keys, decode_states(own, kind.windows, self._partition), strict=True))
+            found = decode_states(own, kind.windows, self._partition)
+            states.update(zip(keys, found, strict=True))
+            self._weigh(found)
             start += len(keys)
 
     def load(self, kind: EntityKind, keys: Sequence[bytes]) -> list[EntityState]:
         """States of entities of one kind, in order; what is not in memory is read in one round trip."""
         self.fetch([(kind, keys)])
+        self._loaded[kind.name] = keys
         states = self._states
         touch = states.move_to_end
         for key in keys:
@@ -51,13 +68,35 @@ class StateCache:
     def drop(self, keys: Iterable[bytes]) -> None:
         """Forget states that the store has newer ones of."""
         for key in keys:
-            self._states.pop(key, None)
+            state = self._states.pop(key, None)
+            if state is not None:
+                self._take_off(state)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._states.clear()
+        self.drop(list(self._states))
+        self._loaded.clear()
 
     def shrink(self) -> None:
         """Drop the least recently used beyond the bound; called between batches, when no state is in use."""
-        while len(self._states) > self._max_entities:
-            self._states.popitem(last=False)
+        states = self._states
+        self.touched_bytes = sum(
+            self._weigh([states[key] for key in keys if key in states]) for keys in self._loaded.values()
+        )
+        self._loaded.clear()
+        while len(states) > self._max_entities or (states and self.size_bytes > self._max_bytes):
+            self._take_off(states.popitem(last=False)[1])
+
+    def _weigh(self, states: Sequence[EntityState]) -> int:
+        """Count states for what they take now; returns how much that is."""
+        before = after = 0
+        for state in states:
+            before += state.weighed_bytes
+            state.weighed_bytes = size_bytes = state.size_bytes
+            after += size_bytes
+        self.size_bytes += after - before
+        return after
+
+    def _take_off(self, state: EntityState) -> None:
+        self.size_bytes -= state.weighed_bytes
+        state.weighed_bytes = 0

@@ -32,6 +32,8 @@ SEGMENTS = b"s"
 LATEST_PREFIX = b"l:"
 WINDOWS_PREFIX = b"w:"
 HEAD, OTHER = -1, -2
+_OWN_BYTES = 700
+_FIELD_BYTES = 200
 RECENT_BUCKETS = 8
 """The lateness bound is covered by this many buckets of recent event ids."""
 NEVER_US = int(np.iinfo(np.int64).max)
@@ -72,6 +74,7 @@ class EntityState:
         written: Digest of what was last written, by view, in the order of `EntityKind.shown`; 0 where that is unknown.
         announced_us: The earliest entry in the index of timers, as far as known; `NEVER_US` for none.
         is_lasting: Whether its time to live is known to be right where it has none.
+        weighed_bytes: What a cache that has it has counted it for.
     """
 
     __slots__ = (
@@ -91,6 +94,7 @@ class EntityState:
         "tiles",
         "time_us",
         "unwanted",
+        "weighed_bytes",
         "written",
     )
 
@@ -112,6 +116,20 @@ class EntityState:
         self.written: tuple[int, ...] = ()
         self.announced_us = NEVER_US
         self.is_lasting = False
+        self.weighed_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory that it takes, with its key and its place in a cache."""
+        size = _OWN_BYTES
+        for tiles in self.tiles:
+            if tiles is not None:
+                size += tiles.size_bytes
+        if self.recent_ids is not None:
+            size += self.recent_ids.size_bytes
+        if self.small:
+            size += 2 * sum(_FIELD_BYTES + len(data) for data in self.small.values())
+        return size
 
     def put_tiles(self, number: int, count: int, tiles: TileState) -> None:
         """Set the window state of one view of so many."""

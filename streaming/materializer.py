@@ -72,7 +72,10 @@ class MaterializerLimits:
         wait_ms: How long a read waits for the first record.
         checkpoint_interval_s: How often rows are flushed and the checkpoint moves while events flow.
         checkpoint_rows: Rows held in memory after which the checkpoint moves at once.
+        batch_entities: About the most entities that records taken at once belong to; going by those before, fewer are
+            taken where they are of more.
         max_cached_entities: Bound of the state cache.
+        max_cached_bytes: Bound of about the memory that it takes.
     """
 
     batch_records: int = 32_000
@@ -80,7 +83,9 @@ class MaterializerLimits:
     wait_ms: int = 20
     checkpoint_interval_s: float = 5.0
     checkpoint_rows: int = 50_000
+    batch_entities: int = 32_000
     max_cached_entities: int = 200_000
+    max_cached_bytes: int = 192 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,8 @@ class Materializer:
         self._system_now_us = system_now_us
         self._limits = limits
         self._timers = Timers(client, owner.keys.timers, self._await_intent)
-        self._cache = StateCache(writer, self._partition, limits.max_cached_entities)
+        self._cache = StateCache(writer, self._partition, limits.max_cached_entities, limits.max_cached_bytes)
+        self._most_records = limits.batch_records
         self._at = _Moment()
         self._flight: _Flight | None = None
         self._waiting = Records.none()
@@ -412,7 +418,7 @@ class Materializer:
         return max(self._sink.row_count, self._archive.row_count)
 
     def _read(self, wait_ms: int) -> Records:
-        return self._reader.read(self._at.position, self._limits.batch_records, wait_ms)
+        return self._reader.read(self._at.position, self._most_records, wait_ms)
 
     def _wait_ms(self) -> int:
         is_busy = self._flight is not None or self._timers.next_due_us() <= self._at.now_us
@@ -469,11 +475,15 @@ class Materializer:
     def _may_run_ahead(self, writes: Sequence[PreparedWrites]) -> bool:
         """Not where others have changed entities lately, nor where the cache could lose one that is on its way."""
         self._careful = max(self._careful - 1, 0)
-        return not self._careful and 2 * sum(map(len, writes)) <= self._limits.max_cached_entities
+        return (
+            not self._careful
+            and 2 * sum(map(len, writes)) <= self._limits.max_cached_entities
+            and 2 * self._cache.touched_bytes <= self._limits.max_cached_bytes
+        )
 
     def _more_behind(self, records: Records) -> bool:
         """Whether records wait behind those being written; they are read, unless those are a full batch."""
-        if len(records) == self._limits.batch_records:
+        if len(records) >= self._most_records:
             return True
         self._waiting = self._read(0)
         return len(self._waiting) > 0
@@ -536,7 +546,23 @@ class Materializer:
         batch.due.update(due)
         touched = [(kind, self._touched(kind, batch)) for kind in self._plan.kinds]
         self._cache.fetch(touched)
+        # Those that are due are as many whatever is read.
+        self._bound_reads(len(batch.records), sum(len(keys) for _, keys in touched) - len(batch.due))
         return [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
+
+    def _bound_reads(self, record_count: int, entity_count: int) -> None:
+        """What a batch has in memory grows with its entities: have the next ones take records of few enough.
+
+        A batch of fewer records than might have come tells nothing of larger ones.
+        """
+        if record_count < self._most_records:
+            return
+        fitting = record_count * self._limits.batch_entities // max(entity_count, 1)
+        # In halves, so that it changes seldom: what was read ahead is of no use then.
+        halvings = 0
+        while self._limits.batch_records >> halvings > max(fitting, 1):
+            halvings += 1
+        self._most_records = max(1, self._limits.batch_records >> halvings)
 
     def _launch(self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment) -> _Flight:
         """Send off that what a batch writes be written down, and written."""

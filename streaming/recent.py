@@ -23,6 +23,7 @@ PREFIX = b"r:"
 _RECORD = struct.Struct("<qq")
 CHUNK_BYTES = 127 * _RECORD.size
 _LEAST_PLACES = 8
+_OWN_BYTES = 800
 
 IntArray = npt.NDArray[np.int64]
 
@@ -48,6 +49,11 @@ class RecentIds:
 
     def __len__(self) -> int:
         return self._used
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory that it takes."""
+        return _OWN_BYTES + 16 * len(self._table) + sum(map(len, self._packed.values()))
 
     def note(self, buckets: IntArray, hashes: IntArray, positions: IntArray) -> npt.NDArray[np.uint8]:
         """Note ids, one after the other, each with the position that brought it.

@@ -29,6 +29,9 @@ Record = tuple[int, str, Scalar]
 """A remembered row: event time in microseconds, event id, value."""
 
 WORD_BYTES = 8
+_OWN_BYTES = 128
+_RECORD_BYTES = 256
+"""About what a remembered row takes, its id and a value of text."""
 _ZERO = np.zeros(1, dtype=np.int64)
 
 
@@ -79,6 +82,16 @@ class TileState:
         """Put a state together; `times` are those of the last event and the last expiry."""
         head = np.array([*times, len(index)], dtype=np.int64)
         return cls(np.concatenate((head, index, totals, tiles.reshape(-1))).tobytes(), firsts, refs, sets)
+
+    @property
+    def size_bytes(self) -> int:
+        """About the memory that it takes."""
+        size = _OWN_BYTES + len(self.data)
+        if self.refs or self.sets:
+            size += _RECORD_BYTES * len(self.refs) + sum(map(len, self.sets))
+        if self.firsts:
+            size += sum(_RECORD_BYTES * len(row) for row in self.firsts)
+        return size
 
     @property
     def words(self) -> IntArray:

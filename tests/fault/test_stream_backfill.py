@@ -191,7 +191,9 @@ def _everything(client: redis.Redis, world: World) -> tuple[dict[bytes, object],
     return held, offline
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 60))]
+)
 def test_memory_holds_few_rows_however_many_events_there_are(url: str, seed: int) -> None:
     """Entities of many times more events than are in memory at once come out the same, to the byte of their states."""
     events = [event for _, event in random_events(seed, 600)]

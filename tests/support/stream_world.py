@@ -225,6 +225,7 @@ class World:
         system_now_us: Callable[[], int] | None = None,
         reader: PartitionReader | None = None,
         plan: StreamPlan | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> Materializer:
         """A materializer that checkpoints after every few rows, so that crashes fall between checkpoints too."""
         lease = Leases(client, PROJECT, "world", 60_000).acquire(partition)
@@ -242,7 +243,11 @@ class World:
             archive=Archive(self.archive, partition),
             system_now_us=system_now_us,
             limits=MaterializerLimits(
-                batch_records=batch_records, wait_ms=0, checkpoint_interval_s=3600, checkpoint_rows=40
+                batch_records=batch_records,
+                wait_ms=0,
+                checkpoint_interval_s=3600,
+                checkpoint_rows=40,
+                **(limits or {}),
             ),
         )
         materializer.start()
