@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -33,12 +32,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
-from streaming.file_locks import check_locked, lock_parts, writing_files
+from streaming.file_locks import check_locked, lock_parts, outlast_writers, writing_files
 from streaming.log import Records
 from streaming.sink import (
     TIMESTAMP,
+    earlier,
+    move_parts,
     remove_unfinished,
-    sync,
     timestamp_array,
     unfinished,
     write_part,
@@ -51,7 +51,6 @@ SCHEMA = pa.schema([("position", pa.int64()), ("logical_time", TIMESTAMP), ("eve
 _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
-_EARLIER = "earlier-"
 
 log = structlog.get_logger()
 
@@ -97,13 +96,8 @@ class Archive:
             # One that stood still since it read the checkpoint must not take what owners after it wrote: none had
             # come when this was listed.
             check_owner()
-            aside = self._folder / f"{_EARLIER}{secrets.token_hex(4)}"
-            aside.mkdir(parents=True)
-            for name in names:
-                (self._folder / name).replace(aside / name)
-            # Back in their place after a power cut, they would be read as this store's.
-            for folder in (aside, self._folder):
-                sync(folder)
+            aside = self._folder / earlier()
+            move_parts(self._folder, names, aside)
         log.warning("archive.set_aside", partition=self._partition, parts=len(names), folder=str(aside))
 
     def _remove_unfinished(self) -> None:
@@ -117,6 +111,22 @@ class Archive:
                     remove_unfinished(self._folder, prefix)
         except OSError as error:
             log.warning("archive.unfinished_stays", partition=self._partition, error=str(error))
+
+    def ahead(self, position: int, fence: int, log_end: int) -> list[Path]:
+        """Parts that no owner before `fence` can have left: they hold what a later checkpoint or no log has before it.
+
+        Args:
+            position: Of the checkpoint.
+            fence: The owner's number.
+            log_end: Position of the last record that the log ever had.
+        """
+        names = _names(self._folder, self._partition)
+        found = [self._folder / name for name in names if _is_ahead(name, position, fence)]
+        # What an owner wrote that died before the checkpoint moved, the log still has.
+        left = (
+            name for name in names if _is_ahead(name, position, -1) and not _is_ahead(name, position, fence)
+        )
+        return found + [path for path in map(self._folder.joinpath, left) if _last_position(path) > log_end]
 
     def extend(self, records: Records, events: IntArray) -> None:
         """Take records whose event counts, by number of the event among the records' events; in order."""
@@ -222,6 +232,20 @@ def _names_at_once(folder: Path, partition: int) -> list[str]:
         names = later
 
 
+def _is_ahead(name: str, position: int, fence: int) -> bool:
+    match = _PART.fullmatch(name)
+    assert match is not None
+    after, last = int(match[3]), int(match[4])
+    if match[1] == "merged":
+        return last > position
+    return after > position or (after == position and last > fence)
+
+
+def _last_position(path: Path) -> int:
+    last: int | None = pc.max(pq.read_table(path, columns=["position"])["position"]).as_py()
+    return last or 0
+
+
 def _merged(names: Sequence[str]) -> list[tuple[int, int]]:
     """Where merged parts begin and end, without those that lie within others."""
     found = [_PART.fullmatch(name) for name in names if name.startswith("merged")]
@@ -307,6 +331,39 @@ def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[
             after = last
         else:
             return
+
+
+def set_back(folder: Path, partition: int, position: int, aside: Path) -> tuple[int, int]:
+    """Move what lies behind a checkpoint to a folder of its own; for when nobody owns the partition.
+
+    Args:
+        folder: The project's archive.
+        partition: Whose parts.
+        position: Of the checkpoint.
+        aside: Where to; made where anything is moved.
+
+    Returns:
+        How many events that are, and the largest fencing number among the names of their parts.
+
+    Raises:
+        FilesHeld: Somebody who merges or writes parts stands still.
+    """
+    outlast_writers(folder, partition)
+    with lock_parts(folder) as locked:
+        check_locked(folder, "merges", locked=locked)
+        behind = [part for part in live_parts(folder, partition) if part.until > position]
+        event_count = sum(len(read_part(part, max(part.after, position), LAST_POSITION)) for part in behind)
+        for part in behind:
+            if part.after < position and part.path.name.startswith("merged"):
+                # What is before the checkpoint stays, and is read from here once the whole is gone.
+                kept = merged_name(partition, part.after, position)
+                write_part(
+                    folder, kept, read_part(part, part.after, position), use_dictionary=False, durable=True
+                )
+        names = [name for name in _names(folder, partition) if _is_ahead(name, position, -1)]
+        matches = [match for name in names if (match := _PART.fullmatch(name)) and match[1] == "live"]
+        move_parts(folder, names, aside)
+        return event_count, max((int(match[4]) for match in matches), default=0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ StreamingError
 ├── TransformError      a view's transformation failed or returned something unusable
 ├── LogFull             the log has reached its bound; publish again later
 ├── LeaseLost           another materializer owns the partition now
+├── StoreSetBack        the store is older than its files
 ├── PositionInvalid     no position of the log of segment changes
 ├── PositionTrimmed     what lies behind a position is no longer kept
 └── WindowError         see streaming/windows/errors.py
@@ -52,6 +53,10 @@ class LogFull(StreamingError):
 
 class LeaseLost(StreamingError):
     """Another materializer owns the partition now; nothing of the refused call was written."""
+
+
+class StoreSetBack(StreamingError):
+    """The store is an older copy of itself: its files hold what it knows nothing of."""
 
 
 class PositionInvalid(StreamingError):

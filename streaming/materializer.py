@@ -33,7 +33,7 @@ from streaming.archive import Archive
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import NEVER_US, EntityState
-from streaming.errors import LeaseLost, StreamingError, TransformError
+from streaming.errors import LeaseLost, StoreSetBack, StreamingError, TransformError
 from streaming.events import EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
@@ -282,13 +282,30 @@ class Materializer:
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
         self._created_us = checkpoint.created_us
+        self._check_files(checkpoint)
         self._archive.start(checkpoint.position, self._owner.check)
-        self._sink.start()
+        self._sink.start(checkpoint.intent, self._owner.fence, self._owner.check)
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
         self._show_applied(self._at.now_us)
         self._owner.deliver()
+
+    def _check_files(self, checkpoint: Progress) -> None:
+        """See that files hold nothing that the store knows nothing of; those of an emptied one are set aside."""
+        if not checkpoint.position:
+            return
+        ahead = self._archive.ahead(checkpoint.position, self._owner.fence, self._owner.log_end())
+        ahead += self._sink.ahead(checkpoint.intent, self._owner.fence)
+        if ahead:
+            # Another owner may have come since the checkpoint was read, and moved it.
+            self._owner.check()
+            raise StoreSetBack(
+                f"the store is older than its files: of partition {self._partition} it has {checkpoint.position} as "
+                f"its checkpoint, and {len(ahead)} files, as {ahead[0]}, are of later ones. If it was set back to a "
+                "copy, set the data folder and the offline files back to the same moment, or have what is later moved "
+                "aside by `waypost restored`"
+            )
 
     def _recover(self) -> None:
         intents = self._owner.undelivered(self._checkpoint)

@@ -99,6 +99,13 @@ class PartitionOwner:
         entries: Any = self._client.xrange(self.keys.journal, min=f"({checkpoint.intent}-0")
         return [Intent.from_fields(int(name.partition(b"-")[0]), fields) for name, fields in entries]
 
+    def log_end(self) -> int:
+        """Position of the last record that was ever appended to the partition's log; 0 for none."""
+        if not self._client.exists(self.keys.log):
+            return 0
+        stream: Any = self._client.xinfo_stream(self.keys.log)
+        return pack_position(stream["last-generated-id"])
+
     def last_change(self) -> int:
         """Number of the last intent whose segment changes are in their log."""
         entries: Any = self._client.xrevrange(self.keys.changes, count=1)

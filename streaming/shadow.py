@@ -316,6 +316,8 @@ class ShadowBuild:
                     f"the archive {self._archive} has {found} events of partition {partition} where {expected} were "
                     "archived: start the materializer with the data folder (--data-dir) that it ran with before"
                 )
+            if found > expected:
+                log.warning("view.archive_has_more", partition=partition, events=found, expected=expected)
             texts += [text for table in tables for text in archived_events(table)]
         return events_frame(Events.from_bytes(texts), self._schema.property_types)
 

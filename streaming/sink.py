@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -203,6 +204,23 @@ def remove_unfinished(folder: Path, prefix: str) -> None:
         log.warning("offline.unfinished_stays", folder=str(folder), error=str(error))
 
 
+def earlier() -> str:
+    """A name for a folder of files of an earlier store, or of one that was set back."""
+    return f"earlier-{secrets.token_hex(4)}"
+
+
+def move_parts(folder: Path, names: Sequence[str], aside: Path) -> None:
+    """Move parts out of the way, for good; where there are some, to a folder that is made."""
+    if not names:
+        return
+    aside.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).replace(aside / name)
+    # Back in their place after a power cut, they would be read again.
+    for one in (aside, folder):
+        sync(one)
+
+
 def sync(path: Path) -> None:
     """Have a file's bytes, or the names in a folder, outlive the machine."""
     handle = os.open(path, os.O_RDONLY)
@@ -210,6 +228,13 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def row_parts(folder: Path, partition: int) -> Iterator[tuple[Path, int, int]]:
+    """Parts of a partition's rows: the file, its first intent, and the fencing number of who wrote it."""
+    for path in folder.glob(f"live-{partition}-*.parquet"):
+        _, _, first, fence = path.stem.split("-")
+        yield path, int(first), int(fence)
 
 
 class BatchRows:
@@ -254,10 +279,36 @@ class OfflineSink:
         self._partition = partition
         self.row_count = 0
 
-    def start(self) -> None:
-        """Remove what an owner before was killed while it wrote."""
+    def start(self, intent: int, fence: int, check_owner: Callable[[], None] = lambda: None) -> None:
+        """Begin at a checkpoint: remove what an owner before was killed while it wrote.
+
+        Where no intent is behind the checkpoint, what no owner before can have left is of an earlier store, and is set
+        aside: this one would give its parts the same names.
+
+        Args:
+            intent: Of the checkpoint.
+            fence: The owner's number.
+            check_owner: Raises where another owner has come since that was read.
+        """
         for view in self._views.values():
-            remove_unfinished(parts_folder(view), f"live-{self._partition}-")
+            folder = parts_folder(view)
+            remove_unfinished(folder, f"live-{self._partition}-")
+            parts = () if intent else row_parts(folder, self._partition)
+            names = [path.name for path, first, owner in parts if first > 1 or owner >= fence]
+            if names:
+                check_owner()
+                aside = folder / earlier()
+                move_parts(folder, names, aside)
+                log.warning("offline.set_aside", view=view.name, parts=len(names), folder=str(aside))
+
+    def ahead(self, intent: int, fence: int) -> list[Path]:
+        """Parts that no owner before `fence` can have left, as their rows are of intents behind a later checkpoint."""
+        found = []
+        for view in self._views.values():
+            for path, first, owner in row_parts(parts_folder(view), self._partition):
+                if first > intent + 1 or (first == intent + 1 and owner > fence):
+                    found.append(path)
+        return found
 
     def batch(self, created_us: int) -> BatchRows:
         """A collector for the rows of a batch; they count once they are given to `extend`."""

@@ -1,9 +1,10 @@
-"""Commands that take things out of the online store: erase a customer, retire a view."""
+"""Commands that take things out: erase a customer, retire a view, move aside what a store that was set back lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +21,7 @@ WAIT_S = 30.0
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (erase, retire):
+    for command in (erase, retire, restored):
         app.command(command.__name__)(command)
 
 
@@ -125,6 +126,45 @@ def retire(
             say("nothing is removed yet; say --yes to do it")
     if not kinds:
         raise fail(f"there is nothing of view {view!r} in {redacted(url)}")
+
+
+@reports_errors
+def restored(
+    yes: Annotated[bool, typer.Option("--yes", help="The store was set back to a copy: do it.")] = False,
+    repo: Repo = None,
+    data_dir: DataDir = None,
+    redis_url: StoreUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move aside what the archive and the offline rows have of checkpoints that the store does not know.
+
+    For when the store was set back to an older copy and its files were not; no materializer may run. Better set the
+    files back to the same moment.
+
+    Example: `waypost restored --yes --repo my_repo --redis-url redis://localhost:6379`
+    """
+    from online.store import check_store, connect
+    from server.config import load_settings
+    from server.repo import load_repo
+    from server.restored import move_aside
+    from server.stores import store_url
+    from streaming.archive import archive_folder
+
+    if not yes:
+        raise fail("nothing is moved: say --yes where the store was set back to an older copy")
+    settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url)
+    catalog = load_repo(settings.repo).catalog
+    with connect(store_url(settings)) as client:
+        check_store(client)
+        moved, folder = move_aside(client, catalog, archive_folder(settings.data_dir, catalog.project))
+    if as_json:
+        say_json({"folder": folder, "partitions": [asdict(part) for part in moved]})
+        return
+    for part in moved:
+        events, files = counted(part.events, "event"), counted(part.row_files, "file")
+        say(f"partition {part.partition}: {events} and {files} of offline rows moved aside")
+    if any(part.events or part.row_files for part in moved):
+        say(f"they lie in folders {folder}, beside the archive's files and each view's")
 
 
 def _erasure_rows(erasure: Erasure) -> Iterator[tuple[str, str]]:
