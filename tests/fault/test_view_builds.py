@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from streaming.keys import views_key
-from tests.support.materializers import PROJECT, START_US, Site, visits
+from tests.support.materializers import PROJECT, START_US, Site, freeze, thaw, visits
 from tests.support.stores import run_cluster
 from tests.support.valkey import start_valkey
 
@@ -186,6 +186,37 @@ def test_several_materializers_build_once_and_follow(
     finally:
         site.stop()
     assert site.log.read_text().count("view.switched") == 1
+
+
+@pytest.mark.parametrize("stage", ["writing", pytest.param("past", marks=pytest.mark.soak)])
+def test_a_builder_that_stood_still_leaves_alone_what_another_built(
+    tmp_path: Path, empty: str, expected: dict[bytes, dict[bytes, bytes]], stage: str
+) -> None:
+    """Frozen in its build, it wakes when another has built the views, switched to them and finished."""
+    site = Site(tmp_path / "site", empty, partition_count=2, lease_ms=600, checkpoint_interval_s=0.2)
+    try:
+        _begin(site)
+        _change(site)
+        asleep = site.start()
+        site.wait(lambda: _at(site, stage), f"the stage {stage!r}")
+        freeze(asleep)
+        site.start()
+        site.publish(ARRIVALS[150:200])
+        site.wait(lambda: _is_built(site), "the views")
+        serving = {name: value for name, value in _table(site).items() if name.startswith("generation:")}
+        thaw(asleep)
+        site.wait(lambda: asleep.pid in site.shares(), "it has a share again")
+        site.publish(ARRIVALS[200:])
+        site.tick(END_US)
+        site.wait(lambda: site.applied() == site.appended(), "everything")
+        site.wait(lambda: _values(site) == expected, "what the changed repo gives from the beginning")
+        assert serving.items() <= _table(site).items()
+    finally:
+        site.stop()
+    rows = _offline(site, "patient_fees")
+    assert len({str(row) for row in rows}) == len(rows) > 0
+    assert not any((site.repo / "data").glob("*/.build-*"))
+    assert sum(len(site.archived(number)) for number in range(2)) == 240
 
 
 def test_a_process_of_the_repo_before_stays_out(
