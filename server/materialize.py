@@ -10,7 +10,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import redis
@@ -108,7 +109,6 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     if repo.naming.notice:
         log.warning("views.plain_names", detail=repo.naming.notice)
     warm()
-    _quieten_collector()
     sys.setswitchinterval(SWITCH_S)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     lease_ms = settings.materializer.lease_ms
@@ -122,7 +122,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     )
     if settings.materializer.http_port:
         _serve_metrics(settings, worker)
-    with connect(redis_url) as client:
+    with _quiet_collector(), connect(redis_url) as client:
         check_store(client)
         settle_partitions(client, plan.project, settings.partitions)
         check_filled(client, plan.project)
@@ -134,7 +134,6 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         Sharer(
             leases, owner, settings.partitions, lease_ms / 1000 / BEATS_PER_LEASE, worker.run_partition
         ).run(stopping)
-    gc.unfreeze()  # libraries that count their objects at the end would call what is frozen a leak
     stopping.set()
     builder.join()
     merger.join()
@@ -158,11 +157,16 @@ class MaterializerError(ServerError):
     """The materializer cannot start."""
 
 
-def _quieten_collector() -> None:
+@contextmanager
+def _quiet_collector() -> Iterator[None]:
     """What is loaded by now stays, and batches make no cycles: look for garbage seldom."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # libraries that count their objects at the end would call what is frozen a leak
 
 
 class _Worker:

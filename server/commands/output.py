@@ -62,7 +62,7 @@ def fail(message: str, code: int = REFUSED) -> typer.Exit:
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn this program's own errors into a message and exit code 1."""
+    """Turn this program's own errors, and those of the way to the store, into a message and exit code 1."""
 
     @wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -74,5 +74,24 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise fail(
                 f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
             ) from error
+        except Exception as error:
+            said = _told_of_store(error)
+            if said is None:
+                raise
+            raise fail(said) from error
 
     return guarded
+
+
+def _told_of_store(error: Exception) -> str | None:
+    """What is said of a command that the store left unanswered or does not allow; None of any other error.
+
+    A store that answered when it was looked at may be gone or load its file by the next command.
+    """
+    import redis
+
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return f"the store does not answer: {error}"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return f"the store refuses: {error}; docs/operations.md says what its users must be allowed"
+    return None
