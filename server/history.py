@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from streaming.errors import StreamingError
 from streaming.history import Past
 from streaming.sink import check_logged
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 ProgressReport = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
@@ -82,4 +84,9 @@ def backfill_file(settings: Settings, redis_url: str, file: Path, progress: Prog
                 progress=progress,
             )
     except (StreamingError, OnlineStoreError, OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise HistoryError(
+                f"no room for what is made of {file}: {error.strerror}; it goes to {settings.data_dir}, and to where "
+                "values of views are logged offline. Make room and begin again"
+            ) from error
         raise HistoryError(f"{file}: {error}") from error
