@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import structlog
+
 from decision.schema import View
 from online.errors import KeyEncodingError, StoreReplyError, ValueEncodeError, WriteTooLargeError
 from online.errors import StoreUnavailableError as StoreGoneError
@@ -25,6 +27,7 @@ from server.feast.offline import OfflineLog, refuse_unlogged
 from server.feast.pushed import MappedPush, Pushed
 from server.feast.selection import PlanBook
 
+_log = structlog.get_logger("server")
 RETRY_AFTER_S = 1.0
 REMOTE_TIME = "event_timestamp"
 SEGMENTS = "segments"
@@ -108,7 +111,12 @@ class FeatureWriter:
                 self._offline.append(item.view, item.rows, columns)
                 for item, columns in zip(encoded, mapped, strict=True)
             ]
-            await asyncio.gather(*appends)
+            try:
+                await asyncio.gather(*appends)
+            except OSError as error:
+                _log.warning("push.unlogged", source=source, error=str(error))
+                message = "the rows cannot be logged offline for now; the same rows can be sent again"
+                raise StoreUnavailableError(message, RETRY_AFTER_S) from error
 
     async def write(self, view: str, rows: Pushed) -> None:
         """Write rows to one view, online.

@@ -186,3 +186,18 @@ def test_what_others_have_stored_and_is_no_instant_is_no_incident(door: Door, ur
     found = refusal(caught.value)
     assert found.info.reason == "ON_DEMAND_FAILED", found.message
     assert "last_at" in found.message
+
+
+def test_a_push_that_finds_no_room_offline_may_be_sent_again(door: Door, repo: Path) -> None:
+    """A full disk is nobody's incident: it is said, and the same rows are taken once there is room."""
+    folder = repo / "data" / "clicks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
+    folder.write_text("in the way")
+    body = {"push_source_name": "clicks_push", "df": pushed(user_id=6), "to": "offline"}
+    code, answer = door.post("/push", body)
+    assert (code, answer["error"]["details"][0]["reason"]) == (503, "STORE_UNAVAILABLE"), answer
+    assert "logged offline" in answer["error"]["message"]
+    folder.unlink()
+    assert door.post("/push", body)[0] == 200
+    assert len(list(folder.glob("push-*.parquet"))) == 1
