@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pydoc
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -71,7 +72,8 @@ def _run(work: Callable[..., None], arguments: Sequence[Any], steps: Sequence[st
             nonlocal left
             left -= 1
             if left == -1:
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # Sent to this thread, since one sent to the process may be taken by another, and this one goes on.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             return step(*args, **named)
 
         return stepped
