@@ -106,6 +106,13 @@ class Refresher:
         current = self._keeper.current.definitions
         if loaded.definitions.catalog.project != current.catalog.project:
             raise ServerError("the project's name has changed: start the server anew")
+        if current.views and not loaded.definitions.views:
+            raise ServerError("no view is defined any more: is the registry's file gone, or being written?")
+        if _tells_versions(current) and not _tells_versions(loaded.definitions):
+            raise ServerError(
+                "the registry tells of no versions of views any more: is its file gone, or being written? where they "
+                "are meant to be gone, start the server anew"
+            )
         catalog = loaded.catalog
         if catalog is None:
             # What decides is defined by the repo's files; where its values are stored, by the registry.
@@ -126,3 +133,11 @@ class Refresher:
             except Exception:  # noqa: BLE001 - one look that fails must not end the looking
                 _log.exception("definitions.refresh_failed")
                 self._metrics.refreshes.labels("refused").inc()
+
+
+def _tells_versions(definitions: Definitions) -> bool:
+    """Whether a registry has numbered views; without one, those of a repo's files would be taken for first versions."""
+    return any(
+        name != served.name or served.view.stored_name != served.view.name
+        for name, served in definitions.views.items()
+    )

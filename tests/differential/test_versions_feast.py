@@ -352,6 +352,35 @@ def test_reads_move_to_a_new_version_while_serving(url: str, repo: Path, source:
         assert native(door, "pushed:level") == {"pushed:level": 20}
 
 
+@pytest.mark.parametrize(("source", "left"), zip(BOTH, ["nothing", "no file"], strict=True))
+def test_a_registry_that_is_lost_takes_no_versions_along(
+    url: str, repo: Path, source: FeastSource, left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Feast writes the file in place, so that it is empty for a moment: first versions are not read meanwhile."""
+    apply(repo)
+    change(repo, CLICKS, f'{CLICKS}, Field(name="buys", dtype=Int64)')
+    apply(repo).write_to_online_store("stats", frame(clicks=11, buys=12))
+    registry = repo / "data" / "registry.db"
+    with served(repo, url, source, refresh_s=0.1) as door:
+        assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
+        kept = registry.read_bytes()
+        if left == "nothing":
+            registry.write_bytes(b"")
+        else:
+            registry.unlink()
+        deadline, said = datetime.now(UTC) + timedelta(seconds=TAKE_OVER_S), ""
+        while "definitions.refused" not in said:
+            said += "".join(capsys.readouterr())
+            assert "definitions.swapped" not in said
+            assert datetime.now(UTC) < deadline
+        assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
+        registry.write_bytes(kept)
+        while "definitions.swapped" not in said:
+            said += "".join(capsys.readouterr())
+            assert datetime.now(UTC) < deadline
+        assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
+
+
 @contextmanager
 def applied_at_once(repo: Path) -> Iterator[Any]:
     """Apply beside the registry in use, write what the new versions hold, and then put the registry in its place."""

@@ -101,6 +101,25 @@ def test_new_views_appear_and_broken_definitions_change_nothing(url: str, tmp_pa
 
 
 @pytest.mark.timeout(240)
+def test_an_empty_registry_changes_nothing(url: str, tmp_path: Path) -> None:
+    """Feast writes its file in place: whoever looks meanwhile finds nothing in it."""
+    repo = Path(shutil.copytree(KINDS, tmp_path / "kinds"))
+    apply(repo)
+    registry = repo / "data" / "registry.db"
+    kept = registry.read_bytes()
+    asked = request(["pair:score"], entities={"user_id": [1], "item_id": ["a"]})
+    serving = FeastServing(refresh_s=0.05, definitions=FeastSource.REGISTRY)
+    with run_waypost(tmp_path, repo, url, serving) as door:
+        answer = by_name(door.read(asked))
+        registry.write_bytes(b"")
+        wait_for(door, "refused", 1)
+        assert by_name(door.read(asked)) == answer
+        registry.write_bytes(kept)
+        wait_for(door, "swapped", 1)
+        assert by_name(door.read(asked)) == answer
+
+
+@pytest.mark.timeout(240)
 def test_a_refresh_imports_nothing_into_the_server(url: str, tmp_path: Path) -> None:
     """An upgrade may replace the program's files at any time: what takes definitions over is in memory before."""
     repo = Path(shutil.copytree(KINDS, tmp_path / "kinds"))
