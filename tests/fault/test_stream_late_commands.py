@@ -76,8 +76,11 @@ def test_a_checkpoint_that_moves_late_moves_not(
     with monkeypatch.context() as patched:
         patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
         patched.setattr(PartitionOwner, "move_checkpoint", move_held)
-        slow = redis.Redis.from_url(f"redis://{way.address}/0?socket_timeout=0.5")
-        with closing(world.materializer(slow)) as materializer, pytest.raises(StoreUnavailableError):
+        with (
+            redis.Redis.from_url(f"redis://{way.address}/0?socket_timeout=0.5") as slow,
+            closing(world.materializer(slow)) as materializer,
+            pytest.raises(StoreUnavailableError),
+        ):
             drain(materializer)
 
     def undelivered_late(self: PartitionOwner, checkpoint: Progress) -> list[Intent]:
