@@ -6,15 +6,17 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import redis
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
 from server.feast.type_checks import defer_feasts_checks
 from tests.support.reported import REPORTED
+from tests.support.valkey import emptied, start_valkey
 
 # Deadlines off: the first call of a kernel compiles it, and a shared two-core machine stalls at will.
 settings.register_profile(
@@ -77,3 +79,17 @@ def pytest_asyncio_loop_factories(
     if item.path.name.startswith("test_online"):
         return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store for the tests of a module."""
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[redis.Redis]:
+    """A connection to the module's store, which is emptied."""
+    with emptied(url) as client:
+        yield client

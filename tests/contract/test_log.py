@@ -27,7 +27,6 @@ from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisLog, RedisPartitionReader, settle_partitions
 from streaming.timers import Timers
 from streaming.touch import Touch
-from tests.support.valkey import start_valkey
 
 PARTITIONS = 3
 NOW_US = 1_700_000_000_000_000
@@ -77,12 +76,6 @@ class RedisStreamsAhead(RedisStreams):
 
 
 LOGS = {"redis-streams": RedisStreams, "redis-streams-ahead": RedisStreamsAhead}
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +32,9 @@ from tests.support.stream_world import (
     drain,
     publish,
 )
-from tests.support.valkey import start_valkey
 
 MINUTES = 90
 HOPS = 32
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 def _buy(event_id: str, customer_id: str, category: str, at_us: int) -> EventRecord:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from server.scaffold import write_repo
-from tests.support.valkey import start_valkey
 
 COUNT = 20_000
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 def backfill(folder: Path, url: str, most_bytes: int) -> subprocess.CompletedProcess[str]:

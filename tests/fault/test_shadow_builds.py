@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,24 +36,12 @@ from tests.support.stream_world import (
     stream_plan,
     tick,
 )
-from tests.support.valkey import start_valkey
+from tests.support.valkey import emptied
 from tests.support.worlds import apply_all
 
 LATER_US = START_US + 7_200_000_000
 VIEWS = ("spending", "demand", "taste", "looked")
 PARTITIONS = 2
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-def _client(url: str) -> redis.Redis:
-    client = redis.Redis.from_url(url)
-    client.flushall()
-    return client
 
 
 def _apply(client: redis.Redis, world: World, generations: dict[str, str], rng: random.Random) -> None:
@@ -101,13 +88,13 @@ def test_a_view_that_came_later_holds_what_it_would_have_held(url: str, seed: in
     rng = random.Random(seed)
     arrivals = random_events(seed, 120)
     world = World.create()
-    client = _client(url)
+    client = emptied(url)
     publish(url, arrivals, PARTITIONS)
     tick(url, LATER_US, PARTITIONS)
     _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
     expected = _values(client, world)
 
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     new = rng.sample(VIEWS, rng.randrange(1, len(VIEWS) + 1))
     old = {view: "" for view in VIEWS if view not in new}
     cuts = sorted(rng.sample(range(len(arrivals)), 4))
@@ -140,13 +127,13 @@ def test_a_view_is_shown_though_nothing_happens(url: str, silent: bool) -> None:
     """Each entity shows it at the time at which the owners stood; also one that was written at that very time."""
     rng, arrivals = random.Random(1), random_events(1, 60)
     last_us = LATER_US if silent else arrivals[-1][0]
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals, PARTITIONS)
     tick(url, last_us, PARTITIONS)
     _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
     expected = _values(client, world)
 
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals, PARTITIONS)
     tick(url, last_us, PARTITIONS)
     _apply(client, world, {"looked": ""}, rng)
@@ -162,13 +149,13 @@ def test_a_view_is_shown_though_nothing_happens(url: str, silent: bool) -> None:
 def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
     """Half of the events backfilled and half streamed; the view comes after both."""
     rng, arrivals = random.Random(3), random_events(3, 100)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals, PARTITIONS)
     tick(url, LATER_US, PARTITIONS)
     _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
     expected = _values(client, world)
 
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     until_us = arrivals[50][0]
     past = list({event.event_id: event for at_us, event in arrivals if at_us <= until_us}.values())
     backfill(
@@ -196,7 +183,7 @@ def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
 
 def test_an_archive_that_lacks_events_is_not_built_from(url: str) -> None:
     """Another data folder than the one that was written must not give views half of their past."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, random_events(1, 20), PARTITIONS)
     _apply(client, world, {"spending": ""}, random.Random(1))
     stolen = next(iter(world.archive.glob("live-*.parquet")))
@@ -241,13 +228,13 @@ def _all(client: redis.Redis, world: World) -> tuple[dict[bytes, object], list[s
 def test_who_stood_still_while_a_switch_was_finished_leaves_later_ones_alone(url: str, at: int) -> None:
     """Frozen at any step, it goes on when another has finished, and other definitions have come and taken over."""
     rng, arrivals = random.Random(at), random_events(at, 90)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals, PARTITIONS)
     tick(url, LATER_US, PARTITIONS)
     _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
     expected = _values(client, world)
 
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals[:40], PARTITIONS)
     _apply(client, world, dict.fromkeys(VIEWS, ""), rng)
     first = _switch(client, world, "g1")
@@ -276,7 +263,7 @@ def test_who_stood_still_while_a_switch_was_finished_leaves_later_ones_alone(url
 def test_a_build_that_stood_still_in_the_pause_sets_nobody_back(url: str, seed: int) -> None:
     """The owners went on without it; time of an entity never runs backwards, or its log would say things twice."""
     rng, arrivals = random.Random(seed), random_events(seed, 90)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     old = {"looked": ""}
     publish(url, arrivals[:50], PARTITIONS)
     _apply(client, world, old, rng)
@@ -304,7 +291,7 @@ def test_a_switch_is_not_finished_while_a_former_owner_is_at_its_files(
 ) -> None:
     """Its rows of the definition before would come in among those of the new one, and stay."""
     monkeypatch.setattr(streaming.file_locks, "LOCK_WAIT_S", 0.0)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, random_events(1, 60))
     frozen = Stopped(apply_all, url, world.offline, steps=["pathlib.Path.replace"], at=1)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,27 +33,15 @@ from tests.support.stream_world import (
     random_events,
     tick,
 )
-from tests.support.valkey import start_valkey
+from tests.support.valkey import emptied
 
 LATER_US = START_US + 7_200_000_000
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-def _client(url: str) -> redis.Redis:
-    client = redis.Redis.from_url(url)
-    client.flushall()
-    return client
 
 
 def _streamed(
     url: str, world: World, arrivals: Sequence[tuple[int, EventRecord]]
 ) -> dict[bytes, dict[bytes, bytes]]:
-    client = _client(url)
+    client = emptied(url)
     publish(url, arrivals)
     tick(url, LATER_US)
     drain(world.materializer(client))
@@ -75,7 +63,7 @@ def test_hand_over_from_backfill_gives_what_the_stream_gives(url: str, seed: int
     world = World.create()
     arrivals = random_events(seed, 120)
     expected = _streamed(url, world, arrivals)
-    client = _client(url)
+    client = emptied(url)
     until_us = arrivals[len(arrivals) // 2][0]
     fill(client, world, [event for at_us, event in arrivals if at_us <= until_us], until_us)
     publish(url, [(at_us, event) for at_us, event in arrivals if at_us > until_us])
@@ -87,7 +75,7 @@ def test_hand_over_from_backfill_gives_what_the_stream_gives(url: str, seed: int
 def test_event_of_the_history_published_again_counts_once(url: str) -> None:
     """The hand-over knows the ids of the last events, so that a retry across it is a duplicate."""
     world = World.create()
-    client = _client(url)
+    client = emptied(url)
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
     fill(client, world, [event], START_US + 1)
     before = features(client, world.plan)
@@ -102,7 +90,7 @@ def test_history_rows_are_readable_when_they_happened(url: str) -> None:
     """Offline rows of a backfill carry the event time, and windows that ran out have rows of their own."""
     world = World.create()
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
-    fill(_client(url), world, [event], LATER_US)
+    fill(emptied(url), world, [event], LATER_US)
     table = ds.dataset(world.offline / "spending", format="parquet").to_table()
     rows = table.sort_by("event_timestamp").to_pylist()
     assert rows[0]["event_timestamp"] == datetime.fromtimestamp(START_US / 1e6, UTC)
@@ -113,7 +101,7 @@ def test_history_rows_are_readable_when_they_happened(url: str) -> None:
 def test_backfill_of_a_live_store_is_refused(url: str) -> None:
     """Once the log has been applied, a backfill would overwrite what it counted."""
     world = World.create()
-    client = _client(url)
+    client = emptied(url)
     client.hset(PartitionKeys(PROJECT, 0).checkpoint, mapping={"position": 1})
     with pytest.raises(StreamingError, match="is live in this store already"):
         fill(client, world, [], LATER_US)
@@ -121,7 +109,7 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
 
 def test_backfill_of_what_is_to_come_is_refused_before_anything_is_written(url: str) -> None:
     """Time cannot be set back: neither the store nor the archive has anything of such events."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     events = [event for _, event in random_events(1, 20)]
     with pytest.raises(StreamingError, match="behind the time at which the stream takes over"):
         fill(client, world, events, START_US)
@@ -132,7 +120,7 @@ def test_backfill_of_what_is_to_come_is_refused_before_anything_is_written(url: 
 
 def test_backfill_that_a_function_refuses_leaves_nothing(url: str) -> None:
     """Neither in the store nor in the archive, from which views would be built otherwise."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     seen: list[int] = []
 
     def refuse(stage: str, done: int, _total: int) -> None:
@@ -152,7 +140,7 @@ def test_backfill_that_a_function_refuses_leaves_nothing(url: str) -> None:
 
 def test_garbage_is_collected_again_whatever_came_of_a_backfill(url: str) -> None:
     """Nobody collects while states are made; a backfill that ends, or is refused, leaves that as it was."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
     while_filling: list[bool] = []
     fill(client, world, [event], LATER_US, lambda *_: while_filling.append(gc.isenabled()))
@@ -169,7 +157,7 @@ def test_report_counts_the_entities_that_came_online(url: str) -> None:
     """By kind, those that there are in the store."""
     world = World.create()
     arrivals = random_events(5, 60)
-    client = _client(url)
+    client = emptied(url)
     report = fill(client, world, [event for _, event in arrivals], LATER_US)
     assert sum(report.online_entities.values()) == len(features(client, world.plan))
     assert all(report.online_entities[kind.name] for kind in world.plan.kinds)
@@ -197,10 +185,10 @@ def _everything(client: redis.Redis, world: World) -> tuple[dict[bytes, object],
 def test_memory_holds_few_rows_however_many_events_there_are(url: str, seed: int) -> None:
     """Entities of many times more events than are in memory at once come out the same, to the byte of their states."""
     events = [event for _, event in random_events(seed, 600)]
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     whole = fill(client, world, events, LATER_US + 600 * MINUTE_US)
     expected, offline = _everything(client, world)
-    in_parts, client = World.create(), _client(url)
+    in_parts, client = World.create(), emptied(url)
     report = fill(client, in_parts, events, LATER_US + 600 * MINUTE_US, at_once=20)
     assert whole.most_rows > 300
     assert report.most_rows <= 40
@@ -234,10 +222,10 @@ def _die_at(number: int) -> Progress:
 def test_backfill_that_was_killed_is_begun_anew(url: str, stage: str) -> None:
     """SIGKILL leaves a store that nothing materializes, and no temporary file; the next backfill makes all good."""
     past = [event for _, event in random_events(1, 60)]
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     fill(client, world, past, LATER_US)
     expected = _everything(client, world)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     killed = multiprocessing.get_context("spawn").Process(
         target=fill_until_killed, args=(url, world.offline, stage, past[::2], LATER_US)
     )
@@ -257,13 +245,13 @@ def test_backfill_that_failed_anywhere_is_begun_anew(url: str) -> None:
     past = [event for _, event in random_events(1, 60)]
     others = [replace(event, customer_id=f"{event.customer_id}-2") for event in past]
     until_us = LATER_US + 60 * MINUTE_US
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     fill(client, world, past, until_us, at_once=20)
     expected = _everything(client, world)
     key = next(iter(features(client, world.plan)))
     deaths, died = 0, True
     while died:
-        world, client = World.create(), _client(url)
+        world, client = World.create(), emptied(url)
         crm: Any = client
         crm.hset(key, b"crm", b"kept")
         try:
@@ -280,7 +268,7 @@ def test_backfill_that_failed_anywhere_is_begun_anew(url: str) -> None:
 
 def test_two_backfills_of_one_store_do_not_both_hand_over(url: str) -> None:
     """The one that began first finds that another has, and leaves the store to it."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     events = [event for _, event in random_events(1, 60)]
     begun: list[BackfillReport] = []
 
@@ -295,7 +283,7 @@ def test_two_backfills_of_one_store_do_not_both_hand_over(url: str) -> None:
 
 def test_backfill_that_fails_leaves_the_mark_of_one_that_began_since(url: str) -> None:
     """The other was cut short with entities online, on which nothing may start."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     events = [event for _, event in random_events(1, 60)]
     begun: list[str] = []
 
@@ -323,10 +311,10 @@ def test_second_backfill_of_one_archive_is_refused(url: str, stage: str) -> None
     """Both would write files of the same names: one that hands over must have its own alone, events and rows."""
     past = [event for _, event in random_events(1, 60)]
     others = [replace(event, event_id=f"other {event.event_id}") for event in past]
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     fill(client, world, past, LATER_US, at_once=20)
     expected, archived = _everything(client, world), _archived(world)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     refused: list[str] = []
 
     def begin_another(at: str, *_: int) -> None:

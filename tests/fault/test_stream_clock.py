@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -15,24 +14,10 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
 from tests.support.stream_world import MINUTE_US, PROJECT, SCHEMA, START_US, World, drain, publish
-from tests.support.valkey import start_valkey
 
 HOUR_US = 60 * MINUTE_US
 SECOND_US = 1_000_000
 KEYS = PartitionKeys(PROJECT, 0)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url) as client:
-        client.flushall()
-        yield client
 
 
 class Clock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -30,7 +29,6 @@ from tests.support.stream_world import (
     random_events,
     tick,
 )
-from tests.support.valkey import start_valkey
 
 EVENT_COUNT = 150
 LATER_US = START_US + 7_200_000_000
@@ -75,12 +73,6 @@ class DoomedConnection(redis.Connection):
         doom.struck = True
         self.disconnect()  # type: ignore[no-untyped-call]
         raise Crash
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

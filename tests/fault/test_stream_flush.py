@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,17 +15,10 @@ from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
 from tests.support.stopping import Stopped
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
-from tests.support.valkey import start_valkey
 from tests.support.worlds import apply_all, everyone_offline, lazy_files
 
 EVENTS = 30
 """Each has a row of its customer and one of that customer in its category: the world's checkpoint is due once."""
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -15,19 +14,12 @@ from streaming.keys import PartitionKeys
 from tests.support.forked import Forked
 from tests.support.materializers import PROJECT, START_US, Site, offline_logs, visits
 from tests.support.stores import free_port
-from tests.support.valkey import start_valkey
 
 END_US = START_US + 40 * 86_400_000_000
 ARRIVALS = visits(60)
 KEYS = PartitionKeys(PROJECT, 0)
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 def _site(folder: Path, url: str) -> Site:

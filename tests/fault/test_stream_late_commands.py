@@ -22,29 +22,15 @@ from tests.support.materializers import START_US as CLINIC_START_US
 from tests.support.materializers import Site, visits
 from tests.support.stores import wait_until
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
-from tests.support.valkey import start_valkey
 from tests.support.worlds import everyone_offline, lazy_files
 
 EVENTS = 60
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture
 def way(url: str) -> Iterator[Way]:
     with freezable(url.removeprefix("redis://").removesuffix("/0")) as way:
         yield way
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url) as client:
-        client.flushall()
-        yield client
 
 
 def _scripts_run(client: redis.Redis) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -16,7 +16,6 @@ from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.history import Past
 from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, catalog, random_events
-from tests.support.valkey import start_valkey
 from training.dataset import features_at
 from training.labels import TIME
 
@@ -34,12 +33,6 @@ REFS = tuple(
         ("taste", "mean_30m"),
     )
 )
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 def _training_rows(url: str, events: Sequence[EventRecord], at_us: Sequence[int]) -> list[dict[str, object]]:

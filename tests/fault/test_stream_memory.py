@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import redis
 
 from online.write import EntityWriter
 from streaming.cache import StateCache
@@ -24,21 +22,9 @@ from tests.support.stream_world import (
     random_events,
     tick,
 )
-from tests.support.valkey import start_valkey
+from tests.support.valkey import emptied
 
 CUSTOMERS = [f"c{number}" for number in range(300)]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-def _client(url: str) -> redis.Redis:
-    client = redis.Redis.from_url(url)
-    client.flushall()
-    return client
 
 
 def _buys(customers: list[str], prefix: str = "e") -> list[tuple[int, EventRecord]]:
@@ -50,7 +36,7 @@ def _buys(customers: list[str], prefix: str = "e") -> list[tuple[int, EventRecor
 
 def test_states_in_memory_are_bounded_by_what_they_take(url: str) -> None:
     """The least recently used go, states count for what they have become, and nothing is counted that is gone."""
-    client, world = _client(url), World.create()
+    client, world = emptied(url), World.create()
     publish(url, _buys(CUSTOMERS))
     drain(world.materializer(client, batch_records=1_000))
     kind = world.plan.customer
@@ -85,12 +71,12 @@ def test_states_in_memory_are_bounded_by_what_they_take(url: str) -> None:
 def test_features_are_the_same_with_little_memory(url: str, limits: dict[str, int]) -> None:
     """Also where not even the entities of one batch fit: none is lost on its way to the store."""
     arrivals = random_events(3, 200)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals)
     tick(url, START_US + 300 * MINUTE_US)
     drain(world.materializer(client, batch_records=20))
     expected = features(client, world.plan)
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, arrivals)
     tick(url, START_US + 300 * MINUTE_US)
     materializer = world.materializer(client, batch_records=20, limits=limits)
@@ -101,7 +87,7 @@ def test_features_are_the_same_with_little_memory(url: str, limits: dict[str, in
 
 def test_batches_are_of_fewer_records_where_those_are_of_more_entities(url: str) -> None:
     """And of as many as before where they are of few."""
-    world, client = World.create(), _client(url)
+    world, client = World.create(), emptied(url)
     publish(url, _buys(CUSTOMERS))
     publish(url, _buys(["ada"] * 400, "f"))
     materializer = world.materializer(client, batch_records=64, limits={"batch_entities": 20})

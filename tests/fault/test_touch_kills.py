@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import redis
 
 from tests.support.clinic import Clinic, clinic_repo, have_profile_pushed, run_clinic
 from tests.support.materializers import START_US, Site, freeze, own_changes, visits
-from tests.support.valkey import start_valkey
 
 SEGMENT = "segment regular: visits.visit_count_30d >= 5 OR profile.age_years > 90"
 PARTITIONS = 2
@@ -21,12 +20,6 @@ PATIENTS = range(1, 9)
 SOON_S = 0.05
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 def _run(folder: Path, url: str, pushes: int, kills: frozenset[int]) -> tuple[Any, ...]:

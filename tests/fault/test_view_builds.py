@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import redis
 from streaming.keys import views_key
 from tests.support.materializers import PROJECT, START_US, Site, freeze, thaw, visits
 from tests.support.stores import run_cluster
-from tests.support.valkey import start_valkey
 
 END_US = START_US + 100 * 86_400_000_000
 ARRIVALS = visits(240)
@@ -72,12 +70,6 @@ def _values(site: Site) -> dict[bytes, dict[bytes, bytes]]:
     """All but when membership last changed: a segment is evaluated anew once its views have."""
     found = site.features()
     return {key: {f: v for f, v in fields.items() if f != b"_ts:groups"} for key, fields in found.items()}
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

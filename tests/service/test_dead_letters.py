@@ -20,17 +20,10 @@ from streaming.events import EventRecord
 from streaming.lease import Leases
 from streaming.owner import DeadLetter, PartitionOwner
 from tests.support.clinic import TIMEOUT_S, Clinic, run_clinic
-from tests.support.valkey import start_valkey
 from waypost.admin.v1 import admin_pb2
 from waypost.events.v1 import events_pb2
 
 NOW_US = 1_767_225_600_000_000
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -40,12 +40,6 @@ MINUTE_US = 60_000_000
 DAY_US = 86_400_000_000
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
 class Stream:
     """A repo's materializer of the only partition, and a log to feed it."""
 

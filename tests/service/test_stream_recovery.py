@@ -17,15 +17,8 @@ from streaming.lease import Leases
 from streaming.owner import PartitionOwner
 from streaming.recovery import Settled, settle_intents
 from streaming.sink import ENTITY
-from tests.support.valkey import start_valkey
 
 ADA, BOB = b"\x01ada", b"\x01bob"
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,25 +22,11 @@ from streaming.keys import PartitionKeys, members_key, views_key
 from streaming.lease import Leases
 from streaming.shadow import remove_staged, staged, staged_folders
 from streaming.sink import write_part
-from tests.support.valkey import start_valkey
 
 ONE = {"a": Definition(digest="a1", features=("x", "y")), "b": Definition(digest="b1", features=("z",))}
 TWO = ONE | {"a": Definition(digest="a2", features=("x",)), "c": Definition(digest="c1", features=("w",))}
 OVER = threading.Event()
 OVER.set()
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(url) as client:
-        client.flushall()
-        yield client
 
 
 def _stand(client: redis.Redis, partition: int, fence: int, position: int = 7) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+
 from server.embedded import EmbeddedValkey
 
 
@@ -25,3 +27,10 @@ def start_valkey(data_dir: Path) -> Iterator[str]:
     """Run a server on a data directory and yield its URL; it is gone afterwards."""
     with run_valkey(data_dir) as server:
         yield server.url
+
+
+def emptied(url: str) -> redis.Redis:
+    """A connection to a store that has nothing in it any more."""
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    return client
