@@ -22,7 +22,7 @@ from online.link import Link, Listener, Push
 from online.replies import Replies
 
 MAX_IN_FLIGHT: Final = 2
-QUIET_TURNS: Final = 4
+QUIET_TURNS: Final = 8
 """For each read that waits: the more there are, the likelier come more."""
 MOST_QUIET_TURNS: Final = 24
 MAX_HOLD_S: Final = 0.002
