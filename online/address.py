@@ -23,6 +23,7 @@ DEFAULT_MASTER = "mymaster"
 
 _HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._-:%")
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_MOST_DB_DIGITS = 9
 _FLOAT_OPTIONS = frozenset({"socket_timeout", "socket_connect_timeout"})
 _TEXT_OPTIONS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "client_name"})
 _BOOL_OPTIONS = frozenset({"ssl_check_hostname"})
@@ -208,7 +209,7 @@ def _from_url(url: str) -> Address:
         Address(
             nodes=nodes,
             kind=layout,
-            db=_number("db", db),
+            db=_database(db),
             username=unquote(username) or None,
             password=unquote(password) or None,
             tls=tls,
@@ -254,7 +255,7 @@ def _from_feast(text: str, kind: Kind, master: str) -> Address:
         Address(
             nodes=nodes if unix_socket is None else (Node(unix_socket=unix_socket),),
             kind=kind,
-            db=_number("db", settings.pop("db", "0")),
+            db=_database(settings.pop("db", "0")),
             username=settings.pop("username", None),
             password=settings.pop("password", None),
             tls=_bool("ssl", settings.pop("ssl", "false")),
@@ -325,9 +326,13 @@ def _unquoted(value: str) -> str:
     return str(json.loads(value)) if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
-def _number(name: str, text: str) -> int:
+def _database(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ConnectionStringError(f"{name} is {text!r}, not a number")
+        raise ConnectionStringError(f"db is {text!r}; use the number of a database, such as 0")
+    if len(text) > _MOST_DB_DIGITS:
+        raise ConnectionStringError(
+            f"db has {len(text)} digits; no store has as many databases, 0 is the first"
+        )
     return int(text)
 
 

@@ -100,6 +100,14 @@ def _check_server(server: redis.Redis, kind: Kind) -> list[str]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailableError(f"the store at {place(server)} does not answer: {told(error)}") from error
     except redis.ResponseError as error:
+        if "DB index" in str(error):
+            number = server.connection_pool.connection_kwargs.get("db")
+            raise StoreTopologyError(
+                f"the store at {place(server)} has no database {number}: have the address end in the number of one, "
+                "such as /0 (`CONFIG GET databases` says how many there are)"
+            ) from error
+        if "SELECT is not allowed" in str(error):
+            _check_mode(place(server), "cluster", kind)
         raise StoreUnavailableError(
             f"the store at {place(server)} refuses to be asked: {error}; allow the user of the address all keys and "
             "channels, and `+@all -@dangerous +info` at least"

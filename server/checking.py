@@ -75,6 +75,7 @@ def check_repo(path: Path, partitions: int = 1) -> Report:
         warnings += stream_warnings(repo, policy)
     if repo.naming.notice:
         warnings.append(Problem(message=repo.naming.notice, file=STORE_FILE))
+    warnings += _store_warnings(repo)
     serves = policy is not None and not unread and not refusals
     return Report(
         problems=tuple(problems),
@@ -92,6 +93,15 @@ def _refusals(repo: Repo, policy: Policy) -> list[Problem]:
         Serving.prepare(Bundle.build(repo.catalog, policy, {}, repo.events.customer))
     except (BundleError, OnlineStoreError) as error:
         return [Problem(message=str(error))]
+    return []
+
+
+def _store_warnings(repo: Repo) -> list[Problem]:
+    """What is wrong with the address of the repo's own store; one that is given by a setting takes its place."""
+    try:
+        _ = repo.online_store and repo.online_store.url
+    except RepoError as error:
+        return list(error.problems)
     return []
 
 

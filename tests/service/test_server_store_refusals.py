@@ -71,3 +71,14 @@ def test_a_store_that_is_not_there_is_all_that_is_said(command: str, repo: Path,
     lines = text.strip().splitlines()
     assert len(lines) == 1, text
     assert "does not answer" in lines[0]
+
+
+@pytest.mark.parametrize("command", ["serve", "materializer"])
+def test_a_database_that_the_store_has_not_is_said(
+    command: str, repo: Path, url: str, tmp_path: Path
+) -> None:
+    """Not that its user wants permissions."""
+    text = said(command, repo, url.replace("/0", "/99"), tmp_path)
+    assert "has no database 99" in text
+    assert "such as /0" in text
+    assert "allow the user" not in text

@@ -88,7 +88,10 @@ def test_addresses_follow_feasts_redis_type(redis_type: str, text: str, expected
     [
         ("http://localhost", "unknown scheme 'http'"),
         ("redis://localhost:99999", "port"),
-        ("redis://localhost/one", "db is 'one'"),
+        ("redis://localhost/one", "db is 'one'; use the number of a database"),
+        ("rediss://localhost/-1", "db is '-1'; use the number of a database"),
+        ("redis://localhost/12345678901234567890", "db has 20 digits"),
+        ("localhost:6379,db=one", "db is 'one'; use the number of a database"),
         ("redis://localhost?colour=red", "unknown option 'colour'"),
         ("rediss://localhost?ssl_cert_reqs=never", "ssl_cert_reqs is 'never'; use none, optional, required"),
         ("a:1,b:2", "found 2"),

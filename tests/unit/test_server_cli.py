@@ -75,6 +75,18 @@ def test_check_reports_broken_definitions_as_json(tmp_path: Path) -> None:
     assert (result.exit_code, finding["file"], finding["line"]) == (1, "more.py", 1)
 
 
+def test_check_warns_of_a_store_that_cannot_be_reached(tmp_path: Path) -> None:
+    """An address that makes no sense is told with its place; the repo is served on a store that a setting names."""
+    repo = tmp_path / "library"
+    runner.invoke(app, ["init", str(repo)])
+    store = repo / "feature_store.yaml"
+    store.write_text(store.read_text().replace("localhost:6379", "localhost:6379,db=one"))
+    result = runner.invoke(app, ["check", "--repo", str(repo)])
+    assert result.exit_code == 0
+    assert "warning: feature_store.yaml: online_store.connection_string: db is 'one'; use" in result.stdout
+    assert "1 warning" in result.stdout
+
+
 def test_check_wants_a_customer_that_views_know(tmp_path: Path) -> None:
     """The customer of events.yaml must be some view's join key."""
     repo = tmp_path / "library"
