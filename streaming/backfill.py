@@ -182,8 +182,8 @@ def _read(run: _Run, events: Past, archive: Path, feeds: list[KindFeeds]) -> int
     ):
         if newest > run.until_us:
             raise StreamingError(
-                f"the newest event is at {pd.Timestamp(newest, unit='us', tz='UTC')}, behind the time at which the "
-                "stream takes over"
+                f"the newest event is at {_instant(newest)}, which is yet to come when the stream takes over "
+                f"({_instant(run.until_us)}): leave such events out, or set the clock of this machine"
             )
         with backfilled_parts(archive) as add:
             for frame in frames:
@@ -276,3 +276,7 @@ def announce(
     for partition, members in due.items():
         pipeline.zadd(PartitionKeys(plan.project, partition).timers, members, lt=True)
     pipeline.execute()
+
+
+def _instant(time_us: int) -> str:
+    return str(pd.Timestamp(time_us, unit="us", tz="UTC"))

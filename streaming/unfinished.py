@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 
@@ -40,19 +41,25 @@ def check_filled(client: redis.Redis, project: str) -> None:
 
 
 def check_not_live(client: redis.Redis, project: str, partition_count: int) -> None:
-    """Refuse a store on which a materializer has run.
+    """Refuse a store on which a materializer has run, or that a backfill has handed over.
 
     Raises:
-        StreamingError: The log has been applied.
+        StreamingError: The log has been applied, or is to be applied to a past that is there.
     """
     is_marked = client.exists(backfill_key(project))
     for partition in range(partition_count):
         keys = PartitionKeys(project, partition)
         # A backfill that was cut short while it handed over leaves checkpoints too.
-        if client.exists(keys.applied) or (not is_marked and client.exists(keys.checkpoint)):
+        position: Any = None if is_marked else client.hget(keys.checkpoint, "position")
+        if client.exists(keys.applied) or int(position or 0):
             raise StreamingError(
                 f"project {project!r} is live in this store already: a materializer has run on it. Backfill first, "
                 "into an empty store (`waypost up --backfill FILE` does both in order)"
+            )
+        if position is not None:
+            raise StreamingError(
+                f"project {project!r} has its past in this store already: a backfill came to its end here. For "
+                "another past begin with an empty store and data folder"
             )
 
 

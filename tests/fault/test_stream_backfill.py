@@ -107,11 +107,20 @@ def test_backfill_of_a_live_store_is_refused(url: str) -> None:
         fill(client, world, [], LATER_US)
 
 
+def test_second_backfill_is_told_of_the_first(url: str) -> None:
+    """No materializer has run: what is in the store came from the backfill before."""
+    world, client = World.create(), emptied(url)
+    events = [event for _, event in random_events(1, 20)]
+    fill(client, world, events, LATER_US)
+    with pytest.raises(StreamingError, match="has its past in this store already"):
+        fill(client, world, events, LATER_US)
+
+
 def test_backfill_of_what_is_to_come_is_refused_before_anything_is_written(url: str) -> None:
     """Time cannot be set back: neither the store nor the archive has anything of such events."""
     world, client = World.create(), emptied(url)
     events = [event for _, event in random_events(1, 20)]
-    with pytest.raises(StreamingError, match="behind the time at which the stream takes over"):
+    with pytest.raises(StreamingError, match="yet to come when the stream takes over"):
         fill(client, world, events, START_US)
     check_filled(client, PROJECT)
     assert not features(client, world.plan)
