@@ -30,7 +30,7 @@ from tests.support.stream_world import (
     tick,
 )
 
-EVENT_COUNT = 150
+EVENT_COUNT = 60
 LATER_US = START_US + 7_200_000_000
 Features = dict[bytes, dict[bytes, bytes]]
 Offline = dict[str, list[tuple[Any, ...]]]
@@ -85,14 +85,14 @@ def _connect(url: str) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
-def _log_events(url: str, seed: int, count: int = EVENT_COUNT) -> None:
+def _log_events(url: str, seed: int) -> None:
     redis.Redis.from_url(url).flushall()
-    publish(url, random_events(seed, count))
+    publish(url, random_events(seed, EVENT_COUNT))
     tick(url, LATER_US)
 
 
 def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, bytes]]:
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     client = _connect(url)
     drain(world.materializer(client))
     return features(client, world.plan)
@@ -100,7 +100,7 @@ def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, b
 
 def _expected(url: str, world: World, seed: int) -> tuple[Features, list[dict[bytes, bytes]], Offline]:
     """Features, segment changes and offline rows of an undisturbed run of one record a batch."""
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     client = _connect(url)
     materializer = world.materializer(client, batch_records=1)
     drain(materializer)
@@ -116,7 +116,7 @@ def _crashing_run(
     url: str, world: World, seed: int, rng: random.Random
 ) -> tuple[dict[bytes, dict[bytes, bytes]], int]:
     """Run to the end over as many crashes as it takes; each life ends at a random command."""
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     crashes = 0
     while True:
         client = _connect(url)
@@ -162,9 +162,9 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     expected = _expected(url, undisturbed, seed)
     archived = _archived(_connect(url), undisturbed)
     assert len(expected[1]) > 5
-    assert len(archived) == 60
+    assert len(archived) == EVENT_COUNT
 
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     rng, crashes = random.Random(seed), 0
     while True:
         DoomedConnection.doom = Doom(rng.randrange(1, 60), after=rng.random() < 0.5) if crashes < 40 else None
@@ -191,7 +191,7 @@ def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: 
     undisturbed, disturbed = World.create(), World.create()
     expected = _expected(url, undisturbed, seed)
 
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     client, rng, timers = _connect(url), random.Random(seed), PartitionKeys(PROJECT, 0).timers
     materializer = disturbed.materializer(client, batch_records=1)
     while materializer.step():
@@ -243,7 +243,7 @@ def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
     undisturbed, disturbed = World.create(), World.create()
     expected = _expected(url, undisturbed, seed)
 
-    _log_events(url, seed, 60)
+    _log_events(url, seed)
     client, rng = _connect(url), random.Random(seed)
     writer = EntityWriter(client)
     materializer = disturbed.materializer(client, batch_records=1)
