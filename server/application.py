@@ -127,6 +127,7 @@ def build_services(app: Application) -> Services:
             app.decision_log,
             DeadLetterDesk(app.letters, events, app.events, limits.max_events),
             building=app.building,
+            refused=metrics.refused_events,
         ),
         segments=SegmentService(bundles, app.changes),
         feast_handlers=FeastHandlers(online_features, app.feast.writer),

@@ -72,6 +72,13 @@ class Metrics:
             "waypost_internal_errors", "Calls that ended in an incident.", "service", "method"
         )
 
+    def refused_events(self) -> dict[str, int]:
+        """Events kept out of the log, by reason."""
+        samples = [sample for family in self.events_refused.collect() for sample in family.samples]
+        return {
+            sample.labels["reason"]: int(sample.value) for sample in samples if sample.name.endswith("_total")
+        }
+
     def watch_near(self, near: NearCache) -> None:
         """Show how often the near cache answers."""
         self.registry.register(_NearReads(near))

@@ -43,11 +43,14 @@ def details_of(status: Any) -> list[str]:
     lines = []
     for detail in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        retry = error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             lines.append(f"  reason: {info.reason}")
         elif detail.Unpack(bad):
             texts = [f"{item.field}: {item.description}" for item in bad.field_violations]
             lines += [f"  {text}" for text in texts if text not in status.message]
+        elif detail.Unpack(retry):
+            lines.append(f"  try again after {retry.retry_delay.ToTimedelta().total_seconds():g} s")
     return lines
 
 

@@ -10,6 +10,7 @@ import typer
 
 from server.commands.options import AsJson, Repo
 from server.commands.output import REFUSED, reports_errors, say, say_json
+from server.wording import sized
 
 if TYPE_CHECKING:
     from server.checking import Report
@@ -71,22 +72,15 @@ def _print(report: Report, customers: int) -> None:
     if report.forecast:
         say("in the store, features and state, of a quiet entity to a busy one:")
     for told in report.forecast:
-        line = f"  {told.kind}: {_size(told.least_bytes)} to {_size(told.busy_bytes)}"
+        line = f"  {told.kind}: {sized(told.least_bytes)} to {sized(told.busy_bytes)}"
         if told.is_customer:
-            whole = f"{_size(told.least_bytes * customers)} to {_size(told.busy_bytes * customers)}"
+            whole = f"{sized(told.least_bytes * customers)} to {sized(told.busy_bytes * customers)}"
             line += f"; {customers:,} of them: {whole}"
         if told.most_bytes > told.busy_bytes:
             line += (
-                f"; up to some {_size(told.most_bytes)} each where values that are counted are chosen for it"
+                f"; up to some {sized(told.most_bytes)} each where values that are counted are chosen for it"
             )
         say(line)
-
-
-def _size(count: int) -> str:
-    value, units = float(count), ["B", "KB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.3g} {units[0]}"
 
 
 def _as_json(report: Report, customers: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,10 @@ from streaming.errors import StreamingError
 
 REFUSED = 1
 UNREACHABLE = 3
+_RULES = 3
+"""Characters between two columns of a table."""
+_LEAST_FOLDED = 20
+"""Characters of a column that may be folded; with fewer nobody can read it."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,11 +46,24 @@ def say_json(value: object) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: str) -> None:
-    """A table for people; where it is too wide, the column `folded` is folded and the others stay whole."""
+    """A table for people; where it is too wide, the column `folded` is folded and the others stay whole.
+
+    Where they leave it no room, each row is a line, with what was to be folded below.
+    """
+    lines, place = list(rows), list(columns).index(folded)
+    whole = [*columns[:place], *columns[place + 1 :]]
+    cells = [(*row[:place], *row[place + 1 :]) for row in lines]
+    width = sum(max(map(cell_len, column)) for column in zip(whole, *cells, strict=True))
+    if width + _RULES * len(columns) + _LEAST_FOLDED > console.width:
+        say(title)
+        for row, others in zip(lines, cells, strict=True):
+            say("  ".join(others))
+            say(f"    {row[place]}")
+        return
     grid = Table(title=title, title_justify="left")
     for column in columns:
         grid.add_column(column, overflow="fold", no_wrap=column != folded)
-    for row in rows:
+    for row in lines:
         grid.add_row(*(cell.replace("[", r"\[") for cell in row))
     console.print(grid)
 

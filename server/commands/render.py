@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from server.commands.calls import details_of, text_of
-from server.wording import counted
+from server.wording import counted, sized
 from waypost.admin.v1 import admin_pb2
 from waypost.decision.v1 import decision_pb2
 from waypost.events.v1 import events_pb2
@@ -81,6 +81,8 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
         ("decisions", str(response.decision_count)),
         ("records lost", str(response.decision_records_lost)),
     ]
+    refused = [f"{count:,} {reason}" for reason, count in sorted(response.events_refused.items())]
+    rows += [("events refused", ", ".join(refused) or "0")]
     if response.HasField("build"):
         build = response.build
         done = f", {build.done:,} of {build.total:,}" if build.total else ""
@@ -98,7 +100,12 @@ def status_rows(response: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
     return rows
 
 
-_PUT_ASIDE = ("late", "ahead", "dead", "duplicates")
+_PUT_ASIDE = {
+    "late": "late",
+    "ahead": "ahead of the clock",
+    "dead": "not applicable",
+    "duplicates": "sent again",
+}
 
 
 def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
@@ -113,7 +120,7 @@ def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
                 f"p50 {figures['freshness_ms_p50']:.1f} ms, p99 {figures['freshness_ms_p99']:.1f} ms",
             )
         )
-    not_counted = [f"{figures[name]:,.0f} {name}" for name in _PUT_ASIDE if figures.get(name)]
+    not_counted = [f"{figures[name]:,.0f} {words}" for name, words in _PUT_ASIDE.items() if figures.get(name)]
     flips = [
         f"{name.removeprefix('flips:')} {count:,.0f}"
         for name, count in sorted(figures.items())
@@ -121,6 +128,7 @@ def _figures(figures: dict[str, float]) -> list[tuple[str, str]]:
     ]
     rows += [("not counted", ", ".join(not_counted))] if not_counted else []
     rows += [("flips", ", ".join(flips))] if flips else []
+    rows.append(("state written", sized(figures.get("state_bytes_written", 0))))
     written = _moment(figures.get("written_at_us", 0))
     rows.append(("offline rows", f"{figures.get('offline_rows', 0):,.0f}, written until {written}"))
     if waiting := figures.get("rows_waiting"):

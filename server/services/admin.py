@@ -75,6 +75,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         announce: Tells materializers that the policy has changed.
         desk: The dead-letter log.
         building: Asks how far views are that are being built.
+        refused: Counts the events that were refused, by reason.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         desk: DeadLetterDesk,
         *,
         building: Building,
+        refused: Callable[[], Mapping[str, int]],
     ) -> None:
         self._bundles = bundles
         self._clock = clock
         self._log = log
         self._partitions = partitions
         self._building = building
+        self._refused = refused
         self._announce = announce
         self._decisions = decisions
         self._decision_log = decision_log
@@ -130,6 +133,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             else admin_pb2.ViewBuild(
                 views=build.views, stage=build.stage, done=build.done, total=build.total
             ),
+            events_refused=self._refused(),
         )
 
     async def AdvanceClock(  # noqa: N802 - the name in the proto

@@ -60,6 +60,8 @@ def test_refused_event_is_kept_with_reason_field_and_bytes(clinic: Clinic) -> No
     assert (letter.reason, letter.field) == ("OUT_OF_RANGE", "properties.fee")
     assert events_pb2.Event.FromString(letter.original) == letter.event == bad
     assert letter.detail == "properties.fee: is -5.0, minimum is 0.0"
+    status = clinic.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
+    assert status.events_refused == {"OUT_OF_RANGE": 1}
 
 
 def test_a_large_event_is_kept_in_part(clinic: Clinic) -> None:

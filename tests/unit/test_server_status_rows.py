@@ -1,4 +1,4 @@
-"""What `waypost status` says of views that are being built, and of the archive."""
+"""What `waypost status` says of events, of views that are being built, and of the archive."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ def test_files_that_cannot_be_written_are_told() -> None:
     assert rows["  NOT WRITTEN"] == "1,200 rows wait: the data folder cannot be written"
     part = admin_pb2.PartitionStatus(figures={"rows_waiting": 0, "events": 1})
     assert "  NOT WRITTEN" not in dict(status_rows(admin_pb2.GetStatusResponse(partitions=[part])))
+
+
+def test_events_that_were_refused_are_told_by_reason() -> None:
+    told = admin_pb2.GetStatusResponse(events_refused={"WRONG_TYPE": 1_200, "OUTLIER": 3})
+    assert dict(status_rows(told))["events refused"] == "3 OUTLIER, 1,200 WRONG_TYPE"
+    assert dict(status_rows(admin_pb2.GetStatusResponse()))["events refused"] == "0"
+
+
+def test_events_that_did_not_count_and_state_are_told() -> None:
+    figures = {"late": 1, "ahead": 0, "dead": 2, "duplicates": 1, "state_bytes_written": 5_330}
+    rows = dict(
+        status_rows(admin_pb2.GetStatusResponse(partitions=[admin_pb2.PartitionStatus(figures=figures)]))
+    )
+    assert rows["  not counted"] == "1 late, 2 not applicable, 1 sent again"
+    assert rows["  state written"] == "5.33 KB"

@@ -26,43 +26,47 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from waypost.events.v1 import events_pb2 as waypost_dot_events_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwaypost/admin/v1/admin.proto\x12\x10waypost.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewaypost/events/v1/events.proto\"\x12\n\x10GetStatusRequest\"\x97\x02\n\x11GetStatusResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x16\n\x0emodel_versions\x18\x02 \x03(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\'\n\x03now\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\npartitions\x18\x05 \x03(\x0b\x32!.waypost.admin.v1.PartitionStatus\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x06 \x01(\x03\x12\x1d\n\x15\x64\x65\x63ision_records_lost\x18\x07 \x01(\x03\x12*\n\x05\x62uild\x18\x08 \x01(\x0b\x32\x1b.waypost.admin.v1.ViewBuild\"F\n\tViewBuild\x12\r\n\x05views\x18\x01 \x03(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\"\xe0\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x0b\n\x03lag\x18\x02 \x01(\x03\x12-\n\twatermark\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x04 \x01(\t\x12?\n\x07\x66igures\x18\x05 \x03(\x0b\x32..waypost.admin.v1.PartitionStatus.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\x13\x41\x64vanceClockRequest\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x14\x41\x64vanceClockResponse\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rReloadRequest\"(\n\x0eReloadResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\"\xaf\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12+\n\x07\x61rrived\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x18.waypost.events.v1.Event\x12\x10\n\x08original\x18\x07 \x01(\x0c\"S\n\x16ListDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"e\n\x17ListDeadLettersResponse\x12-\n\x07letters\x18\x01 \x03(\x0b\x32\x1c.waypost.admin.v1.DeadLetter\x12\x0c\n\x04next\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\"(\n\x19RedriveDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"g\n\x1aRedriveDeadLettersResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .waypost.events.v1.PublishResult\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x32\xe9\x03\n\x0c\x41\x64minService\x12T\n\tGetStatus\x12\".waypost.admin.v1.GetStatusRequest\x1a#.waypost.admin.v1.GetStatusResponse\x12]\n\x0c\x41\x64vanceClock\x12%.waypost.admin.v1.AdvanceClockRequest\x1a&.waypost.admin.v1.AdvanceClockResponse\x12K\n\x06Reload\x12\x1f.waypost.admin.v1.ReloadRequest\x1a .waypost.admin.v1.ReloadResponse\x12\x66\n\x0fListDeadLetters\x12(.waypost.admin.v1.ListDeadLettersRequest\x1a).waypost.admin.v1.ListDeadLettersResponse\x12o\n\x12RedriveDeadLetters\x12+.waypost.admin.v1.RedriveDeadLettersRequest\x1a,.waypost.admin.v1.RedriveDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwaypost/admin/v1/admin.proto\x12\x10waypost.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ewaypost/events/v1/events.proto\"\x12\n\x10GetStatusRequest\"\x9d\x03\n\x11GetStatusResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x16\n\x0emodel_versions\x18\x02 \x03(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\'\n\x03now\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\npartitions\x18\x05 \x03(\x0b\x32!.waypost.admin.v1.PartitionStatus\x12\x16\n\x0e\x64\x65\x63ision_count\x18\x06 \x01(\x03\x12\x1d\n\x15\x64\x65\x63ision_records_lost\x18\x07 \x01(\x03\x12*\n\x05\x62uild\x18\x08 \x01(\x0b\x32\x1b.waypost.admin.v1.ViewBuild\x12N\n\x0e\x65vents_refused\x18\t \x03(\x0b\x32\x36.waypost.admin.v1.GetStatusResponse.EventsRefusedEntry\x1a\x34\n\x12\x45ventsRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"F\n\tViewBuild\x12\r\n\x05views\x18\x01 \x03(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\"\xe0\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x0b\n\x03lag\x18\x02 \x01(\x03\x12-\n\twatermark\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x04 \x01(\t\x12?\n\x07\x66igures\x18\x05 \x03(\x0b\x32..waypost.admin.v1.PartitionStatus.FiguresEntry\x1a.\n\x0c\x46iguresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\x13\x41\x64vanceClockRequest\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x14\x41\x64vanceClockResponse\x12\'\n\x03now\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x0f\n\rReloadRequest\"(\n\x0eReloadResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\"\xaf\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12+\n\x07\x61rrived\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x05\x65vent\x18\x06 \x01(\x0b\x32\x18.waypost.events.v1.Event\x12\x10\n\x08original\x18\x07 \x01(\x0c\"S\n\x16ListDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x05\"e\n\x17ListDeadLettersResponse\x12-\n\x07letters\x18\x01 \x03(\x0b\x32\x1c.waypost.admin.v1.DeadLetter\x12\x0c\n\x04next\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\"(\n\x19RedriveDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"g\n\x1aRedriveDeadLettersResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .waypost.events.v1.PublishResult\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x02 \x01(\x05\x32\xe9\x03\n\x0c\x41\x64minService\x12T\n\tGetStatus\x12\".waypost.admin.v1.GetStatusRequest\x1a#.waypost.admin.v1.GetStatusResponse\x12]\n\x0c\x41\x64vanceClock\x12%.waypost.admin.v1.AdvanceClockRequest\x1a&.waypost.admin.v1.AdvanceClockResponse\x12K\n\x06Reload\x12\x1f.waypost.admin.v1.ReloadRequest\x1a .waypost.admin.v1.ReloadResponse\x12\x66\n\x0fListDeadLetters\x12(.waypost.admin.v1.ListDeadLettersRequest\x1a).waypost.admin.v1.ListDeadLettersResponse\x12o\n\x12RedriveDeadLetters\x12+.waypost.admin.v1.RedriveDeadLettersRequest\x1a,.waypost.admin.v1.RedriveDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'waypost.admin.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GETSTATUSRESPONSE_EVENTSREFUSEDENTRY']._loaded_options = None
+  _globals['_GETSTATUSRESPONSE_EVENTSREFUSEDENTRY']._serialized_options = b'8\001'
   _globals['_PARTITIONSTATUS_FIGURESENTRY']._loaded_options = None
   _globals['_PARTITIONSTATUS_FIGURESENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSREQUEST']._serialized_start=115
   _globals['_GETSTATUSREQUEST']._serialized_end=133
   _globals['_GETSTATUSRESPONSE']._serialized_start=136
-  _globals['_GETSTATUSRESPONSE']._serialized_end=415
-  _globals['_VIEWBUILD']._serialized_start=417
-  _globals['_VIEWBUILD']._serialized_end=487
-  _globals['_PARTITIONSTATUS']._serialized_start=490
-  _globals['_PARTITIONSTATUS']._serialized_end=714
-  _globals['_PARTITIONSTATUS_FIGURESENTRY']._serialized_start=668
-  _globals['_PARTITIONSTATUS_FIGURESENTRY']._serialized_end=714
-  _globals['_ADVANCECLOCKREQUEST']._serialized_start=716
-  _globals['_ADVANCECLOCKREQUEST']._serialized_end=778
-  _globals['_ADVANCECLOCKRESPONSE']._serialized_start=780
-  _globals['_ADVANCECLOCKRESPONSE']._serialized_end=843
-  _globals['_RELOADREQUEST']._serialized_start=845
-  _globals['_RELOADREQUEST']._serialized_end=860
-  _globals['_RELOADRESPONSE']._serialized_start=862
-  _globals['_RELOADRESPONSE']._serialized_end=902
-  _globals['_DEADLETTER']._serialized_start=905
-  _globals['_DEADLETTER']._serialized_end=1080
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1082
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1165
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1167
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1268
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1270
-  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1310
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1312
-  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1415
-  _globals['_ADMINSERVICE']._serialized_start=1418
-  _globals['_ADMINSERVICE']._serialized_end=1907
+  _globals['_GETSTATUSRESPONSE']._serialized_end=549
+  _globals['_GETSTATUSRESPONSE_EVENTSREFUSEDENTRY']._serialized_start=497
+  _globals['_GETSTATUSRESPONSE_EVENTSREFUSEDENTRY']._serialized_end=549
+  _globals['_VIEWBUILD']._serialized_start=551
+  _globals['_VIEWBUILD']._serialized_end=621
+  _globals['_PARTITIONSTATUS']._serialized_start=624
+  _globals['_PARTITIONSTATUS']._serialized_end=848
+  _globals['_PARTITIONSTATUS_FIGURESENTRY']._serialized_start=802
+  _globals['_PARTITIONSTATUS_FIGURESENTRY']._serialized_end=848
+  _globals['_ADVANCECLOCKREQUEST']._serialized_start=850
+  _globals['_ADVANCECLOCKREQUEST']._serialized_end=912
+  _globals['_ADVANCECLOCKRESPONSE']._serialized_start=914
+  _globals['_ADVANCECLOCKRESPONSE']._serialized_end=977
+  _globals['_RELOADREQUEST']._serialized_start=979
+  _globals['_RELOADREQUEST']._serialized_end=994
+  _globals['_RELOADRESPONSE']._serialized_start=996
+  _globals['_RELOADRESPONSE']._serialized_end=1036
+  _globals['_DEADLETTER']._serialized_start=1039
+  _globals['_DEADLETTER']._serialized_end=1214
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=1216
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=1299
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1301
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1402
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_start=1404
+  _globals['_REDRIVEDEADLETTERSREQUEST']._serialized_end=1444
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_start=1446
+  _globals['_REDRIVEDEADLETTERSRESPONSE']._serialized_end=1549
+  _globals['_ADMINSERVICE']._serialized_start=1552
+  _globals['_ADMINSERVICE']._serialized_end=2041
 # @@protoc_insertion_point(module_scope)

@@ -43,6 +43,26 @@ class GetStatusResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class EventsRefusedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
     PROJECT_FIELD_NUMBER: _builtins.int
@@ -51,6 +71,7 @@ class GetStatusResponse(_message.Message):
     DECISION_COUNT_FIELD_NUMBER: _builtins.int
     DECISION_RECORDS_LOST_FIELD_NUMBER: _builtins.int
     BUILD_FIELD_NUMBER: _builtins.int
+    EVENTS_REFUSED_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """Content hash of the bundle that decides."""
     project: _builtins.str
@@ -75,6 +96,10 @@ class GetStatusResponse(_message.Message):
     def build(self) -> Global___ViewBuild:
         """New and changed stream views on their way; unset where there are none."""
 
+    @_builtins.property
+    def events_refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Events that this server has refused since its start, by the reason of their errors."""
+
     def __init__(
         self,
         *,
@@ -86,10 +111,11 @@ class GetStatusResponse(_message.Message):
         decision_count: _builtins.int = ...,
         decision_records_lost: _builtins.int = ...,
         build: Global___ViewBuild | None = ...,
+        events_refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "now", b"now"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "decision_records_lost", b"decision_records_lost", "model_versions", b"model_versions", "now", b"now", "partitions", b"partitions", "project", b"project"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["build", b"build", "bundle_version", b"bundle_version", "decision_count", b"decision_count", "decision_records_lost", b"decision_records_lost", "events_refused", b"events_refused", "model_versions", b"model_versions", "now", b"now", "partitions", b"partitions", "project", b"project"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,41 @@
+"""What commands print, on terminals of any width."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from rich.console import Console
+
+from server.commands import output
+from server.commands.calls import details_of
+
+COLUMNS = ("id", "reason", "detail")
+ROW = ("refused:1767225600000-0", "REQUIRED_PROPERTY_MISSING", "properties.isbn[0]: is required (string)")
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(120, True), (80, True), (70, False), (20, False)])
+def test_the_column_that_folds_is_there_at_any_width(
+    width: int, drawn: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table that would leave it a few characters is given line by line, and no cell is cut."""
+    monkeypatch.setattr(output, "console", Console(width=width))
+    output.table("1 dead letter", COLUMNS, [ROW], folded="detail")
+    told = capsys.readouterr().out
+    assert ("│" in told) == drawn
+    assert all(cell in told for cell in ROW[:2])
+    assert all(word in told for word in ROW[2].split())
+
+
+def test_a_table_of_nothing_has_its_title(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table("0 dead letters", COLUMNS, [], folded="detail")
+    assert "0 dead letters" in capsys.readouterr().out
+
+
+def test_an_error_tells_when_to_try_again() -> None:
+    """As the server said, beside the reason."""
+    status = Status()
+    status.details.add().Pack(ErrorInfo(reason="LOG_FULL"))
+    status.details.add().Pack(RetryInfo(retry_delay=Duration(nanos=500_000_000)))
+    assert details_of(status) == ["  reason: LOG_FULL", "  try again after 0.5 s"]
