@@ -107,7 +107,7 @@ def publish(
     from waypost.events.v1 import events_pb2_grpc
 
     refused = 0
-    lines = file.open(encoding="utf-8") if file is not None else sys.stdin
+    lines = file.open("rb") if file is not None else sys.stdin.buffer
     with lines, channel_to(target) as channel:
         stub = events_pb2_grpc.EventServiceStub(channel)
         for request in batches(lines):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -17,7 +18,7 @@ class LineError(ServerError):
     """A line is no event."""
 
 
-def batches(lines: Iterable[str]) -> Iterator[events_pb2.PublishEventsRequest]:
+def batches(lines: Iterable[bytes]) -> Iterator[events_pb2.PublishEventsRequest]:
     """Requests of at most `BATCH` events; empty lines are skipped.
 
     Raises:
@@ -28,8 +29,21 @@ def batches(lines: Iterable[str]) -> Iterator[events_pb2.PublishEventsRequest]:
         yield events_pb2.PublishEventsRequest(events=batch)
 
 
-def _event(number: int, line: str) -> events_pb2.Event:
+def _event(number: int, line: bytes) -> events_pb2.Event:
     try:
-        return Parse(line, events_pb2.Event())
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LineError(f"line {number} is no event: byte {error.start + 1} of it is not UTF-8") from error
+    try:
+        return Parse(text, events_pb2.Event())
     except ParseError as error:
-        raise LineError(f"line {number} is no event: {error}") from error
+        raise LineError(f"line {number} is no event: {_fault(text, error)}") from error
+
+
+def _fault(text: str, error: ParseError) -> str:
+    """What is wrong with a line, counted from where it begins; protobuf itself does not say where."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as bad:
+        return f"{bad.msg}, at character {min(bad.pos, len(text.rstrip())) + 1}"
+    return str(error) if isinstance(found, dict) else "it is JSON, and no object of an event's fields"
