@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.embedded import EmbeddedValkey
+from tests.support.forked import Forked
 from tests.support.materializers import START_US, Site, offline_logs, visits
 from tests.support.valkey import run_valkey
 
@@ -58,16 +59,26 @@ def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.R
         site.wait(lambda: site.applied() >= instant, "the instant of the kill")
         victims = rng.choice(["materializer", "store", "both"])
         if victims != "store":
-            owner = next((p for p in site.processes if p.pid in site.shares() and p.poll() is None), None)
-            if owner is not None:
-                owner.kill()
-                owner.wait()
+            # Where the owner before was killed a moment ago, its lease has to run out before there is another.
+            site.wait(lambda: _owner(site) is not None, "an owner that can be killed")
+            owner = _owner(site)
+            assert owner is not None
+            owner.kill()
+            owner.wait()
         if victims != "materializer":
             store.kill()
             store.start()
         if victims != "store":
             site.start()
     load.join()
+
+
+def _owner(site: Site) -> Forked | None:
+    """The process that holds the partition, if it lives."""
+    shares = site.shares()
+    return next(
+        (process for process in site.processes if process.pid in shares and process.poll() is None), None
+    )
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
