@@ -21,6 +21,9 @@ from streaming.errors import StreamingError
 from streaming.keys import PartitionKeys, backfill_key
 from streaming.plan import EntityKind, StreamPlan
 
+_FIX = (
+    "Go on with it and leave the backfill out; another past wants an empty store and data folder of its own"
+)
 _TAKE_DOWN = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
@@ -53,13 +56,11 @@ def check_not_live(client: redis.Redis, project: str, partition_count: int) -> N
         position: Any = None if is_marked else client.hget(keys.checkpoint, "position")
         if client.exists(keys.applied) or int(position or 0):
             raise StreamingError(
-                f"project {project!r} is live in this store already: a materializer has run on it. Backfill first, "
-                "into an empty store (`waypost up --backfill FILE` does both in order)"
+                f"project {project!r} is live in this store already: a materializer has run on it. {_FIX}"
             )
         if position is not None:
             raise StreamingError(
-                f"project {project!r} has its past in this store already: a backfill came to its end here. For "
-                "another past begin with an empty store and data folder"
+                f"project {project!r} has its past in this store already: a backfill came to its end here. {_FIX}"
             )
 
 
