@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from typing import NamedTuple, Protocol, overload
 
@@ -65,6 +66,7 @@ class Records(Sequence[LogRecord]):
     touches: tuple[tuple[int, Member], ...] = ()
 
     @staticmethod
+    @cache
     def none() -> Records:
         """Nothing was there."""
         nothing = np.empty(0, dtype=np.int64)

@@ -24,6 +24,7 @@ from online.keys import EntityKeys, feature_field
 from online.values import decoder
 from online.view_words import ViewWords
 from streaming.errors import NoCustomerView, TransformError
+from streaming.numbering import numbered
 from streaming.windows.batch import Batch, microseconds, raw_column, rows_of
 from streaming.windows.plan import WindowPlan
 
@@ -99,8 +100,7 @@ class Transformed:
         """Numbers of the values of a column, -1 for NULL, and the values; of the events' customers for None."""
         if name not in self._codes:
             values = self._customer_ids if name is None else np.asarray(self.column(name))
-            codes, distinct = pd.factorize(values)
-            self._codes[name] = codes.astype(np.int64, copy=False), distinct.tolist()
+            self._codes[name] = numbered(values)
         return self._codes[name]
 
 
@@ -249,11 +249,11 @@ def _distinct(parts: Sequence[tuple[IntArray, int]]) -> tuple[IntArray, list[Int
         good = (numbers >= 0) & (codes >= 0)
         mixed = numbers * size + codes
         if good.all():
-            numbers, tuples = pd.factorize(mixed)
+            numbers, tuples = numbered(mixed)
         else:
             numbers = np.full(len(mixed), -1, dtype=np.int64)
-            numbers[good], tuples = pd.factorize(mixed[good])
-        before, place = np.divmod(tuples, max(size, 1))
+            numbers[good], tuples = numbered(mixed[good])
+        before, place = np.divmod(np.array(tuples, dtype=np.int64), max(size, 1))
         places = [*(own[before] for own in places), place]
     return numbers, places
 

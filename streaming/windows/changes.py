@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,8 @@ from streaming.windows.state import (
 from streaming.windows.stream import Applied
 
 _ROOM_PER_ENTITY = 512
-_LEAST_ROOM = 1 << 16
+_LEAST_ROOM = 1 << 21
+_rooms = threading.local()
 
 
 class Changes(NamedTuple):
@@ -109,18 +111,25 @@ def _same_head(plan: WindowPlan, old: TileState, new: TileState) -> bool:
     )
 
 
+def _room(size: int) -> npt.NDArray[np.uint8]:
+    """Room to write in, of a size at least; the thread's own until it asks again."""
+    held: npt.NDArray[np.uint8] | None = getattr(_rooms, "held", None)
+    if held is None or len(held) < size:
+        held = _rooms.held = np.empty(size, dtype=np.uint8)
+    return held
+
+
 def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -> Changes:
     step = applied.step
     count = len(fresh)
     prefix = np.frombuffer(b"w:%b:" % plan.view.encode(), dtype=np.uint8).copy()
     version = np.frombuffer(bytes((VERSION,)) + plan.fingerprint, dtype=np.uint8).copy()
     zero = np.zeros(1, dtype=np.int64)
-    room = _LEAST_ROOM + _ROOM_PER_ENTITY * count
+    out = _room(_LEAST_ROOM + _ROOM_PER_ENTITY * count)
     places = np.empty((count, 5), dtype=np.int64)
     parts: list[npt.NDArray[np.uint8]] = []
     done = length = 0
     while done < count:
-        out = np.empty(room, dtype=np.uint8)
         stop = put_changes(
             done, step.old_start, step.old_index, step.old_tiles, step.old_totals, step.old_last_us,
             step.old_expired_us, step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us,
@@ -129,12 +138,12 @@ def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -
             0 if plan.references else 1, zero, out, places,
         )  # fmt: skip
         if stop == done:
-            room *= 4
+            out = _room(4 * len(out))
             continue
-        parts.append(out[: places[stop - 1, 4]])
+        parts.append(out[: places[stop - 1, 4]].copy())
         places[done:stop, (0, 2, 4)] += length
         length += len(parts[-1])
         done = stop
-    data = parts[0].copy() if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint8), *parts])
+    data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint8), *parts])
     first, put, middle, drop, end = (np.ascontiguousarray(column) for column in places.T)
     return Changes(Runs(data, first, middle, put), Runs(data, middle, end, drop))

@@ -308,8 +308,10 @@ def packed_states(
     np.cumsum(HEAD_WORDS + len(plan.totals) + (stop - start) * (1 + len(plan.slots)), out=word_start[1:])
     words = np.empty(int(word_start[-1]), dtype=np.int64)
     store_states(start, index, tiles, totals, *times, stop, words, word_start)
-    data = words.tobytes()
-    return [data[first:stop] for first, stop in itertools.pairwise((WORD_BYTES * word_start).tolist())]
+    data = words.view(np.uint8).data
+    return [
+        data[first:stop].tobytes() for first, stop in itertools.pairwise((WORD_BYTES * word_start).tolist())
+    ]
 
 
 def _side_by_side(parts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], IntArray]:
