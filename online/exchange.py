@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import redis
 import redis.asyncio
 
 from online.errors import StoreUnavailableError
-from online.pipes import send_parts
+from online.pipes import Asked, send_parts
 from online.route import Command
 from online.routed import AsyncRoutedClient, RoutedClient, send_async
 
@@ -68,6 +68,21 @@ def exchange_apart(
         for answered in send_parts(parts):
             replies += answered
     return replies
+
+
+def ask(client: redis.Redis, commands: Sequence[Command]) -> Callable[[], list[object]]:
+    """Send commands, as `exchange` does; the replies are read once they are asked for, which must happen.
+
+    They are few enough to go in one pipeline; on a cluster everything happens at once.
+
+    Raises:
+        StoreUnavailableError: As there, and so does what is returned.
+    """
+    if isinstance(client, RoutedClient):
+        replies = exchange(client, commands)
+        return lambda: replies
+    asked = Asked([(client.connection_pool, commands)])
+    return lambda: asked.take()[0]
 
 
 async def exchange_async(client: redis.asyncio.Redis, commands: Iterable[Command]) -> list[object]:

@@ -21,32 +21,61 @@ class Packed(NamedTuple):
     data: bytes
 
 
+class Asked:
+    """Commands on their way, whose replies are still to be read."""
+
+    def __init__(self, parts: Sequence[tuple[Any, Sequence[Command]]]) -> None:
+        """Send each pool's commands on one of its connections.
+
+        Raises:
+            StoreUnavailableError: As `take`.
+        """
+        self._sizes = [len(commands) for _, commands in parts]
+        self._taken: list[tuple[Any, Any]] = []
+        try:
+            for pool, _ in parts:
+                self._taken.append((pool, _connection(pool)))
+            for (_, connection), (_, commands) in zip(self._taken, parts, strict=True):
+                _send(connection, commands)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            self._release(0)
+            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
+        except BaseException:
+            self._release(0)
+            raise
+
+    def take(self) -> list[list[object]]:
+        """Read the replies; once.
+
+        Raises:
+            StoreUnavailableError: One of the servers could not be reached, broke off or timed out. Connections with
+                replies outstanding are closed.
+        """
+        replies: list[list[object]] = []
+        try:
+            for (_, connection), size in zip(self._taken, self._sizes, strict=True):
+                replies.append([_reply(connection) for _ in range(size)])
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
+        finally:
+            self._release(len(replies))
+        return replies
+
+    def _release(self, read: int) -> None:
+        """Give the connections back, closed but for the first so many, whose replies are read."""
+        for place, (pool, connection) in enumerate(self._taken):
+            if place >= read:
+                connection.disconnect()
+            pool.release(connection)
+
+
 def send_parts(parts: Sequence[tuple[Any, Sequence[Command]]]) -> list[list[object]]:
     """Send each pool's commands on one of its connections, all before the first reply is read.
 
     Raises:
-        StoreUnavailableError: One of the servers could not be reached, broke off or timed out. Connections with
-            replies outstanding are closed.
+        StoreUnavailableError: As `Asked.take`.
     """
-    taken: list[tuple[Any, Any]] = []
-    unread = len(parts)
-    try:
-        for pool, _ in parts:
-            taken.append((pool, _connection(pool)))
-        for (_, connection), (_, commands) in zip(taken, parts, strict=True):
-            _send(connection, commands)
-        replies = []
-        for (_, connection), (_, commands) in zip(taken, parts, strict=True):
-            replies.append([_reply(connection) for _ in commands])
-            unread -= 1
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise StoreUnavailableError(f"the store stopped answering: {error}") from error
-    finally:
-        for place, (pool, connection) in enumerate(taken):
-            if place >= len(parts) - unread:
-                connection.disconnect()
-            pool.release(connection)
-    return replies
+    return Asked(parts).take()
 
 
 def _connection(pool: Any) -> Any:

@@ -42,7 +42,7 @@ class Script:
             StoreUnavailableError: The store did not answer, or takes no writes at all for now.
         """
         send = exchange_apart if apart else exchange
-        replies = send(client, list(self._by_hash(calls)))
+        replies = send(client, list(map(self.by_hash, calls)))
         unknown = _unknown(replies)
         if unknown:
             _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
@@ -50,14 +50,40 @@ class Script:
 
     async def run_async(self, client: redis.asyncio.Redis, calls: Sequence[Command]) -> list[object]:
         """As `run`, on an event loop."""
-        replies = await exchange_async(client, self._by_hash(calls))
+        replies = await exchange_async(client, map(self.by_hash, calls))
         unknown = _unknown(replies)
         if unknown:
             _replace(replies, unknown, await exchange_async(client, self._whole(calls, unknown)))
         return _checked(replies)
 
-    def _by_hash(self, calls: Sequence[Command]) -> Iterator[Command]:
-        return ((b"EVALSHA", self._sha, *call) for call in calls)
+    def run_behind(
+        self, client: redis.Redis, first: tuple[Script, Command], calls: Sequence[Command]
+    ) -> tuple[object, list[object]]:
+        """Call another script once and then this one for each call, in order, all in one piece.
+
+        Args:
+            client: The store, one server.
+            first: The other script and its call. Where it is not carried out, those of this one must do nothing.
+            calls: As in `run`.
+
+        Raises:
+            StoreReplyError: As in `run`.
+            StoreUnavailableError: As there.
+        """
+        before, call = first
+        reply, *replies = exchange(client, [before.by_hash(call), *map(self.by_hash, calls)])
+        if _unknown([reply]):
+            (reply,) = before.run(client, [call])
+            return reply, self.run(client, calls)
+        _checked([reply])
+        unknown = _unknown(replies)
+        if unknown:
+            _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
+        return reply, _checked(replies)
+
+    def by_hash(self, call: Command) -> Command:
+        """The command of a call, for a server that knows the script."""
+        return (b"EVALSHA", self._sha, *call)
 
     def _whole(self, calls: Sequence[Command], places: Sequence[int]) -> Iterator[Command]:
         return ((b"EVAL", self._source, *calls[place]) for place in places)

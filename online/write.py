@@ -8,7 +8,7 @@ is never lost. Times are compared to the nanosecond.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError, WriteTooLargeError
-from online.exchange import LANE_LOADS, exchange_apart
+from online.exchange import LANE_LOADS, ask, exchange_apart
 from online.keys import state_key, timestamp_field
 from online.pipes import Packed
 from online.route import Command
@@ -37,6 +37,8 @@ MAX_FIELDS = 3_500
 """Most fields of each view, and of the state, in one write: Lua unpacks at most some 8,000 arguments."""
 ENTITIES_PER_CALL = 16
 """Entities of one call of the script, where one server has them all: a call costs as much as half an entity."""
+MOST_BEHIND = 256
+"""Most entities that are written in one piece with what comes before; more go over several connections."""
 
 _KEPT = 1
 """Stands for the size of a view that is not written but counted on."""
@@ -107,8 +109,13 @@ return 1
 _ENTITIES = Script(
     _VIEWS
     + """
+-- One key more than the entities have: it must hold what comes first.
+if #KEYS % 2 == 1 then
+  if call('GET', KEYS[#KEYS]) ~= ARGV[2] then return '' end
+  at = 3
+end
 local marks = {}
-for n = 1, #KEYS, 2 do
+for n = 1, #KEYS - 1, 2 do
   local values, state, head = KEYS[n], KEYS[n + 1], ARGV[at]
   local memory, words, dropped = struct.unpack('<I4I2I2', head)
   local holds, sizes, place = (call('HGET', state, 'rev') or '0') == ARGV[at + 1], {}, at + 3
@@ -212,6 +219,22 @@ class EntityWrites(NamedTuple):
     memory_s: int | None
 
 
+class Announcement(NamedTuple):
+    """What must have happened before entities may be written, and leaves its sign in the store.
+
+    Attributes:
+        script: Does it.
+        call: The script's.
+        key: Holds the sign.
+        sign: What no other announcement leaves there.
+    """
+
+    script: Script
+    call: Command
+    key: bytes
+    sign: bytes
+
+
 class Outcomes(NamedTuple):
     """What became of entity writes.
 
@@ -265,13 +288,28 @@ class EntityWriter:
         """
         each = 1 if isinstance(self._client, RoutedClient) else ENTITIES_PER_CALL
         calls = [call for part in parts for call in self._calls(part, each)]
-        replies = _ENTITIES.run(self._client, calls, apart=True)
-        outcomes, place = [], 0
-        for part in parts:
-            stop = place - (-len(part.keys) // each)
-            outcomes.append(_outcomes(part, replies[place:stop]))
-            place = stop
-        return outcomes
+        return _outcomes_of(parts, _ENTITIES.run(self._client, calls, apart=True), each)
+
+    def may_follow(self, entity_count: int) -> bool:
+        """Whether so many entities can be written with what must happen before, by `apply_behind`."""
+        return not isinstance(self._client, RoutedClient) and entity_count <= MOST_BEHIND
+
+    def apply_behind(
+        self, announcement: Announcement, parts: Sequence[EntityWrites]
+    ) -> tuple[object, list[Outcomes] | None]:
+        """As `apply_many`, in one piece with what must happen before: the store syncs once for both.
+
+        Returns:
+            The announcement's reply; and what became of the writes, or None where its sign was not there for all of
+            them, of which the others may have been made.
+
+        Raises:
+            WriteTooLargeError: As in `apply`, and so the others.
+        """
+        calls = [call for part in parts for call in self._calls(part, ENTITIES_PER_CALL, announcement)]
+        first = announcement.script, announcement.call
+        reply, replies = _ENTITIES.run_behind(self._client, first, calls)
+        return reply, _outcomes_of(parts, replies, ENTITIES_PER_CALL) if all(replies) else None
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the state of each entity, revision included; empty where there is none.
@@ -280,9 +318,16 @@ class EntityWriter:
             StoreReplyError: A state key holds something else.
             StoreUnavailableError: The store did not answer.
         """
-        commands = [(b"HGETALL", state_key(key)) for key in keys]
-        replies = exchange_apart(self._client, commands, LANE_LOADS)
+        replies = exchange_apart(self._client, _loads(keys), LANE_LOADS)
         return [_as_dict(reply) for reply in replies]
+
+    def ask(self, keys: Sequence[bytes]) -> Callable[[], list[dict[bytes, bytes]]]:
+        """As `load`; the states of few entities are read once they are asked for, which must happen."""
+        if len(keys) >= 2 * LANE_LOADS:
+            states = self.load(keys)
+            return lambda: states
+        replies = ask(self._client, _loads(keys))
+        return lambda: [_as_dict(reply) for reply in replies()]
 
     def _call(self, write: EntityWrite) -> Command:
         state, dropped = write.state, write.dropped
@@ -309,7 +354,9 @@ class EntityWriter:
             *dropped,
         )
 
-    def _calls(self, part: EntityWrites, each: int) -> Iterator[Command]:
+    def _calls(
+        self, part: EntityWrites, each: int, announcement: Announcement | None = None
+    ) -> Iterator[Command]:
         count = len(part.keys)
         if not count:
             return
@@ -321,14 +368,19 @@ class EntityWriter:
         texts = keys.tobytes(), words.data.tobytes()
         key_first, key_stop = places[:, 1].tolist(), places[:, 2].tolist()
         first, stop = words.first.tolist(), words.stop.tolist()
-        ttl = word(b"%d" % self._key_ttl_s)
+        middle, extra = word(b"%d" % self._key_ttl_s), 0
+        if announcement is not None:
+            middle, extra = word(announcement.key) + middle + word(announcement.sign), 1
         for start in range(0, count, each):
             end = min(start + each, count)
-            size = 2 * (end - start) - 1 + 1 + sum(sizes[start:end])
+            key_count = 2 * (end - start) + extra
+            size = key_count + extra + sum(sizes[start:end])
             data = (
-                texts[0][key_first[start] : key_stop[end - 1]] + ttl + texts[1][first[start] : stop[end - 1]]
+                texts[0][key_first[start] : key_stop[end - 1]]
+                + middle
+                + texts[1][first[start] : stop[end - 1]]
             )
-            yield 2 * (end - start), part.keys[start], Packed(size, data)
+            yield key_count, part.keys[start], Packed(size, data)
 
     def _heads(self, part: EntityWrites) -> ByteMatrix:
         count, views = part.view_sizes.shape
@@ -402,6 +454,15 @@ def _outcome(views: Sequence[ViewWrite], reply: object) -> frozenset[str] | None
     return frozenset(view.view for view, mark in zip(views, own, strict=True) if mark == _WRITTEN)
 
 
+def _outcomes_of(parts: Sequence[EntityWrites], replies: Sequence[object], each: int) -> list[Outcomes]:
+    outcomes, place = [], 0
+    for part in parts:
+        stop = place - (-len(part.keys) // each)
+        outcomes.append(_outcomes(part, replies[place:stop]))
+        place = stop
+    return outcomes
+
+
 def _outcomes(part: EntityWrites, replies: Sequence[object]) -> Outcomes:
     marks = np.frombuffer(b"".join(map(_marks, replies)), dtype=np.uint8)
     table = marks.reshape(len(part.keys), 1 + part.view_sizes.shape[1])
@@ -440,6 +501,10 @@ def _check_size(key: bytes, count: int) -> None:
         raise WriteTooLargeError(
             f"a write of {key!r} has {count} fields; at most {MAX_FIELDS} fit one script call"
         )
+
+
+def _loads(keys: Sequence[bytes]) -> list[Command]:
+    return [(b"HGETALL", state_key(key)) for key in keys]
 
 
 def _as_dict(reply: object) -> dict[bytes, bytes]:

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from online.write import EntityWriter
 from streaming.entity import EntityState, decode_states
 from streaming.plan import EntityKind
+
+Stored = Mapping[bytes, bytes]
+"""The fields of a state."""
+
+
+class Fetch:
+    """States on their way from the store; they must be taken.
+
+    Attributes:
+        kinds: Names of the kinds of which something was missing.
+    """
+
+    def __init__(self, cache: StateCache, missing: Sequence[tuple[EntityKind, list[bytes]]]) -> None:
+        keys = [key for _, own in missing for key in own]
+        self._cache = cache
+        self._missing = missing
+        self._stored = cache.writer.ask(keys) if keys else list
+        self.kinds = frozenset(kind.name for kind, _ in missing)
+
+    def take(self) -> None:
+        """Wait for them, and have them in memory."""
+        self._cache.take(self._missing, self._stored())
 
 
 class StateCache:
@@ -27,7 +49,7 @@ class StateCache:
     def __init__(
         self, writer: EntityWriter, partition: int, max_entities: int, max_bytes: int = 2**62
     ) -> None:
-        self._writer = writer
+        self.writer = writer
         self._partition = partition
         self._max_entities = max_entities
         self._max_bytes = max_bytes
@@ -39,25 +61,25 @@ class StateCache:
     def __len__(self) -> int:
         return len(self._states)
 
-    def fetch(self, wanted: Iterable[tuple[EntityKind, Iterable[bytes]]]) -> None:
-        """Read what is not in memory of entities of several kinds, in one round trip."""
+    def ask(self, wanted: Iterable[tuple[EntityKind, Iterable[bytes]]]) -> Fetch:
+        """Ask the store for what is not in memory of entities of several kinds, in one round trip."""
         states = self._states
         missing = [(kind, [key for key in dict.fromkeys(keys) if key not in states]) for kind, keys in wanted]
-        count = sum(len(keys) for _, keys in missing)
-        if not count:
-            return
-        stored = self._writer.load([key for _, keys in missing for key in keys])
+        return Fetch(self, [(kind, keys) for kind, keys in missing if keys])
+
+    def take(self, missing: Sequence[tuple[EntityKind, list[bytes]]], stored: Sequence[Stored]) -> None:
+        """Take what the store has of entities in."""
         start = 0
         for kind, keys in missing:
             own = stored[start : start + len(keys)]
             found = decode_states(own, kind.windows, self._partition)
-            states.update(zip(keys, found, strict=True))
+            self._states.update(zip(keys, found, strict=True))
             self._weigh(found)
             start += len(keys)
 
     def load(self, kind: EntityKind, keys: Sequence[bytes]) -> list[EntityState]:
         """States of entities of one kind, in order; what is not in memory is read in one round trip."""
-        self.fetch([(kind, keys)])
+        self.ask([(kind, keys)]).take()
         self._loaded[kind.name] = keys
         states = self._states
         touch = states.move_to_end

@@ -74,6 +74,11 @@ class PartitionKeys:
         return self._key("journal")
 
     @property
+    def intended(self) -> str:
+        """String: fencing number and number of the newest intent; small batches are written while it stands there."""
+        return self._key("intended")
+
+    @property
     def checkpoint(self) -> str:
         """Hash: position applied, the logical time it brought, how many records that were, last intent delivered."""
         return self._key("checkpoint")

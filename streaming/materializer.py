@@ -20,13 +20,12 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import redis
 import structlog
 
 from online.errors import KeyEncodingError, ValueEncodeError
-from online.write import EntityWriter
+from online.write import Announcement, EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
 from streaming.advance import Group, advance
 from streaming.archive import Archive
@@ -38,6 +37,7 @@ from streaming.events import EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
 from streaming.log import PartitionReader, Records
+from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recent import MAX_RECENT_IDS
@@ -46,7 +46,7 @@ from streaming.sink import OfflineRows, OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.errors import SumOverflow, ValueRefused
-from streaming.writes import PreparedWrites, Written, note_written, prepare_writes, send_writes
+from streaming.writes import PreparedWrites, Written, note_written, prepare_writes, send_behind, send_writes
 
 IntArray = npt.NDArray[np.int64]
 
@@ -55,6 +55,8 @@ log = structlog.get_logger()
 MAX_WRITE_ATTEMPTS = 20
 QUIET_READS = 5
 """After so many reads that found nothing, a tenth of the rows is enough for the checkpoint to move at once."""
+WRITES_MS = 5
+"""How long records are waited for beside writes on their way; about as long as a small batch's writes take."""
 CAREFUL_BATCHES = 64
 """How many batches are not computed ahead after one that was void."""
 POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
@@ -159,14 +161,19 @@ class _Sent:
 
     Attributes:
         intent: What they were announced by.
-        intended: Done once that is written down, and what was to be done with it.
         written: What became of the writes, and the wall time at which they were done.
+        intended: Done once the intent is written down, and what was to be done with it; None where that happens in one
+            piece with the writes.
     """
 
     writes: Sequence[PreparedWrites]
     intent: Intent
-    intended: Future[None]
     written: Future[tuple[list[Written], int]]
+    intended: Future[None] | None = None
+
+    def await_intent(self) -> None:
+        """Wait until the intent is written down."""
+        (self.intended or self.written).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +247,7 @@ class Materializer:
         self._most_records = limits.batch_records
         self._at = _Moment()
         self._flight: _Flight | None = None
+        self._unkept: tuple[_Flight, int] | None = None
         self._waiting = Records.none()
         self._landed = Progress()
         self._careful = 0
@@ -417,7 +425,7 @@ class Materializer:
     def _await_intent(self) -> None:
         """Wait until the intent of the writes on their way is written down, with the timers that it announces."""
         if self._flight and self._flight.sent:
-            self._flight.sent.intended.result()
+            self._flight.sent.await_intent()
 
     def _note_landed(self, at: _Moment) -> None:
         self._landed = Progress(
@@ -482,6 +490,7 @@ class Materializer:
             self._apply_one_by_one(records, due)
             return
         self._launch(batch, writes, before)
+        self._keep_landed()
         if not (self._may_run_ahead(writes) and self._more_behind(records)):
             self._land()
 
@@ -502,7 +511,7 @@ class Materializer:
         """Whether records wait behind those being written; they are read, unless those are a full batch."""
         if len(records) >= self._most_records:
             return True
-        self._waiting = self._read(0)
+        self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
         return len(self._waiting) > 0
 
     def _apply_one_by_one(self, records: Records, due: set[Member]) -> None:
@@ -559,13 +568,25 @@ class Materializer:
         return _Batch(records, admitted, customers, codes, feeds, touches)
 
     def _compute(self, batch: _Batch, due: set[Member]) -> list[PreparedWrites]:
-        """Compute everything before anything is written, so that what cannot be computed leaves no trace."""
+        """Compute everything before anything is written, so that what cannot be computed leaves no trace.
+
+        Kinds of whose entities all states are in memory come first, while the others' are on their way.
+        """
         batch.due.update(due)
-        touched = [(kind, self._touched(kind, batch)) for kind in self._plan.kinds]
-        self._cache.fetch(touched)
-        # Those that are due are as many whatever is read.
-        self._bound_reads(len(batch.records), sum(len(keys) for _, keys in touched) - len(batch.due))
-        return [part for kind, keys in touched for part in self._prepare(kind, keys, batch)]
+        touched = {kind.name: (kind, self._touched(kind, batch)) for kind in self._plan.kinds}
+        fetch = self._cache.ask(touched.values())
+        made: dict[str, list[PreparedWrites]] = {}
+        try:
+            # Those that are due are as many whatever is read.
+            count = sum(len(keys) for _, keys in touched.values()) - len(batch.due)
+            self._bound_reads(len(batch.records), count)
+            made |= {
+                name: self._prepare(*touched[name], batch) for name in touched if name not in fetch.kinds
+            }
+        finally:
+            fetch.take()
+        made |= {name: self._prepare(*touched[name], batch) for name in touched if name in fetch.kinds}
+        return [part for name in touched for part in made[name]]
 
     def _bound_reads(self, record_count: int, entity_count: int) -> None:
         """What a batch has in memory grows with its entities: have the next ones take records of few enough.
@@ -637,12 +658,21 @@ class Materializer:
                 self._careful = CAREFUL_BATCHES
             readable_us = self._write_again(refused, hidden, flight.batch)
         self._settle(flight.batch.settled)
-        self._count(flight.batch, flight.end.now_us, readable_us)
-        self._archive.extend(flight.batch.records, flight.batch.admitted.rows)
         self._archived += len(flight.batch.admitted.rows)
         self._note_landed(flight.end)
         self._show_applied(flight.until_us)
+        self._unkept = flight, readable_us
+        if not (held and is_ahead):
+            self._keep_landed()
         return held
+
+    def _keep_landed(self) -> None:
+        """Count and archive a batch that landed; beside the writes of the next one where that waited for it."""
+        if self._unkept is None:
+            return
+        (flight, readable_us), self._unkept = self._unkept, None
+        self._count(flight.batch, flight.end.now_us, readable_us)
+        self._archive.extend(flight.batch.records, flight.batch.admitted.rows)
 
     def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
         """Entities of a kind that are due or that the batch changes."""
@@ -715,11 +745,11 @@ class Materializer:
 
     def _customers(self, records: Records) -> tuple[list[bytes], IntArray]:
         """Entity keys of the customers of a batch's events, and for each event the number of its own."""
-        codes, customer_ids = pd.factorize(np.array(records.events.customer_ids, dtype=object))
+        codes, customer_ids = numbered_texts(records.events.customer_ids)
         kind = self._plan.customer
         places = range(len(customer_ids))
-        keys = kind.keys.encode_many({kind.key_names[0]: (customer_ids.tolist(), places)})
-        return keys, codes.astype(np.int64, copy=False)
+        keys = kind.keys.encode_many({kind.key_names[0]: (customer_ids, places)})
+        return keys, codes
 
     def _admit(self, records: Records, customers: list[bytes], codes: IntArray) -> Admitted:
         states = self._cache.load(self._plan.customer, customers)
@@ -834,15 +864,28 @@ class Materializer:
         """Have it written down what is about to be written, and then written, beside what follows."""
         intent = self._intent(writes, void)
         announced = self._announced(writes)
-        intended = self._background.submit(self._owner.intention(intent, announced))
+        intention = self._owner.intention(intent, announced)
+        together = self._writer.may_follow(sum(map(len, writes)))
+        intended = None if together else self._background.submit(self._owner.leave, intention)
         self._timers.remember(announced)
         self._number = intent.number
         note_written(writes)
-        return _Sent(writes, intent, intended, self._background.submit(self._write, writes, intended))
+        if intended is None:
+            return _Sent(writes, intent, self._background.submit(self._write_behind, writes, intention))
+        return _Sent(writes, intent, self._background.submit(self._write, writes, intended), intended)
 
     def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:
         intended.result()
         return send_writes(self._writer, writes), time.time_ns() // 1000
+
+    def _write_behind(
+        self, writes: Sequence[PreparedWrites], intention: Announcement
+    ) -> tuple[list[Written], int]:
+        reply, written = send_behind(self._writer, intention, writes)
+        done_us = time.time_ns() // 1000
+        self._owner.check_done(reply and written is not None)
+        assert written is not None
+        return written, done_us
 
     def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part], int]:
         """Wait for writes, and do what follows from them.

@@ -6,15 +6,15 @@ Every write is one script on keys of one slot, and holds only while the owner's 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import redis
 
 from online.route import Command
 from online.script import Script
+from online.write import Announcement
 from streaming.advance import SegmentChange
 from streaming.errors import LeaseLost
 from streaming.journal import Intent
@@ -117,19 +117,42 @@ class PartitionOwner:
         Raises:
             LeaseLost: If another owner has come after this one; so do all that follow.
         """
-        self.intention(intent, timers)()
+        self.leave(self.intention(intent, timers))
 
-    def intention(self, intent: Intent, timers: Mapping[Member, int]) -> Callable[[], None]:
-        """What `intend` will do, and all that waits to be done until then; may be called on another thread."""
+    def intention(self, intent: Intent, timers: Mapping[Member, int]) -> Announcement:
+        """What `intend` will do, and all that waits to be done until then."""
         commands = [
             (b"ZADD", self.keys.timers, b"LT", *chunk)
             for chunk in _flat((due_us, member_text(member)) for member, due_us in timers.items())
         ]
         fields = [part for item in intent.to_fields().items() for part in item]
         pending, self._pending = self._pending, []
-        return partial(
-            self._run, [*pending, *commands, (b"XADD", self.keys.journal, f"{intent.number}-0", *fields)]
+        sign = f"{self.fence}:{intent.number}"
+        call = self._call(
+            [
+                *pending,
+                *commands,
+                (b"XADD", self.keys.journal, f"{intent.number}-0", *fields),
+                (b"SET", self.keys.intended, sign),
+            ]
         )
+        return Announcement(_RUN, call, self.keys.intended.encode(), sign.encode())
+
+    def leave(self, intention: Announcement) -> None:
+        """Write an intent down; in any thread."""
+        (done,) = intention.script.run(self._client, [intention.call])
+        self.check_done(done)
+
+    def check_done(self, reply: object) -> None:
+        """See that a script was carried out, by its reply.
+
+        Raises:
+            LeaseLost: It was not.
+        """
+        if not reply:
+            raise LeaseLost(
+                f"another materializer owns partition {self.keys.partition} of project {self.keys.project!r} now"
+            )
 
     def log_changes(
         self, number: int, changes: Sequence[SegmentChange], keys: Sequence[Mapping[str, object]]
@@ -200,18 +223,17 @@ class PartitionOwner:
         self._run([])
 
     def _run(self, commands: Sequence[tuple[Argument | str, ...]]) -> None:
+        (done,) = _RUN.run(self._client, [self._call(commands)])
+        self.check_done(done)
+
+    def _call(self, commands: Sequence[tuple[Argument | str, ...]]) -> Command:
         arguments: list[Argument] = [self.fence]
         keys: dict[Argument, None] = {self.keys.fence.encode(): None}
         for command in commands:
             parts = [part.encode() if isinstance(part, str) else part for part in command]
             keys[parts[1]] = None
             arguments += [len(parts), *parts]
-        call: Command = (len(keys), *keys, *arguments)
-        (done,) = _RUN.run(self._client, [call])
-        if not done:
-            raise LeaseLost(
-                f"another materializer owns partition {self.keys.partition} of project {self.keys.project!r} now"
-            )
+        return (len(keys), *keys, *arguments)
 
 
 def _fields(progress: Progress) -> tuple[Argument, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from online.keys import timestamp_field
 from online.words import Runs, joined, no_runs, runs_of, word
-from online.write import EntityWriter, EntityWrites
+from online.write import Announcement, EntityWriter, EntityWrites, Outcomes
 from streaming.advance import Group, SegmentChange, ViewValues
 from streaming.entity import EntityState, positions_runs, small_fields
 from streaming.plan import EntityKind
@@ -206,7 +206,18 @@ def _pairs(fields: Iterable[Mapping[bytes, bytes]]) -> Runs:
 
 def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> list[Written]:
     """Write."""
-    outcomes = writer.apply_many([part.words for part in prepared])
+    return _written(prepared, writer.apply_many([part.words for part in prepared]))
+
+
+def send_behind(
+    writer: EntityWriter, announcement: Announcement, prepared: Sequence[PreparedWrites]
+) -> tuple[object, list[Written] | None]:
+    """Write in one piece with what must happen before, as `EntityWriter.apply_behind` says it."""
+    reply, outcomes = writer.apply_behind(announcement, [part.words for part in prepared])
+    return reply, None if outcomes is None else _written(prepared, outcomes)
+
+
+def _written(prepared: Sequence[PreparedWrites], outcomes: Sequence[Outcomes]) -> list[Written]:
     return [
         Written(outcome.accepted, part.fresh & outcome.written.T)
         for part, outcome in zip(prepared, outcomes, strict=True)

@@ -300,6 +300,21 @@ def test_owner_is_refused_at_every_write_once_another_has_come(client: redis.Red
     assert bob.checkpoint() == Progress(position=5, time_us=6, record_count=7, intent=8)
 
 
+def test_intents_leave_a_sign_of_their_own(client: redis.Redis) -> None:
+    """What is written behind an intent can tell it from any other, of this owner or another."""
+    ada = _owner(client)
+    first = ada.intention(Intent(1), {})
+    assert client.get(first.key.decode()) is None
+    ada.leave(first)
+    assert client.get(first.key.decode()) == first.sign
+    bob = _owner(client, "ada")
+    assert bob.intention(Intent(1), {}).sign != first.sign
+    second = bob.intention(Intent(2), {})
+    assert second.key == first.key
+    bob.leave(second)
+    assert client.get(first.key.decode()) == second.sign
+
+
 def test_intents_stay_until_the_checkpoint_has_them_behind_it(client: redis.Redis) -> None:
     """What is not delivered is found again, in order and as it was."""
     owner = _owner(client)

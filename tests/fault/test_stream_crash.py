@@ -1,8 +1,9 @@
-"""The materializer dies at any command to the store, before or after the store has taken it."""
+"""The materializer dies at any send to the store: before it, in the middle of it, or before it can read the answer."""
 
 from __future__ import annotations
 
 import random
+import socket
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow.dataset as ds
 import pytest
 import redis
 
+import online.write
 import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
@@ -41,16 +43,23 @@ class Crash(BaseException):
 
 
 class Doom:
-    """Counts commands of all connections and ends the process at one of them."""
+    """Counts sends of all connections and ends the process at one of them.
 
-    def __init__(self, at: int, *, after: bool) -> None:
+    Attributes:
+        left: Sends until then.
+        after: Whether it ends before it can read the answer.
+        cut: Where not: how much of the bytes are sent, from 0 to 1.
+    """
+
+    def __init__(self, at: int, rng: random.Random) -> None:
         self.left = at
-        self.after = after
+        self.after = rng.random() < 0.4
+        self.cut = rng.choice([0.0, rng.random()])
         self.struck = False
 
 
 class DoomedConnection(redis.Connection):
-    """A connection whose process dies at a given send, or before it can read the answer."""
+    """A connection whose process dies at a given send: before it, in it, or before it can read the answer."""
 
     doom: Doom | None = None
 
@@ -59,6 +68,8 @@ class DoomedConnection(redis.Connection):
         if doom is not None:
             doom.left -= 1
             if doom.struck or (doom.left < 0 and not doom.after):
+                if not doom.struck:
+                    self._send_part(command, doom.cut)
                 self._die(doom)
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
@@ -69,10 +80,26 @@ class DoomedConnection(redis.Connection):
             self._die(doom)
         return answer
 
+    def _send_part(self, command: Any, share: float) -> None:
+        """Have the store take what is whole in the first bytes of several commands."""
+        data = b"".join(command)
+        self.connect()  # type: ignore[no-untyped-call]
+        connected: Any = self._sock
+        connected.sendall(data[: int(share * len(data))])
+        connected.shutdown(socket.SHUT_WR)
+        while connected.recv(65_536):
+            pass
+
     def _die(self, doom: Doom) -> None:
         doom.struck = True
         self.disconnect()  # type: ignore[no-untyped-call]
         raise Crash
+
+
+@pytest.fixture(params=[256, 0], ids=["in one piece", "behind its intent"])
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a batch of few entities is written in one piece with its intent, or over connections of its own."""
+    monkeypatch.setattr(online.write, "MOST_BEHIND", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +147,7 @@ def _crashing_run(
     crashes = 0
     while True:
         client = _connect(url)
-        DoomedConnection.doom = Doom(rng.randrange(1, 20), after=rng.random() < 0.5) if crashes < 40 else None
+        DoomedConnection.doom = Doom(rng.randrange(1, 20), rng) if crashes < 40 else None
         try:
             with closing(world.materializer(client, batch_records=rng.randrange(1, 20))) as materializer:
                 drain(materializer)
@@ -132,6 +159,7 @@ def _crashing_run(
         return features(_connect(url), world.plan), crashes
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.soak) for n in range(3, 60))]
 )
@@ -153,6 +181,7 @@ def test_replay_of_the_whole_log_changes_nothing(url: str, world: World) -> None
     assert features(client, world.plan) == expected
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
     "seed", [100, 101, *(pytest.param(n, marks=pytest.mark.soak) for n in range(102, 130))]
 )
@@ -167,7 +196,7 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     _log_events(url, seed)
     rng, crashes = random.Random(seed), 0
     while True:
-        DoomedConnection.doom = Doom(rng.randrange(1, 60), after=rng.random() < 0.5) if crashes < 40 else None
+        DoomedConnection.doom = Doom(rng.randrange(1, 60), rng) if crashes < 40 else None
         try:
             with closing(disturbed.materializer(_connect(url), batch_records=1)) as materializer:
                 drain(materializer)
@@ -208,6 +237,7 @@ def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: 
     assert _offline(disturbed) == expected[2]
 
 
+@pytest.mark.usefixtures("pieces")
 def test_timers_on_their_way_to_the_index_are_not_forgotten(
     url: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +262,7 @@ def test_timers_on_their_way_to_the_index_are_not_forgotten(
     assert not left or left[0][1] > materializer.now_us
 
 
+@pytest.mark.usefixtures("pieces")
 @pytest.mark.parametrize(
     "seed", [200, 201, *(pytest.param(n, marks=pytest.mark.soak) for n in range(202, 220))]
 )

@@ -15,11 +15,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from decision.schema import JoinKey, ValueType
 from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
+from online.script import Script
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
 from online.words import runs_of
 from online.write import (
+    MOST_BEHIND,
+    Announcement,
     AsyncRowWriter,
     EntityWrite,
     EntityWriter,
@@ -380,6 +383,68 @@ def test_entity_writes_side_by_side_do_what_they_do_alone(client: Any, key_ttl_s
     assert None in alone[0]
     assert any(outcome for outcome in alone[0])
     assert run(side_by_side=True) == alone
+
+
+_LEAVE = Script("redis.call('SET', KEYS[1], ARGV[1]) return tonumber(ARGV[2])")
+SIGN_KEY = b"sign"
+
+
+def _announced(client: Any, writes: list[EntityWrite], sign: bytes, left: bytes | None = None) -> Any:
+    """Write behind an announcement that leaves `left`, as it is left where that is not said."""
+    call = (1, SIGN_KEY, sign if left is None else left, 7)
+    announcement = Announcement(_LEAVE, call, SIGN_KEY, sign)
+    return EntityWriter(client).apply_behind(announcement, [_side_by_side(writes)])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known scripts", "forgotten scripts"])
+def test_entities_are_written_behind_an_announcement(client: Any, known: bool) -> None:
+    """In one piece with what comes first: the same outcomes and the same store as one after the other."""
+    keys = [KEYS.encode({"user_id": number}) for number in range(40)]
+    rng = random.Random(6)
+    batches = [_random_writes(rng, keys, number) for number in range(6)]
+    apart = []
+    for writes in batches:
+        (found,) = EntityWriter(client).apply_many([_side_by_side(writes)])
+        apart.append((found.accepted.tolist(), found.written.tolist()))
+    store = {key: client.hgetall(key) for key in client.scan_iter()}
+    client.flushall()
+    together = []
+    for number, writes in enumerate(batches):
+        if not known:
+            client.script_flush()
+        reply, outcomes = _announced(client, writes, b"3:%d" % number)
+        assert reply == 7
+        together += [(found.accepted.tolist(), found.written.tolist()) for found in outcomes]
+        assert client.get(SIGN_KEY) == b"3:%d" % number
+    assert together == apart
+    client.delete(SIGN_KEY)
+    assert {key: client.hgetall(key) for key in client.scan_iter()} == store
+
+
+def test_nothing_is_written_where_the_announcement_left_no_sign(client: Any) -> None:
+    """It was refused, or another came behind it: the entities stay as they are."""
+    writes = [write(0), replace(write(0), key=KEYS.encode({"user_id": 2}))]
+    assert _announced(client, writes, b"3:1", left=b"4:1") == (7, None)
+    assert list(client.scan_iter()) == [SIGN_KEY]
+
+
+def test_nothing_is_written_where_the_announcement_failed(client: Any) -> None:
+    """Its error is raised, whatever became of what was sent with it."""
+    client.set(SIGN_KEY, b"3:0")
+    failing = Script("return redis.call('INCR', KEYS[1])")
+    for _ in range(2):
+        with pytest.raises(StoreReplyError, match="not an integer"):
+            EntityWriter(client).apply_behind(
+                Announcement(failing, (1, SIGN_KEY), SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
+            )
+    assert list(client.scan_iter()) == [SIGN_KEY]
+
+
+def test_few_entities_of_one_server_may_follow_an_announcement(client: Any) -> None:
+    """Many go over several connections, where nothing says which comes first."""
+    writer = EntityWriter(client)
+    assert writer.may_follow(MOST_BEHIND)
+    assert not writer.may_follow(MOST_BEHIND + 1)
 
 
 def test_entity_state_is_made_lasting_once(client: Any) -> None:

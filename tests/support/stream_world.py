@@ -244,10 +244,7 @@ class World:
             system_now_us=system_now_us,
             limits=MaterializerLimits(
                 batch_records=batch_records,
-                wait_ms=0,
-                checkpoint_interval_s=3600,
-                checkpoint_rows=40,
-                **(limits or {}),
+                **{"wait_ms": 0, "checkpoint_interval_s": 3600, "checkpoint_rows": 40, **(limits or {})},
             ),
         )
         materializer.start()

@@ -1,0 +1,48 @@
+"""How long a materializer waits for records, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
+from streaming.log import Records
+from streaming.materializer import WRITES_MS
+from streaming.redis_log import RedisPartitionReader
+from tests.support.stream_world import PROJECT, START_US, World, publish
+from tests.support.valkey import start_valkey
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+class _Noting(RedisPartitionReader):
+    """Notes how long each read may wait."""
+
+    def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
+        super().__init__(client, keys)
+        self.waits: list[int] = []
+
+    def read(self, after: int, count: int, wait_ms: int) -> Records:
+        self.waits.append(wait_ms)
+        return super().read(after, count, wait_ms)
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1, 4 * WRITES_MS])
+def test_records_are_waited_for_beside_writes(url: str, wait_ms: int) -> None:
+    """About as long as a small batch's writes take, and no longer than where nothing is under way."""
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        reader = _Noting(client, PartitionKeys(PROJECT, 0))
+        materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": wait_ms})
+        event = EventRecord("e", "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
+        publish(url, [(START_US, event)])
+        assert materializer.step() == 1
+        assert reader.waits == [wait_ms, min(wait_ms, WRITES_MS)]
+        assert materializer.stats.events == 1
