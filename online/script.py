@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError, StoreUnavailableError
-from online.exchange import exchange, exchange_apart, exchange_async
+from online.exchange import ask, exchange, exchange_apart, exchange_async
 from online.route import Command
 
 _PASSING = (
@@ -56,30 +56,38 @@ class Script:
             _replace(replies, unknown, await exchange_async(client, self._whole(calls, unknown)))
         return _checked(replies)
 
-    def run_behind(
+    def ask_behind(
         self, client: redis.Redis, first: tuple[Script, Command], calls: Sequence[Command]
-    ) -> tuple[object, list[object]]:
-        """Call another script once and then this one for each call, in order, all in one piece.
+    ) -> Callable[[], tuple[object, list[object]]]:
+        """Call another script once and then this one for each call, in order, all in one piece, sent at once.
 
         Args:
             client: The store, one server.
             first: The other script and its call. Where it is not carried out, those of this one must do nothing.
             calls: As in `run`.
 
+        Returns:
+            Reads the replies: that of the other script, and those of this one; it must be called, in any thread.
+
         Raises:
-            StoreReplyError: As in `run`.
-            StoreUnavailableError: As there.
+            StoreReplyError: As in `run`, by what is returned.
+            StoreUnavailableError: As there, by both.
         """
         before, call = first
-        reply, *replies = exchange(client, [before.by_hash(call), *map(self.by_hash, calls)])
-        if _unknown([reply]):
-            (reply,) = before.run(client, [call])
-            return reply, self.run(client, calls)
-        _checked([reply])
-        unknown = _unknown(replies)
-        if unknown:
-            _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
-        return reply, _checked(replies)
+        asked = ask(client, [before.by_hash(call), *map(self.by_hash, calls)])
+
+        def take() -> tuple[object, list[object]]:
+            reply, *replies = asked()
+            if _unknown([reply]):
+                (reply,) = before.run(client, [call])
+                return reply, self.run(client, calls)
+            _checked([reply])
+            unknown = _unknown(replies)
+            if unknown:
+                _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
+            return reply, _checked(replies)
+
+        return take
 
     def by_hash(self, call: Command) -> Command:
         """The command of a call, for a server that knows the script."""

@@ -291,25 +291,29 @@ class EntityWriter:
         return _outcomes_of(parts, _ENTITIES.run(self._client, calls, apart=True), each)
 
     def may_follow(self, entity_count: int) -> bool:
-        """Whether so many entities can be written with what must happen before, by `apply_behind`."""
+        """Whether so many entities can be written with what must happen before, by `ask_behind`."""
         return not isinstance(self._client, RoutedClient) and entity_count <= MOST_BEHIND
 
-    def apply_behind(
+    def ask_behind(
         self, announcement: Announcement, parts: Sequence[EntityWrites]
-    ) -> tuple[object, list[Outcomes] | None]:
-        """As `apply_many`, in one piece with what must happen before: the store syncs once for both.
+    ) -> Callable[[], tuple[object, list[Outcomes] | None]]:
+        """As `apply_many`, in one piece with what must happen before, sent at once: the store syncs once for both.
 
         Returns:
-            The announcement's reply; and what became of the writes, or None where its sign was not there for all of
-            them, of which the others may have been made.
+            Waits for the announcement's reply, and for what became of the writes, or None where its sign was not there
+            for all of them, of which the others may have been made. It must be called, in any thread.
 
         Raises:
-            WriteTooLargeError: As in `apply`, and so the others.
+            WriteTooLargeError: As in `apply`, and so the others, by what is returned too.
         """
         calls = [call for part in parts for call in self._calls(part, ENTITIES_PER_CALL, announcement)]
-        first = announcement.script, announcement.call
-        reply, replies = _ENTITIES.run_behind(self._client, first, calls)
-        return reply, _outcomes_of(parts, replies, ENTITIES_PER_CALL) if all(replies) else None
+        asked = _ENTITIES.ask_behind(self._client, (announcement.script, announcement.call), calls)
+
+        def take() -> tuple[object, list[Outcomes] | None]:
+            reply, replies = asked()
+            return reply, _outcomes_of(parts, replies, ENTITIES_PER_CALL) if all(replies) else None
+
+        return take
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the state of each entity, revision included; empty where there is none.

@@ -48,7 +48,7 @@ log = structlog.get_logger()
 
 COLLECT_AFTER = (100_000, 50, 100)
 FOLLOW_S = 1.0
-SWITCH_S = 0.00002
+SWITCH_S = 0.0005
 """How long the thread that computes keeps the one waiting that hears of writes."""
 
 

@@ -25,7 +25,7 @@ import redis
 import structlog
 
 from online.errors import KeyEncodingError, ValueEncodeError
-from online.write import Announcement, EntityWriter
+from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
 from streaming.advance import Group, advance
 from streaming.archive import Archive
@@ -865,23 +865,23 @@ class Materializer:
         intent = self._intent(writes, void)
         announced = self._announced(writes)
         intention = self._owner.intention(intent, announced)
-        together = self._writer.may_follow(sum(map(len, writes)))
-        intended = None if together else self._background.submit(self._owner.leave, intention)
+        if self._writer.may_follow(sum(map(len, writes))):
+            intended, work = None, partial(self._hear, send_behind(self._writer, intention, writes))
+        else:
+            intended = self._background.submit(self._owner.leave, intention)
+            work = partial(self._write, writes, intended)
+        sent = _Sent(writes, intent, self._background.submit(work), intended)
         self._timers.remember(announced)
         self._number = intent.number
         note_written(writes)
-        if intended is None:
-            return _Sent(writes, intent, self._background.submit(self._write_behind, writes, intention))
-        return _Sent(writes, intent, self._background.submit(self._write, writes, intended), intended)
+        return sent
 
     def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:
         intended.result()
         return send_writes(self._writer, writes), time.time_ns() // 1000
 
-    def _write_behind(
-        self, writes: Sequence[PreparedWrites], intention: Announcement
-    ) -> tuple[list[Written], int]:
-        reply, written = send_behind(self._writer, intention, writes)
+    def _hear(self, answer: Callable[[], tuple[object, list[Written] | None]]) -> tuple[list[Written], int]:
+        reply, written = answer()
         done_us = time.time_ns() // 1000
         self._owner.check_done(reply and written is not None)
         assert written is not None

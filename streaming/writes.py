@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,10 +211,15 @@ def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> lis
 
 def send_behind(
     writer: EntityWriter, announcement: Announcement, prepared: Sequence[PreparedWrites]
-) -> tuple[object, list[Written] | None]:
-    """Write in one piece with what must happen before, as `EntityWriter.apply_behind` says it."""
-    reply, outcomes = writer.apply_behind(announcement, [part.words for part in prepared])
-    return reply, None if outcomes is None else _written(prepared, outcomes)
+) -> Callable[[], tuple[object, list[Written] | None]]:
+    """Write in one piece with what must happen before, as `EntityWriter.ask_behind` says it."""
+    asked = writer.ask_behind(announcement, [part.words for part in prepared])
+
+    def take() -> tuple[object, list[Written] | None]:
+        reply, outcomes = asked()
+        return reply, None if outcomes is None else _written(prepared, outcomes)
+
+    return take
 
 
 def _written(prepared: Sequence[PreparedWrites], outcomes: Sequence[Outcomes]) -> list[Written]:

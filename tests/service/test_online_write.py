@@ -393,7 +393,7 @@ def _announced(client: Any, writes: list[EntityWrite], sign: bytes, left: bytes 
     """Write behind an announcement that leaves `left`, as it is left where that is not said."""
     call = (1, SIGN_KEY, sign if left is None else left, 7)
     announcement = Announcement(_LEAVE, call, SIGN_KEY, sign)
-    return EntityWriter(client).apply_behind(announcement, [_side_by_side(writes)])
+    return EntityWriter(client).ask_behind(announcement, [_side_by_side(writes)])()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known scripts", "forgotten scripts"])
@@ -434,9 +434,9 @@ def test_nothing_is_written_where_the_announcement_failed(client: Any) -> None:
     failing = Script("return redis.call('INCR', KEYS[1])")
     for _ in range(2):
         with pytest.raises(StoreReplyError, match="not an integer"):
-            EntityWriter(client).apply_behind(
+            EntityWriter(client).ask_behind(
                 Announcement(failing, (1, SIGN_KEY), SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
-            )
+            )()
     assert list(client.scan_iter()) == [SIGN_KEY]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 
@@ -13,13 +11,6 @@ from streaming.log import Records
 from streaming.materializer import WRITES_MS
 from streaming.redis_log import RedisPartitionReader
 from tests.support.stream_world import PROJECT, START_US, World, publish
-from tests.support.valkey import start_valkey
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
-        yield url
 
 
 class _Noting(RedisPartitionReader):
