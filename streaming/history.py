@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from streaming.errors import SourceFileError
 from streaming.events import EventSchema, PropertyType
+from streaming.numbering import repeated
 from streaming.sink import TIMESTAMP
 from streaming.spill import Spill, part_of, text_hashes
 from streaming.windows.batch import microseconds
@@ -55,7 +56,7 @@ def history_frame(table: pa.Table, schema: EventSchema) -> pd.DataFrame:
     """
     frame = _frame(_typed(table, schema))
     frame = frame.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)
-    return frame.drop_duplicates(["customer_id", "event_id"], ignore_index=True)
+    return frame.loc[~_repeated(frame)].reset_index(drop=True)
 
 
 def _typed(table: pa.Table, schema: EventSchema) -> pa.Table:
@@ -201,7 +202,11 @@ def _distinct(table: pa.Table) -> pa.Table:
         return table
     some = table.select(["customer_id", "event_id", "event_time"]).take(pa.array(suspects)).to_pandas()
     some = some.sort_values(["event_time", "event_id"], kind="stable")
-    repeated = some.index[some.duplicated(["customer_id", "event_id"])].to_numpy()
     kept = np.ones(len(table), dtype=np.bool_)
-    kept[suspects[repeated]] = False
+    kept[suspects[some.index[_repeated(some)].to_numpy()]] = False
     return table.filter(pa.array(kept))
+
+
+def _repeated(events: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which events are of the same customer and id as one before them."""
+    return repeated(*(events[name].to_numpy(dtype=object) for name in ("customer_id", "event_id")))

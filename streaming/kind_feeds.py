@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
 from streaming.admit import Customers, note_ids
 from streaming.entity import EntityState, decode_latest, encode_latest
 from streaming.feeds import TIME, Feed, Numbers, prepared_rows, window_rows
 from streaming.fill import ViewFill, newest_rows, remove_filled, state_of
+from streaming.numbering import numbered
 from streaming.plan import EntityKind, SourceEvents, ViewPlan, ViewRows
 from streaming.recent import id_hashes
 from streaming.sink import parts_folder
@@ -70,10 +70,10 @@ class KindFeeds:
     def add_recent(self, events: SourceEvents, since_us: int) -> None:
         """Take the ids of events that may still be published again in time; for the kind of customers alone."""
         tail = np.flatnonzero(events.event_us >= since_us)
-        codes, customer_ids = pd.factorize(events.customer_ids[tail])
-        names = {self.kind.key_names[0]: (customer_ids.tolist(), range(len(customer_ids)))}
+        codes, customer_ids = numbered(events.customer_ids[tail])
+        names = {self.kind.key_names[0]: (customer_ids, range(len(customer_ids)))}
         rows = {TIME: events.event_us[tail], _HASH: id_hashes(events.event_ids[tail].tolist())}
-        self._recent.add(self.kind.keys.encode_many(names), codes.astype(np.int64), pa.record_batch(rows))
+        self._recent.add(self.kind.keys.encode_many(names), codes, pa.record_batch(rows))
 
     def put_recent(
         self, part: int, states: dict[bytes, EntityState], until_us: int, lateness_us: int

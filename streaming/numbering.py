@@ -11,20 +11,29 @@ import pandas as pd
 
 IntArray = npt.NDArray[np.int64]
 
+_CUT = "\0"
+"""Where pandas takes texts to end when it tells them apart."""
 MOST_BY_HAND = 512
 """Up to so many values a dictionary is done before pandas has found out what they are."""
 
 
 def numbered(values: npt.NDArray[Any]) -> tuple[IntArray, list[Any]]:
     """The number of each value, -1 for NULL, and the distinct values in the order of their numbers."""
-    if len(values) <= MOST_BY_HAND:
+    kind, are_few = values.dtype.kind, len(values) <= MOST_BY_HAND
+    if kind == "O":
         items = values.tolist()
-        if values.dtype.kind == "i" or (
-            values.dtype.kind == "O" and all(type(item) is str for item in items)
-        ):
+        if all(isinstance(item, str) for item in items) and (are_few or _CUT in "".join(items)):
             return _by_hand(items)
+    elif kind == "i" and are_few:
+        return _by_hand(values.tolist())
     codes, distinct = pd.factorize(values)
     return codes.astype(np.int64, copy=False), distinct.tolist()
+
+
+def repeated(*columns: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Whether a row before has the same values in all of the columns."""
+    codes = pd.DataFrame({number: numbered(column)[0] for number, column in enumerate(columns)})
+    return np.asarray(codes.duplicated(), dtype=np.bool_)
 
 
 def numbered_texts(values: Sequence[str]) -> tuple[IntArray, list[str]]:

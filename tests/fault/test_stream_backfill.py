@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 import redis
 
+from decision.schema import Value
 from streaming.backfill import BackfillReport, Progress
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventRecord
@@ -23,6 +24,7 @@ from streaming.keys import PartitionKeys
 from streaming.unfinished import check_filled
 from tests.support.backfills import fill, fill_until_killed
 from tests.support.stream_world import (
+    CUSTOMER_NAMES,
     MINUTE_US,
     PROJECT,
     START_US,
@@ -76,13 +78,17 @@ def test_event_of_the_history_published_again_counts_once(url: str) -> None:
     """The hand-over knows the ids of the last events, so that a retry across it is a duplicate."""
     world = World.create()
     client = emptied(url)
-    event = EventRecord("e1", "buy", "ada", START_US, {"category": "tea", "amount": 19.99})
-    fill(client, world, [event], START_US + 1)
+    properties: dict[str, Value] = {"category": "tea", "amount": 19.99}
+    events = [
+        EventRecord(f"e{number}", "buy", name, START_US, properties)
+        for number, name in enumerate(CUSTOMER_NAMES)
+    ]
+    fill(client, world, events, START_US + 1)
     before = features(client, world.plan)
-    publish(url, [(START_US + 2, event)])
+    publish(url, [(START_US + 2, event) for event in events])
     materializer = world.materializer(client)
     drain(materializer)
-    assert materializer.stats.duplicates == 1
+    assert materializer.stats.duplicates == len(events)
     assert features(client, world.plan) == before
 
 

@@ -17,7 +17,9 @@ from streaming.log import PartitionReader, Records
 from streaming.redis_log import RedisPartitionReader
 from tests.support.stream_world import (
     CATEGORY,
+    CATEGORY_NAMES,
     CUSTOMER,
+    CUSTOMER_NAMES,
     MINUTE_US,
     PROJECT,
     SCHEMA,
@@ -112,7 +114,7 @@ def test_stream_leaves_what_the_events_say(
         tick(url, newest_us + wait_us)
         drain(materializer)
         now_us = materializer.now_us
-        for customer in ("ada", "bob", "cyd"):
+        for customer in CUSTOMER_NAMES:
             buys = [e for e in _accepted(arrivals) if e.customer_id == customer and e.event_type == "buy"]
             expected = _expected_spending(buys, now_us)
             assert _stored(client, world, "spending", keys, {"customer_id": customer}) == expected
@@ -205,7 +207,7 @@ def test_partitions_that_share_an_entity_lose_nothing(client: redis.Redis, url: 
     drain(second)
     accepted = _accepted(arrivals)
     keys = EntityKeys(PROJECT, (CATEGORY,))
-    for category in ("tea", "jam", "öl"):
+    for category in CATEGORY_NAMES:
         bought = [event for event in accepted if event.properties["category"] == category]
         stored = _stored(client, world, "demand", keys, {"category": category})
         assert stored["count_total"] == len(bought)

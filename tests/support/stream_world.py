@@ -27,6 +27,9 @@ from streaming.plan import StreamPlan
 from streaming.redis_log import RedisLog, RedisPartitionReader
 from streaming.sink import OfflineSink
 
+CUSTOMER_NAMES = ("ada", "bob", "bob\0cyd")
+"""Of random events; whoever takes a text to end at a zero byte takes two of them for one."""
+CATEGORY_NAMES = ("tea", "jam", "jam\0öl")
 START_US = 1_700_000_000_000_000
 MINUTE_US = 60_000_000
 CUSTOMER = JoinKey(name="customer_id", value_type=ValueType.STRING)
@@ -159,12 +162,10 @@ def random_events(seed: int, count: int, start_us: int = START_US) -> list[tuple
         if number % 5 == 0:
             late_us += (now_us - late_us) % MINUTE_US
         kind = rng.choice(["buy", "buy", "look"])
-        properties: dict[str, Value] = {"category": rng.choice(["tea", "jam", "öl"])}
+        properties: dict[str, Value] = {"category": rng.choice(CATEGORY_NAMES)}
         if kind == "buy":
             properties["amount"] = rng.choice([0.1, 12.34, 19.99, 40.0])
-        event = EventRecord(
-            f"e{number}", kind, rng.choice(["ada", "bob", "cyd"]), now_us - late_us, properties
-        )
+        event = EventRecord(f"e{number}", kind, rng.choice(CUSTOMER_NAMES), now_us - late_us, properties)
         published.append((now_us, event))
         if rng.random() < 0.15:
             published.append((now_us, rng.choice([event, *(earlier for _, earlier in published[-5:])])))

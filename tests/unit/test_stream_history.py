@@ -60,6 +60,16 @@ def test_history_counts_each_event_once_in_order() -> None:
     assert str(frame["event_time"].dtype) == "datetime64[us, UTC]"
 
 
+def test_ids_of_history_differ_behind_a_zero_byte(tmp_path: Path) -> None:
+    """Whether all of it is in memory or some at a time."""
+    table = _events(customer_id=["a", "a\0b", "a\0b"], event_id=["x\0y", "x\0y", "x\0y"])
+    kept = {"a", "a\0b"}
+    assert set(history_frame(table, SCHEMA)["customer_id"]) == kept
+    pq.write_table(table, tmp_path / "past.parquet")
+    with Past.of_file(tmp_path / "past.parquet", SCHEMA).reading(tmp_path, lambda _: None) as (_, frames):
+        assert set(pd.concat(frames)["customer_id"]) == kept
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
