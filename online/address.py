@@ -13,6 +13,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from online.errors import ConnectionStringError
@@ -52,8 +53,7 @@ class Kind(StrEnum):
     SENTINEL = "redis_sentinel"
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One server.
 
     Attributes:

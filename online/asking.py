@@ -92,7 +92,7 @@ class Batch:
 
 def _are_distinct(commands: Commands) -> bool:
     """Whether none comes twice or is missing."""
-    if isinstance(commands, Packed):
+    if type(commands) is Packed:
         return True
     distinct = set(commands)
     return len(distinct) == len(commands) and None not in distinct

@@ -133,7 +133,7 @@ class Channel:
         if self._link is not None:
             self._link.dumps = False
 
-    async def exchange(self, payload: bytes, reply_count: int, ends_at: float) -> Answer:
+    def exchange(self, payload: bytes, reply_count: int, ends_at: float) -> Awaitable[Answer]:
         """Send packed commands and return their replies; those of other callers may be in the same pipeline.
 
         Args:
@@ -146,17 +146,8 @@ class Channel:
             StoreLostError: The connection broke before the answer came; the commands may have been carried out.
             StoreUnavailableError: The server cannot be reached, or was not asked because it has been failing.
         """
-        if self._breaker.closed:
-            return await self._exchange(payload, reply_count, ends_at)
-        wait_s = self._breaker.admit(ends_at)
-        if wait_s is None:
-            raise StoreUnavailableError(f"not asked: {self._why}")
-        try:
-            if wait_s:
-                await asyncio.sleep(wait_s)
-            return await self._exchange(payload, reply_count, ends_at)
-        finally:
-            self._breaker.end_trial()
+        once = self._exchange if self._breaker.closed else self._try
+        return once(payload, reply_count, ends_at)
 
     async def aclose(self) -> None:
         """Close the connection; whoever waits is told."""
@@ -171,6 +162,18 @@ class Channel:
         self._fail_waiting(StoreUnavailableError("the reader was closed"))
         if self._timer is not None:
             self._timer.cancel()
+
+    async def _try(self, payload: bytes, reply_count: int, ends_at: float) -> Answer:
+        """Exchange with a server that has been failing, if it is time for that."""
+        wait_s = self._breaker.admit(ends_at)
+        if wait_s is None:
+            raise StoreUnavailableError(f"not asked: {self._why}")
+        try:
+            if wait_s:
+                await asyncio.sleep(wait_s)
+            return await self._exchange(payload, reply_count, ends_at)
+        finally:
+            self._breaker.end_trial()
 
     async def _exchange(self, payload: bytes, reply_count: int, ends_at: float) -> Answer:
         if self._closed or len(self._waiting) >= MAX_WAITING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from sys import getsizeof
-from typing import Any, Final, cast, overload
+from typing import Any, Final, cast, final, overload
 
 import numpy as np
 
@@ -32,8 +32,11 @@ DUMP: Final = b"*2\r\n$4\r\nDUMP\r\n"
 """Heads of the two commands that read a hash whole."""
 
 
+@final
 class Packed(Sequence[bytes]):
     """Distinct commands of one size, one behind the other: taken apart only where they do not leave together.
+
+    Told by its type: to ask whether something is an instance of an abstract class takes ten times as long.
 
     Args:
         data: The commands.
@@ -62,7 +65,7 @@ class Packed(Sequence[bytes]):
 
 def joined(commands: Sequence[bytes]) -> bytes:
     """Commands as they are sent."""
-    return commands.data if isinstance(commands, Packed) else b"".join(commands)
+    return commands.data if type(commands) is Packed else b"".join(commands)
 
 
 class Packer:

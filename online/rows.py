@@ -10,9 +10,9 @@ from decision.schema import Value
 Row = Mapping[str, Value]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class KeyColumns:
-    """Rows as columns, which is cheaper where there are many.
+    """Rows as columns, which is cheaper where there are many; never changed, but not frozen, as `Replies`.
 
     Attributes:
         values: The join keys' values by name, one per row; other columns are ignored.

@@ -87,13 +87,13 @@ class OnlineFeatures:
         plan = self._plan(asked)
         given = _named(plan, entities)
         row_count = self._row_count(plan, entities, given)
-        columns = {key.name: entity_column(entities, given[key.name], key) for key in plan.keys}
-        keys = {name: column.values for name, column in columns.items()}
-        inputs = _shared_inputs(plan, keys, [item for item in (context, entities) if item], row_count)
+        columns = [entity_column(entities, given[key.name], key) for key in plan.keys]
+        keys = {key.name: column.values for key, column in zip(plan.keys, columns, strict=True)}
+        inputs = _shared_inputs(plan, keys, (context, entities), row_count)
         answers = await self._fetch(plan, keys, row_count)
         parts: list[bytes | memoryview] = [plan.head]
         present = vectors.PRESENT * row_count
-        parts += [vectors.vector_of(column.serialized, present) for column in columns.values()]
+        parts += [vectors.vector_of(column.serialized, present) for column in columns]
         if plan.straight:
             parts.append(self._straight_vectors(answers[0]))
             return b"".join(parts)
@@ -130,12 +130,11 @@ class OnlineFeatures:
         check_size("feature_service", len(asked.service), limits.max_text_bytes)
         check_names("features", asked.features, limits.max_text_bytes)
 
-    def _row_count(self, plan: AnswerPlan, entities: Given, given: dict[str, str]) -> int:
-        counts = {name: entities.count(name) for name in given.values()}
-        if not counts:
-            counts = {name: entities.count(name) for name in entities.names()}
-        row_count = next(iter(counts.values()), 1)
-        for name, count in counts.items():
+    def _row_count(self, plan: AnswerPlan, entities: Given, given: Mapping[str, str]) -> int:
+        names = [*(given.values() or entities.names())]
+        row_count = entities.count(names[0]) if names else 1
+        for name in names[1:]:
+            count = entities.count(name)
             if count != row_count:
                 description = f"has {count} values where another column has {row_count}: send one per row"
                 raise InvalidRequestError.of("FIELD_OUT_OF_RANGE", entities.place(name), description)
@@ -196,11 +195,11 @@ class OnlineFeatures:
         return vectors.vector(values, statuses)
 
 
-def _named(plan: AnswerPlan, entities: Given) -> dict[str, str]:
+def _named(plan: AnswerPlan, entities: Given) -> Mapping[str, str]:
     """The request's name of each entity column: the join key, or the entity that it belongs to."""
     sent = set(entities.names())
     if sent.issuperset(plan.key_names):
-        return {name: name for name in plan.key_names}
+        return plan.key_names
     by_column = {column: entity for entity, column in plan.entity_columns.items() if entity in sent}
     named = {}
     for key in plan.keys:
@@ -213,14 +212,14 @@ def _named(plan: AnswerPlan, entities: Given) -> dict[str, str]:
 
 
 def _shared_inputs(
-    plan: AnswerPlan, keys: Mapping[str, Sequence[Scalar]], sources: Sequence[Given], row_count: int
+    plan: AnswerPlan, keys: Mapping[str, Sequence[Scalar]], sources: Sequence[Given | None], row_count: int
 ) -> dict[str, list[Any]]:
     """What every on-demand view of a request takes: its join keys and request data."""
     if not plan.computations:
         return {}
     shared = {name: _python_keys(plan, name, column) for name, column in keys.items()}
     for item in plan.request:
-        shared[item.name] = _request_column(item.name, item.value_type, sources, row_count)
+        shared[item.name] = _request_column(item.name, item.value_type, [*filter(None, sources)], row_count)
     return shared
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from decision.schema import Feature, FeatureRef, JoinKey
 from online.errors import OnlineStoreError
@@ -17,8 +18,7 @@ from server.feast.protos import GetOnlineFeaturesResponse
 MAX_PLANS = 1_024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """The part of a request that its plan depends on.
 
     Attributes:
@@ -92,7 +92,7 @@ class AnswerPlan:
 
     Attributes:
         keys: Entity columns, first in the response.
-        key_names: Their names.
+        key_names: Their names, each under itself.
         entity_columns: The column that each entity name stands for.
         request: Columns that on-demand views take from the request.
         straight: Whether the response's features are those of the one read, in its order.
@@ -101,7 +101,7 @@ class AnswerPlan:
     """
 
     keys: tuple[JoinKey, ...]
-    key_names: tuple[str, ...]
+    key_names: Mapping[str, str]
     entity_columns: dict[str, str]
     reads: tuple[Read, ...]
     computations: tuple[Computation, ...]
@@ -188,7 +188,7 @@ class _Compiling:
         computations = self._computations()
         return AnswerPlan(
             keys=tuple(self._keys.values()),
-            key_names=tuple(self._keys),
+            key_names={name: name for name in self._keys},
             entity_columns=self._entities,
             reads=reads,
             computations=computations,
