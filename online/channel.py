@@ -3,8 +3,9 @@
 Reads gather until the event loop has turned a few times without a further one (`QUIET_TURNS`), but no longer than
 `MAX_HOLD_S`: an idle loop turns in a microsecond, a busy one brings the next read first, and sending, waking up and
 reading what came cost as much for one read as for ten. While `MAX_IN_FLIGHT` pipelines are unanswered, further reads
-gather for the next one, which leaves with the next answer; each caller waits no longer than its own deadline. A caller
-that gives up is forgotten: its replies are skipped, nobody else notices.
+gather for the next one, which leaves with the next answer; each caller waits no longer than its own deadline. A read
+that finds nothing in flight and expects no company leaves at once. A caller that gives up is forgotten: its replies
+are skipped, nobody else notices.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from online.breaker import Breaker
+from online.company import Company
 from online.errors import OnlineStoreError, StoreLostError, StoreUnavailableError
 from online.link import Link, Listener, Push
 from online.replies import Replies
@@ -64,7 +66,7 @@ class _Pipeline:
     def __init__(self, calls: Sequence[_Call], sent_at: float, finished: Callable[[], None]) -> None:
         self._calls = calls
         self._finished = finished
-        self.count = sum(call.reply_count for call in calls)
+        self.count = sum([call.reply_count for call in calls])
         self.sent_at = sent_at
 
     def deliver(self, replies: Replies) -> None:
@@ -114,6 +116,7 @@ class Channel:
         self._flush_due = False
         self._flush_by = 0.0
         self._quiet_turns = 0
+        self._company = Company()
         self._closed = False
         self._why = StoreUnavailableError("the store has not answered yet")
         self.round_trips = 0
@@ -209,12 +212,18 @@ class Channel:
 
     def _gather(self) -> None:
         """Flush, or look again after the loop's next turn."""
-        turns = min(QUIET_TURNS * len(self._waiting), MOST_QUIET_TURNS)
-        if self._quiet_turns < turns and self._loop.time() < self._flush_by:
+        if self._quiet_turns < self._turns() and self._loop.time() < self._flush_by:
             self._quiet_turns += 1
             self._loop.call_soon(self._gather)
         else:
             self._flush()
+
+    def _turns(self) -> int:
+        """For how many quiet turns of the loop those that wait are held."""
+        count = len(self._waiting)
+        if count == 1 and not self._in_flight and not self._company.expected():
+            return 0
+        return min(QUIET_TURNS * count, MOST_QUIET_TURNS)
 
     def _flush(self) -> None:
         self._flush_due = False
@@ -222,6 +231,7 @@ class Channel:
             calls = self._next_calls()
             if calls:
                 payload = b"".join([call.payload for call in calls])
+                self._company.sent(len(calls))
                 self._in_flight += 1
                 self.round_trips += 1
                 self._link.send(payload, _Pipeline(calls, self._loop.time(), self._finished))

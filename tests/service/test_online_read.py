@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 import pytest_asyncio
 
 from decision.schema import Catalog, Feature, FeatureRef, JoinKey, Status, Value, ValueType, View
+from online.channel import QUIET_TURNS
+from online.company import LONELY
 from online.errors import KeyEncodingError, PlanError, ReadTooLargeError
 from online.keys import EntityKeys, feature_field, timestamp_field
 from online.read import Columns, OnlineReader, ReadPlan
@@ -111,6 +114,27 @@ async def test_reads_span_views_and_entities_in_one_round_trip(client: Any, read
     assert columns.event_us.tolist() == [[NOW_US]] * 4
     assert (columns.error, columns.malformed, reader.round_trips) == (None, 0, 1)
     assert len(wanted.groups) == 3
+
+
+async def test_a_read_that_expects_no_company_is_not_held(client: Any, reader: OnlineReader) -> None:
+    """The first read waits for turns of an idle loop before it leaves, one behind many that were alone does not."""
+    put(client, "profile", {"user_id": 1}, age=30)
+    request = [(plan("profile.age"), [{"user_id": 1}])]
+
+    async def turns_before_it_leaves() -> int:
+        sent, turns = reader.round_trips, 0
+        read = asyncio.create_task(reader.fetch(request, NOW_US))
+        while reader.round_trips == sent:
+            await asyncio.sleep(0)
+            turns += 1
+        await read
+        return turns
+
+    await reader.fetch(request, NOW_US)
+    assert await turns_before_it_leaves() >= QUIET_TURNS
+    for _ in range(LONELY):
+        await reader.fetch(request, NOW_US)
+    assert await turns_before_it_leaves() < QUIET_TURNS / 2
 
 
 async def test_reads_say_what_is_known_of_each_value(client: Any, reader: OnlineReader) -> None:
