@@ -101,6 +101,10 @@ def serve(
 
     Example: `waypost serve --repo my_repo --redis-url redis://localhost:6379`
     """
+    from server.transport import prefer_fewer_threads
+
+    prefer_fewer_threads()  # before anything imports grpc
+
     from server.config import load_settings
     from server.stores import store_url
     from server.wiring import run_server
