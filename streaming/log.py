@@ -7,7 +7,7 @@ partition, and a record is durable once `append` has returned.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
@@ -136,6 +136,9 @@ class PartitionReader(Protocol):
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind position `after`, waiting up to `wait_ms` for the first."""
+
+    def ask(self, after: int, count: int) -> Callable[[], Records]:
+        """As `read` without a wait; what is there now is read beside what follows, and had by the call that must come."""
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""

@@ -33,7 +33,7 @@ from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import NEVER_US, EntityState
 from streaming.errors import LeaseLost, StoreSetBack, StreamingError, TransformError
-from streaming.events import EventSchema
+from streaming.events import Events, EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
 from streaming.log import PartitionReader, Records
@@ -57,6 +57,8 @@ QUIET_READS = 5
 """After so many reads that found nothing, a tenth of the rows is enough for the checkpoint to move at once."""
 WRITES_MS = 5
 """How long records are waited for beside writes on their way; about as long as a small batch's writes take."""
+MOST_FORESEEN = 1_000
+"""Events of a larger batch are made rows once it is known which count: the states that tell are read at once then."""
 CAREFUL_BATCHES = 64
 """How many batches are not computed ahead after one that was void."""
 POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
@@ -489,8 +491,12 @@ class Materializer:
             self._land(is_ahead=True)
             self._apply_one_by_one(records, due)
             return
-        self._launch(batch, writes, before)
-        self._keep_landed()
+        coming = self._ask_behind(records)
+        try:
+            self._launch(batch, writes, before)
+            self._keep_landed()
+        finally:
+            self._waiting = coming()
         if not (self._may_run_ahead(writes) and self._more_behind(records)):
             self._land()
 
@@ -507,12 +513,17 @@ class Materializer:
             and 2 * self._cache.touched_bytes <= self._limits.max_cached_bytes
         )
 
-    def _more_behind(self, records: Records) -> bool:
-        """Whether records wait behind those being written; they are read, unless those are a full batch."""
+    def _ask_behind(self, records: Records) -> Callable[[], Records]:
+        """Ask for what waits behind a batch that is not full, before its writes go out: the store answers in turn."""
         if len(records) >= self._most_records:
-            return True
-        self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
-        return len(self._waiting) > 0
+            return Records.none
+        return self._reader.ask(self._at.position, self._most_records)
+
+    def _more_behind(self, records: Records) -> bool:
+        """Whether records wait behind those being written; where none did, they are waited for."""
+        if len(records) < self._most_records and not len(self._waiting):
+            self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
+        return len(records) >= self._most_records or len(self._waiting) > 0
 
     def _apply_one_by_one(self, records: Records, due: set[Member]) -> None:
         """States in memory may be ahead of the store now; what was written is skipped by its position.
@@ -560,8 +571,14 @@ class Materializer:
     def _draw(self, records: Records) -> _Batch:
         """Find out what records bring, and move the clock to their end."""
         customers, codes = self._customers(records)
+        fetch = self._cache.ask([(self._plan.customer, customers)])
+        try:
+            foreseen = self._foreseen(records.events) if fetch.kinds else None
+        finally:
+            fetch.take()
         admitted = self._admit(records, customers, codes)
-        feeds = self._transform(records, admitted.rows) if len(admitted.rows) else {}
+        all_count = len(admitted.rows) == len(records.events)
+        feeds = foreseen if foreseen and all_count else self._transform(records.events, admitted.rows)
         position = int(records.positions[-1]) if len(records) else self._at.position
         self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
         touches = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
@@ -766,8 +783,19 @@ class Materializer:
         forget_recent(states, self._checkpoint.time_us, lateness_us)
         return admitted
 
-    def _transform(self, records: Records, rows: IntArray) -> dict[str, ViewRows]:
-        events = records.events.take(rows)
+    def _foreseen(self, events: Events) -> dict[str, ViewRows] | None:
+        """The rows of events if all of them count, as most do, made while states are on their way that tell."""
+        if len(events) > MOST_FORESEEN:
+            return None
+        try:
+            return self._transform(events, np.arange(len(events)))
+        except POISON:
+            return None
+
+    def _transform(self, events: Events, rows: IntArray) -> dict[str, ViewRows]:
+        if not len(rows):
+            return {}
+        events = events.take(rows)
         return self._plan.rows(
             SourceEvents(
                 events_frame(events, self._schema.property_types),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -33,6 +34,18 @@ class ReadAhead:
         records = self._held(after, count)
         if not len(records):
             records = self._reader.read(after, count, wait_ms)
+        return self._and_on(records, count)
+
+    def ask(self, after: int, count: int) -> Callable[[], Records]:
+        """As the reader's."""
+        records = self._held(after, count)
+        if len(records):
+            return lambda: self._and_on(records, count)
+        asked = self._reader.ask(after, count)
+        return lambda: self._and_on(asked(), count)
+
+    def _and_on(self, records: Records, count: int) -> Records:
+        """Read what is behind a full batch, beside its work."""
         if len(records) == count:
             last = int(records.positions[-1])
             self._ahead = _Ahead(last, count, self._thread.submit(self._reader.read, last, count, 0))

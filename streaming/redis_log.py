@@ -6,14 +6,15 @@ Durable as far as the store is: with `appendfsync always`, an acknowledged recor
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import redis
 import redis.asyncio
 
-from online.exchange import exchange
+from online.exchange import ask, exchange
+from online.route import Command
 from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord, Events
 from streaming.keys import PartitionKeys, partition_count_key
@@ -151,14 +152,12 @@ class RedisPartitionReader:
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first."""
-        block = wait_ms if wait_ms > 0 else None
-        command = [b"XREAD", b"COUNT", count, *([b"BLOCK", block] if block is not None else [])]
-        (answer,) = exchange(
-            self._client, [(*command, b"STREAMS", self._key.encode(), unpack_position(after).encode())]
-        )
-        if isinstance(answer, redis.RedisError):
-            raise answer
-        return _records(answer) if answer else Records.none()
+        return _taken(exchange(self._client, [self._command(after, count, wait_ms)]))
+
+    def ask(self, after: int, count: int) -> Callable[[], Records]:
+        """At most `count` records that are there behind `after`; what is returned must be called for them."""
+        replies = ask(self._client, [self._command(after, count, 0)])
+        return lambda: _taken(replies())
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""
@@ -167,6 +166,18 @@ class RedisPartitionReader:
     def trim(self, until: int) -> None:
         """Forget records up to and including `until`."""
         self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
+
+    def _command(self, after: int, count: int, wait_ms: int) -> Command:
+        block = (b"BLOCK", wait_ms) if wait_ms > 0 else ()
+        place = (b"STREAMS", self._key.encode(), unpack_position(after).encode())
+        return (b"XREAD", b"COUNT", count, *block, *place)
+
+
+def _taken(replies: Sequence[object]) -> Records:
+    (answer,) = replies
+    if isinstance(answer, redis.RedisError):
+        raise answer
+    return _records(answer) if answer else Records.none()
 
 
 def _records(answer: Any) -> Records:

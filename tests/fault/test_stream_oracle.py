@@ -133,6 +133,9 @@ class _Trickle:
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         return self._reader.read(after, min(count, self._most), wait_ms)
 
+    def ask(self, after: int, count: int) -> Callable[[], Records]:
+        return self._reader.ask(after, min(count, self._most))
+
 
 def _applied(client: redis.Redis) -> int:
     stored: Any = client.hget(PartitionKeys(PROJECT, 0).applied, "record_count")
