@@ -46,7 +46,7 @@ from streaming.windows.warm import warm
 
 log = structlog.get_logger()
 
-COLLECT_AFTER = (100_000, 50, 100)
+COLLECT_AFTER = (10_000, 500, 100)
 FOLLOW_S = 1.0
 SWITCH_S = 0.0005
 """How long the thread that computes keeps the one waiting that hears of writes."""
@@ -159,7 +159,10 @@ class MaterializerError(ServerError):
 
 @contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """What is loaded by now stays, and batches make no cycles: look for garbage seldom."""
+    """What is loaded by now stays, and batches make no cycles: look for garbage seldom, and little at once.
+
+    States that are kept are many objects, and batches wait for the look through what is new.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)

@@ -138,7 +138,7 @@ class PartitionReader(Protocol):
         """At most `count` records behind position `after`, waiting up to `wait_ms` for the first."""
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
-        """As `read` without a wait; what is there now is read beside what follows, and had by the call that must come."""
+        """As `read` without a wait, beside what follows: the records are had by a call that must come."""
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""

@@ -184,21 +184,21 @@ class _Flush:
 
     Attributes:
         progress: The checkpoint that may be once it lies there.
+        rows: Offline rows, and their number; gone once they are written.
+        events: For the archive, and their number; gone then too.
         written: Done then.
     """
 
     progress: Progress
     rows: OfflineRows
+    offline_count: int
     events: list[pa.Table]
+    event_count: int
     written: Future[None]
 
     @property
-    def offline_count(self) -> int:
-        return sum(len(table) for tables in self.rows.values() for table in tables)
-
-    @property
     def row_count(self) -> int:
-        return max(self.offline_count, sum(map(len, self.events)))
+        return max(self.offline_count, self.event_count)
 
 
 class Materializer:
@@ -377,12 +377,16 @@ class Materializer:
             self.stats.written()
             self._owner.publish_stats(self.stats.summary())
             return
+        offline_count, event_count = self._sink.row_count, self._archive.row_count
         rows, events = self._sink.take(), self._archive.take()
         written = self._files.submit(self._write_files, rows, events, self._checkpoint)
-        self._flush = _Flush(self._landed, rows, events, written)
+        self._flush = _Flush(self._landed, rows, offline_count, events, event_count, written)
 
-    def _write_files(self, rows: OfflineRows, events: Sequence[pa.Table], checkpoint: Progress) -> None:
-        """A rename cannot be refused to who owns the partition no more, so that is asked before and after."""
+    def _write_files(self, rows: OfflineRows, events: list[pa.Table], checkpoint: Progress) -> None:
+        """A rename cannot be refused to who owns the partition no more, so that is asked before and after.
+
+        What is written is freed here: it is thousands of small tables, and batches would wait for that.
+        """
         if not rows and not events:
             return
         after, first, fence = checkpoint.position, checkpoint.intent + 1, self._owner.fence
@@ -396,6 +400,8 @@ class Materializer:
                 self._archive.discard(after, fence)
                 self._sink.discard(rows, first, fence)
                 raise
+        rows.clear()
+        events.clear()
 
     def _end_flush(self) -> None:
         """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""
@@ -415,7 +421,7 @@ class Materializer:
         self._unflushed = False
         self.stats.written()
         self.stats.offline_rows += flush.offline_count
-        if flush.events:
+        if flush.event_count:
             self.stats.archived_at_us = time.time_ns() // 1000
         # What follows from batches before it may be on its way with the next one's intent.
         self._await_intent()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,6 +65,30 @@ class Freshness:
         self.sum_s += float(positive.sum())
 
 
+class Latest:
+    """The latest of many numbers, at most so many of them, in no order."""
+
+    def __init__(self, most: int) -> None:
+        self._held: IntArray = np.empty(most, dtype=np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._held))
+
+    def extend(self, numbers: IntArray) -> None:
+        """Take numbers, the latest last."""
+        most = len(self._held)
+        kept = numbers[-most:]
+        places = np.arange(self._count + len(numbers) - len(kept), self._count + len(numbers)) % most
+        self._held[places] = kept
+        self._count += len(numbers)
+
+    def percentiles(self, percents: Sequence[float]) -> list[float]:
+        """Of what is held, which must be something."""
+        found: list[float] = np.percentile(self._held[: len(self)], percents).tolist()
+        return found
+
+
 @dataclass(slots=True)
 class StreamStats:
     """Counts since this owner took the partition, and the latest freshness samples (bounded).
@@ -96,7 +120,7 @@ class StreamStats:
     written_at_us: int = 0
     arrival: Freshness = field(default_factory=Freshness)
     event_time: Freshness = field(default_factory=Freshness)
-    freshness_us: deque[int] = field(default_factory=lambda: deque(maxlen=FRESHNESS_SAMPLES))
+    freshness_us: Latest = field(default_factory=lambda: Latest(FRESHNESS_SAMPLES))
     _read_at: float = field(default_factory=time.monotonic)
     _read_events: int = 0
 
@@ -104,7 +128,7 @@ class StreamStats:
         """Note events whose features are readable since `readable_us` of wall time, `now_us` of logical time."""
         if not len(arrived_us):
             return
-        self.freshness_us.extend((readable_us - arrived_us[-FRESHNESS_SAMPLES:]).tolist())
+        self.freshness_us.extend(readable_us - arrived_us)
         self.arrival.note((readable_us - arrived_us) / 1e6)
         self.event_time.note((now_us - event_us) / 1e6)
 
@@ -134,12 +158,9 @@ class StreamStats:
         passed_s = max(now - self._read_at, 1e-3)
         figures["events_per_s"] = round((self.events - self._read_events) / passed_s, 1)
         self._read_at, self._read_events = now, self.events
-        if self.freshness_us:
-            p50, p99 = np.percentile(np.fromiter(self.freshness_us, dtype=np.float64), [50, 99])
-            figures |= {
-                "freshness_ms_p50": round(float(p50) / 1000, 3),
-                "freshness_ms_p99": round(float(p99) / 1000, 3),
-            }
+        if len(self.freshness_us):
+            p50, p99 = self.freshness_us.percentiles([50, 99])
+            figures |= {"freshness_ms_p50": round(p50 / 1000, 3), "freshness_ms_p99": round(p99 / 1000, 3)}
             figures["freshness_samples"] = len(self.freshness_us)
         figures["rows_waiting"] = self.rows_waiting
         figures["written_at_us"] = self.written_at_us

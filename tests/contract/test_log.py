@@ -179,6 +179,25 @@ async def test_log_keeps_what_is_not_trimmed(implementation: Implementation) -> 
     assert _numbers(reader.read(records[1234].position, 10_000, 0)) == list(range(1235, 2000))
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 10])
+async def test_records_that_were_asked_for_are_those_that_a_read_finds(
+    implementation: Implementation, count: int
+) -> None:
+    """However many are had at once, asked for and read in turn; nothing where nothing is there."""
+    reader = implementation.reader(0)
+    assert not len(reader.ask(0, count)())
+    found: list[object] = []
+    position = 0
+    async with implementation.log(1, 100) as log:
+        await log.append([_event(number) for number in range(11)], NOW_US)
+    for turn in range(12):
+        records = reader.ask(position, count)() if turn % 3 else reader.read(position, count, 0)
+        assert len(records) == min(count, 11 - len(found))
+        found += _numbers(records)
+        position = records[-1].position if len(records) else position
+    assert found == list(range(min(11, 12 * count)))
+
+
 async def test_ticks_move_time_in_every_partition(implementation: Implementation) -> None:
     """A tick is a record without an event."""
     async with implementation.log(PARTITIONS, 1000) as log:
