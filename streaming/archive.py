@@ -34,6 +34,7 @@ import structlog
 
 from streaming.file_locks import check_locked, lock_parts, outlast_writers, writing_files
 from streaming.log import Records
+from streaming.pile import Pile
 from streaming.sink import (
     TIMESTAMP,
     earlier,
@@ -71,9 +72,13 @@ class Archive:
     def __init__(self, folder: Path, partition: int) -> None:
         self._folder = folder
         self._partition = partition
-        self._tables: list[pa.Table] = []
+        self._pile = Pile()
         self._is_alone = False
-        self.row_count = 0
+
+    @property
+    def row_count(self) -> int:
+        """Records collected."""
+        return self._pile.row_count
 
     def start(self, position: int, check_owner: Callable[[], None] = lambda: None) -> None:
         """Begin at a checkpoint: remove what an owner before was killed while it wrote.
@@ -139,18 +144,15 @@ class Archive:
             timestamp_array(records.time_us[rows]),
             pa.array([texts[event] for event in events.tolist()], type=pa.binary()),
         ]
-        self._tables.append(pa.Table.from_arrays(columns, schema=SCHEMA))
-        self.row_count += len(events)
+        self._pile.add(pa.Table.from_arrays(columns, schema=SCHEMA))
 
     def take(self) -> list[pa.Table]:
         """Everything collected; others come from now on."""
-        tables, self._tables, self.row_count = self._tables, [], 0
-        return tables
+        return self._pile.take()
 
     def give_back(self, tables: list[pa.Table]) -> None:
         """Have what was taken last before all that came since."""
-        self._tables = [*tables, *self._tables]
-        self.row_count = sum(map(len, self._tables))
+        self._pile.give_back(tables)
 
     def writing(self) -> AbstractContextManager[None]:
         """What the owner writes to files is written within this, offline rows too."""

@@ -385,7 +385,7 @@ class Materializer:
     def _write_files(self, rows: OfflineRows, events: list[pa.Table], checkpoint: Progress) -> None:
         """A rename cannot be refused to who owns the partition no more, so that is asked before and after.
 
-        What is written is freed here: it is thousands of small tables, and batches would wait for that.
+        What is written is freed here, one by one: it is thousands of small tables, and batches would wait for that.
         """
         if not rows and not events:
             return
@@ -400,8 +400,9 @@ class Materializer:
                 self._archive.discard(after, fence)
                 self._sink.discard(rows, first, fence)
                 raise
-        rows.clear()
-        events.clear()
+        for tables in (*rows.values(), events):
+            while tables:
+                tables.pop()
 
     def _end_flush(self) -> None:
         """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""

@@ -21,6 +21,7 @@ from online.keys import US_PER_SECOND, EntityKeys
 from online.words import join_spans
 from streaming.advance import ViewValues
 from streaming.errors import SourceFileError
+from streaming.pile import Pile
 from streaming.windows.read import Column
 
 IntArray = npt.NDArray[np.int64]
@@ -275,9 +276,13 @@ class OfflineSink:
 
     def __init__(self, views: Sequence[View], partition: int) -> None:
         self._views = {view.name: view for view in views if view.offline_path}
-        self._tables: OfflineRows = {}
+        self._piles = {view: Pile() for view in self._views}
         self._partition = partition
-        self.row_count = 0
+
+    @property
+    def row_count(self) -> int:
+        """Rows collected."""
+        return sum(pile.row_count for pile in self._piles.values())
 
     def start(self, intent: int, fence: int, check_owner: Callable[[], None] = lambda: None) -> None:
         """Begin at a checkpoint: remove what an owner before was killed while it wrote.
@@ -318,20 +323,16 @@ class OfflineSink:
         """Take rows that are true now; those of views that are no longer defined have nowhere to go."""
         for view, table in tables.items():
             if view in self._views:
-                self._tables.setdefault(view, []).append(table.drop_columns([ENTITY]))
-                self.row_count += len(table)
+                self._piles[view].add(table.drop_columns([ENTITY]))
 
     def take(self) -> OfflineRows:
         """Everything collected; others come from now on."""
-        rows, self._tables, self.row_count = self._tables, {}, 0
-        return rows
+        return {view: pile.take() for view, pile in self._piles.items() if pile.row_count}
 
     def give_back(self, rows: OfflineRows) -> None:
         """Have what was taken last before all that came since."""
-        later, self._tables = self._tables, rows
-        for view, tables in later.items():
-            rows.setdefault(view, []).extend(tables)
-        self.row_count = sum(len(table) for tables in rows.values() for table in tables)
+        for view, tables in rows.items():
+            self._piles[view].give_back(tables)
 
     def write(self, rows: OfflineRows, first: int, fence: int) -> None:
         """Write what was taken; one write at a time, in any thread.
