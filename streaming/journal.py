@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -106,8 +107,12 @@ class Intent:
 
 
 def _table_bytes(table: pa.Table) -> bytes:
-    target = pa.BufferOutputStream()
-    with pa.ipc.new_stream(target, table.schema) as writer:
-        writer.write_table(table)
-    data: bytes = target.getvalue().to_pybytes()
+    """Rows as a stream of Arrow's: its schema, and what follows."""
+    messages = (batch.serialize().to_pybytes() for batch in table.to_batches())
+    return b"".join((_schema_bytes(table.schema), *messages))
+
+
+@lru_cache(1024)
+def _schema_bytes(schema: pa.Schema) -> bytes:
+    data: bytes = schema.serialize().to_pybytes()
     return data
