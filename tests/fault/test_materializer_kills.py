@@ -60,9 +60,7 @@ def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.R
         victims = rng.choice(["materializer", "store", "both"])
         if victims != "store":
             # Where the owner before was killed a moment ago, its lease has to run out before there is another.
-            site.wait(lambda: _owner(site) is not None, "an owner that can be killed")
-            owner = _owner(site)
-            assert owner is not None
+            owner = _await_owner(site)
             owner.kill()
             owner.wait()
         if victims != "materializer":
@@ -71,6 +69,19 @@ def _slice(site: Site, store: EmbeddedValkey, arrivals: list[Any], rng: random.R
         if victims != "store":
             site.start()
     load.join()
+
+
+def _await_owner(site: Site) -> Forked:
+    owner: Forked | None = None
+
+    def is_there() -> bool:
+        nonlocal owner
+        owner = _owner(site)
+        return owner is not None
+
+    site.wait(is_there, "an owner that can be killed")
+    assert owner is not None
+    return owner
 
 
 def _owner(site: Site) -> Forked | None:
