@@ -482,7 +482,7 @@ class Materializer:
         By its end and not by its beginning: the values that an entity had between two events of its own are then seen
         or not whatever entries too many the timers hold, so a crash changes nothing in what is logged of them.
 
-        If something in the batch cannot be computed or stored, it is applied one by one, and that is put aside alone.
+        If something in the batch cannot be computed or stored, the rest is applied without it, and that is put aside.
         """
         before, due = self._at, set[Member]()
         try:
@@ -496,7 +496,7 @@ class Materializer:
         except POISON:
             self._at = before
             self._land(is_ahead=True)
-            self._apply_one_by_one(records, due)
+            self._apply_apart(records, due)
             return
         coming = self._ask_behind(records)
         try:
@@ -532,42 +532,46 @@ class Materializer:
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
         return len(records) >= self._most_records or len(self._waiting) > 0
 
-    def _apply_one_by_one(self, records: Records, due: set[Member]) -> None:
-        """States in memory may be ahead of the store now; what was written is skipped by its position.
+    def _apply_apart(self, records: Records, due: set[Member]) -> None:
+        """Find out what cannot be applied, and apply all else.
 
-        Lateness is judged by the time before each record, so the clock must be where the batch began.
+        States in memory may be ahead of the store now; what was written is skipped by its position. Lateness is judged
+        by the time before each record, so the clock must be where the batch began.
         """
         self._cache.clear()
-        for place in range(len(records)):
-            self._apply_alone(records[place : place + 1])
-        for member in due:
-            self._advance_alone(member)
+        self._apply_halves(records, list(due))
         self._owner.deliver()
 
-    def _apply_alone(self, record: Records) -> None:
+    def _apply_halves(self, records: Records, due: Sequence[Member]) -> None:
+        """Apply in one piece, or else in halves: one event among thousands costs a few pieces more, not thousands."""
+        if not len(records) and not due:
+            return
         before = self._at
         try:
-            self._apply_whole(record, set())
+            self._apply_whole(records, set(due))
         except POISON as error:
             self._cache.clear()
+            if len(records) + len(due) == 1:
+                self._put_aside(records, due, before, error)
+            else:
+                self._at = before
+                for some, members in _halves(records, due):
+                    self._apply_halves(some, members)
+
+    def _put_aside(self, record: Records, due: Sequence[Member], before: _Moment, error: Exception) -> None:
+        """Go on behind the one record, or the one entity that is due, that cannot be applied."""
+        self.stats.dead += 1
+        if len(record):
             self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
-            self.stats.dead += 1
             if len(record.events):
                 self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
             else:
-                log.exception("touch.not_applied", position=int(record.positions[0]), detail=str(error))
+                log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
             self._note_landed(self._at)
-            self._show_applied(self._at.now_us)
-
-    def _advance_alone(self, member: Member) -> None:
-        try:
-            self._apply_whole(Records.none(), {member})
-        except POISON as error:
-            self._cache.clear()
-            self.stats.dead += 1
-            log.exception("entity.not_advanced", kind=member[0], key=member[1].hex(), detail=str(error))
-            self._owner.conclude({}, [member])
-            self._show_applied(self._at.now_us)
+        for kind, key in due:
+            log.error("entity.not_advanced", kind=kind, key=key.hex(), exc_info=error)
+            self._owner.conclude({}, due)
+        self._show_applied(self._at.now_us)
 
     def _apply_whole(self, records: Records, due: set[Member]) -> None:
         """Apply a batch with nothing on its way before it or after it."""
@@ -664,7 +668,7 @@ class Materializer:
             return self._finish_flight(flight, is_ahead=is_ahead)
         except POISON:
             self._at = flight.start
-            self._apply_one_by_one(flight.batch.records, flight.batch.due)
+            self._apply_apart(flight.batch.records, flight.batch.due)
             return False
 
     def _finish_flight(self, flight: _Flight, *, is_ahead: bool) -> bool:
@@ -1001,6 +1005,14 @@ class Materializer:
         for letter in letters:
             log.warning("event.buried", position=letter.position, reason=letter.reason, detail=letter.detail)
         self._owner.bury(letters)
+
+
+def _halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Sequence[Member]]]:
+    """Records before what is due; where there is one of both alone, its halves."""
+    if len(records) and due:
+        return [(records, ()), (Records.none(), due)]
+    half, rest = len(records) // 2, len(due) // 2
+    return [(records[:half], due[:rest]), (records[half:], due[rest:])]
 
 
 def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[Member]) -> dict[Member, int]:

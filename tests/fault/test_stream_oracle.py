@@ -248,7 +248,7 @@ def test_event_that_cannot_be_aggregated_is_put_aside_alone(
 
 
 def test_one_bad_event_does_not_make_its_batch_late(client: redis.Redis, url: str, world: World) -> None:
-    """Taken one by one, the events around a bad one are judged by the time before each, as in an undisturbed batch."""
+    """Taken in halves, the events around a bad one are judged by the time before each, as in an undisturbed batch."""
     arrivals = [
         (
             at_us,
@@ -277,6 +277,27 @@ def test_property_of_the_wrong_kind_never_stops_the_stream(
     drain(world.materializer(client))
     keys = EntityKeys(PROJECT, (CATEGORY,))
     assert _stored(client, world, "demand", keys, {"category": "tea"})["count_total"] == 1
+
+
+def test_few_events_that_cannot_be_applied_hold_up_few_pieces(
+    client: redis.Redis, url: str, world: World
+) -> None:
+    """Three among a thousand are found by halves; all others count, and none of them waits for a write of its own."""
+    bad = {100, 101, 777}
+    events = [
+        EventRecord(
+            f"e{n}", "buy", f"c{n % 50}", START_US + n, {"category": 5 if n in bad else "tea", "amount": 1.0}
+        )
+        for n in range(1000)
+    ]
+    publish(url, [(event.event_us, event) for event in events])
+    materializer = world.materializer(client, batch_records=1000)
+    drain(materializer)
+    assert (materializer.stats.events, materializer.stats.dead) == (997, 3)
+    keys = EntityKeys(PROJECT, (CATEGORY,))
+    assert _stored(client, world, "demand", keys, {"category": "tea"})["count_total"] == 997
+    intents = int(client.hget(PartitionKeys(PROJECT, 0).applied, "intent") or 0)  # type: ignore[arg-type]
+    assert 0 < intents <= 3 * 10
 
 
 def test_watermark_waits_for_entities_that_are_due(client: redis.Redis, url: str, world: World) -> None:
