@@ -495,7 +495,7 @@ class Materializer:
                 before = self._at
         except POISON:
             self._at = before
-            self._land(is_ahead=True)
+            self._land()
             self._apply_apart(records, due)
             return
         coming = self._ask_behind(records)
