@@ -272,7 +272,7 @@ class Materializer:
 
     @property
     def settled_at(self) -> Progress | None:
-        """The checkpoint, where everything that was read is behind it; None where something is not."""
+        """The checkpoint, where everything that was applied is behind it; None where something is not."""
         is_behind = self._flight is None and self._flush is None and self._landed == self._checkpoint
         return self._checkpoint if is_behind else None
 

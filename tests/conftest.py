@@ -16,7 +16,7 @@ from hypothesis.internal.conjecture import providers
 
 from server.feast.type_checks import defer_feasts_checks
 from tests.support.reported import REPORTED
-from tests.support.valkey import emptied, start_valkey
+from tests.support.valkey import close_emptied, emptied, start_valkey
 
 # Deadlines off: the first call of a kernel compiles it, and a shared two-core machine stalls at will.
 settings.register_profile(
@@ -86,6 +86,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A store for the tests of a module."""
     with start_valkey(tmp_path_factory.mktemp("valkey")) as url:
         yield url
+
+
+@pytest.fixture(autouse=True)
+def _closing() -> Iterator[None]:
+    """Connections of a test do not outlive it."""
+    yield
+    close_emptied()
 
 
 @pytest.fixture
