@@ -129,8 +129,8 @@ def put_changes(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Write what the store must set and drop, for one entity after another from number `entity` on.
 
-    `places` takes, for each: where its set words begin and how many there are (names and chunks), where its dropped
-    words begin and how many there are, and where those end. `fresh` is 1 where nothing is stored yet. Returns the
+    `places` takes, for each, row by row: where its set words begin and how many there are (names and chunks), where its
+    dropped words begin and how many there are, and where those end. `fresh` is 1 where nothing is stored yet. Returns the
     entity before which the room in `out` ended, or their number.
     """
     most = 0
@@ -154,7 +154,7 @@ def put_changes(  # type: ignore[no-untyped-def]
         )
         if at + worst > out.shape[0]:
             return i
-        places[i, 0] = at
+        places[0, i] = at
         words, drop_count = 0, 0
         changed = fresh[i] == 1 or last_us[i] != old_last_us[i] or expired_us[i] != old_expired_us[i]
         for p in range(total_slots.shape[0]):
@@ -212,8 +212,8 @@ def put_changes(  # type: ignore[no-untyped-def]
                 if old_chunks[m, 0] >= 0:
                     drops[drop_count, 0], drops[drop_count, 1] = old_chunks[m, 0], old_chunks[m, 1]
                     drop_count += 1
-        places[i, 1], places[i, 2], places[i, 3] = words, at, drop_count
+        places[1, i], places[2, i], places[3, i] = words, at, drop_count
         for m in range(drop_count):
             at = put_name(out, at, prefix, drops[m, 0], drops[m, 1], scratch)
-        places[i, 4] = at
+        places[4, i] = at
     return start.shape[0]

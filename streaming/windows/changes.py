@@ -15,7 +15,6 @@ from streaming.windows.plan import WindowPlan
 from streaming.windows.state import (
     CHUNK_BYTES,
     TOP_BITS,
-    VERSION,
     TileState,
     encode,
     encode_head,
@@ -26,6 +25,7 @@ from streaming.windows.stream import Applied
 
 _ROOM_PER_ENTITY = 512
 _LEAST_ROOM = 1 << 21
+_ZERO = np.zeros(1, dtype=np.int64)
 _rooms = threading.local()
 
 
@@ -122,11 +122,8 @@ def _room(size: int) -> npt.NDArray[np.uint8]:
 def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -> Changes:
     step = applied.step
     count = len(fresh)
-    prefix = np.frombuffer(b"w:%b:" % plan.view.encode(), dtype=np.uint8).copy()
-    version = np.frombuffer(bytes((VERSION,)) + plan.fingerprint, dtype=np.uint8).copy()
-    zero = np.zeros(1, dtype=np.int64)
     out = _room(_LEAST_ROOM + _ROOM_PER_ENTITY * count)
-    places = np.empty((count, 5), dtype=np.int64)
+    places = np.empty((5, count), dtype=np.int64)
     parts: list[npt.NDArray[np.uint8]] = []
     done = length = 0
     while done < count:
@@ -134,16 +131,17 @@ def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -
             done, step.old_start, step.old_index, step.old_tiles, step.old_totals, step.old_last_us,
             step.old_expired_us, step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us,
             step.stop, fresh,
-            plan.slots, plan.slot_floats, plan.totals, plan.total_floats, TOP_BITS, CHUNK_BYTES, prefix, version,
-            0 if plan.references else 1, zero, out, places,
+            plan.slots, plan.slot_floats, plan.totals, plan.total_floats, TOP_BITS, CHUNK_BYTES, plan.chunk_prefix,
+            plan.head_mark, 0 if plan.references else 1, _ZERO, out, places,
         )  # fmt: skip
         if stop == done:
             out = _room(4 * len(out))
             continue
-        parts.append(out[: places[stop - 1, 4]].copy())
-        places[done:stop, (0, 2, 4)] += length
+        parts.append(out[: places[4, stop - 1]].copy())
+        if length:
+            places[(0, 2, 4), done:stop] += length
         length += len(parts[-1])
         done = stop
     data = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype=np.uint8), *parts])
-    first, put, middle, drop, end = (np.ascontiguousarray(column) for column in places.T)
+    first, put, middle, drop, end = places
     return Changes(Runs(data, first, middle, put), Runs(data, middle, end, drop))

@@ -19,6 +19,7 @@ _INT_MIN = np.int64(np.iinfo(np.int64).min)
 MAX_SLOT_BYTES = 10
 
 _bytes = types.Array(types.uint8, 1, "C", readonly=True)
+_WORD_BYTES = 8
 _held = types.Array(types.int64, 1, "C", readonly=True)
 _vector = types.int64[::1]
 _table = types.int64[:, ::1]
@@ -124,20 +125,20 @@ def decode_table(data, at, slots, floats, base, index, table):  # type: ignore[n
 
 
 @njit(
-    [types.void(_held, _vector, _vector, _vector, _table, _table, _vector, _vector)],
+    [types.void(_held, _vector, _vector, _table, _table, _vector, _vector)],
     cache=True,
     nogil=True,
     boundscheck=False,
 )
-def load_states(words, word_start, tile_start, index, tiles, totals, last_us, expired_us):  # type: ignore[no-untyped-def]
-    """Take states apart that lie one after another in `words`; `tile_start` says where each one's tiles go."""
+def load_states(words, tile_start, index, tiles, totals, last_us, expired_us):  # type: ignore[no-untyped-def]
+    """Take states apart that lie one after another in `words`; `tile_start` takes where each one's tiles begin."""
     slot_count = tiles.shape[1]
     total_count = totals.shape[1]
-    for i in range(word_start.shape[0] - 1):
-        at = word_start[i]
+    at = first = 0
+    for i in range(last_us.shape[0]):
         last_us[i], expired_us[i] = words[at], words[at + 1]
         size = words[at + 2]
-        first = tile_start[i]
+        tile_start[i] = first
         at += 3
         for j in range(size):
             index[first + j] = words[at + j]
@@ -149,6 +150,8 @@ def load_states(words, word_start, tile_start, index, tiles, totals, last_us, ex
             for p in range(slot_count):
                 tiles[first + j, p] = words[at]
                 at += 1
+        first += size
+    tile_start[last_us.shape[0]] = first
 
 
 @njit(
@@ -157,12 +160,15 @@ def load_states(words, word_start, tile_start, index, tiles, totals, last_us, ex
     nogil=True,
     boundscheck=False,
 )
-def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, word_start):  # type: ignore[no-untyped-def]
-    """The inverse of `load_states`; state `i` keeps the tiles `start[i]` to `stop[i]`."""
+def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, byte_start):  # type: ignore[no-untyped-def]
+    """The inverse of `load_states`; state `i` keeps the tiles `start[i]` to `stop[i]`.
+
+    `byte_start` takes where each one's words begin, in bytes; one more at the end.
+    """
     slot_count = tiles.shape[1]
     total_count = totals.shape[1]
+    at = byte_start[0] = 0
     for i in range(start.shape[0]):
-        at = word_start[i]
         size = stop[i] - start[i]
         words[at], words[at + 1], words[at + 2] = last_us[i], expired_us[i], size
         at += 3
@@ -176,6 +182,7 @@ def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, 
             for p in range(slot_count):
                 words[at] = tiles[j, p]
                 at += 1
+        byte_start[i + 1] = _WORD_BYTES * at
 
 
 @njit([types.int64(_bytes, types.int64, _vector)], cache=True, nogil=True, boundscheck=False)

@@ -26,6 +26,8 @@ IntArray = npt.NDArray[np.int64]
 
 NEVER_US = int(np.iinfo(np.int64).min)
 """The time of what has not happened yet."""
+VERSION = 1
+"""Of the form in which chunks of a state are stored."""
 HEAD_WORDS = 3
 """Numbers of a state before its tile numbers: last event time, last expiry, number of tiles."""
 MAX_TILES = 16_384
@@ -207,7 +209,17 @@ class WindowPlan:
     @property
     def reference_count(self) -> int:
         """References per entity."""
-        return sum(reference.size for reference in self.references)
+        return len(self.reference_keys)
+
+    @cached_property
+    def chunk_prefix(self) -> npt.NDArray[np.uint8]:
+        """Bytes that the ids of all chunks of the view's states begin with."""
+        return np.frombuffer(b"w:%b:" % self.view.encode(), dtype=np.uint8).copy()
+
+    @cached_property
+    def head_mark(self) -> npt.NDArray[np.uint8]:
+        """Bytes that the head of a stored state begins with; the first is that of every chunk."""
+        return np.frombuffer(bytes((VERSION,)) + self.fingerprint, dtype=np.uint8).copy()
 
     @cached_property
     def empty_data(self) -> bytes:

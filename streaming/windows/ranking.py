@@ -6,8 +6,7 @@ The kernels compare ranks only within an entity, so they need no strings; what a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +19,7 @@ from streaming.windows.state import Record, TileState
 IntArray = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(NamedTuple):
     """The order of a batch's rows among what the states remember.
 
     Attributes:
@@ -95,21 +93,23 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Prepared) ->
     event_us = _join([record[0] for record in records], batch.event_us)
     ids = [*(record[1] for record in records), *batch.event_ids] if plan.ordered else None
     places = sort_rows(entity, event_us, ids)
-    own = np.flatnonzero(places >= remembered) if remembered else np.arange(len(places))
-    rank_of = np.empty(len(places) + 1, dtype=np.int64)
-    rank_of[places] = np.arange(len(places))
-    rank_of[-1] = -1
-    rank_us = event_us[places]
-    row_order = places[own] - remembered
+    own, row_order, rank_us = np.arange(len(places)), places, event_us[places]
+    if remembered:
+        rank_of = np.empty(len(places) + 1, dtype=np.int64)
+        rank_of[places] = own
+        rank_of[-1] = -1
+        refs, firsts = rank_of[refs], rank_of[firsts]
+        own = np.flatnonzero(places >= remembered)
+        row_order = places[own] - remembered
     return Ranking(
         row_order=row_order,
-        row_us=rank_us[own],
+        row_us=rank_us[own] if remembered else rank_us,
         row_rank=own,
         row_start=np.searchsorted(batch.entity[row_order], np.arange(len(states) + 1)),
         rank_us=rank_us,
         places=places.tolist() if plan.ordered else [],
-        refs=rank_of[refs],
-        firsts=rank_of[firsts],
+        refs=refs,
+        firsts=firsts,
         records=records,
         event_ids=batch.event_ids,
         event_us=batch.event_us.tolist() if plan.ordered else [],

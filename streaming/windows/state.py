@@ -20,7 +20,7 @@ from streaming.windows.codec_kernels import (
     store_states,
 )
 from streaming.windows.errors import StateCorrupt
-from streaming.windows.plan import HEAD_WORDS, NEVER_US, Carrier, WindowPlan
+from streaming.windows.plan import HEAD_WORDS, NEVER_US, VERSION, Carrier, WindowPlan
 from streaming.windows.sets import read_set, set_chunks
 from streaming.windows.wire import Reader, put_bytes, put_scalar, put_signed, put_unsigned
 
@@ -28,7 +28,6 @@ IntArray = npt.NDArray[np.int64]
 Record = tuple[int, str, Scalar]
 """A remembered row: event time in microseconds, event id, value."""
 
-WORD_BYTES = 8
 _OWN_BYTES = 128
 _RECORD_BYTES = 256
 """About what a remembered row takes, its id and a value of text."""
@@ -166,7 +165,6 @@ class Stored:
 
 CHUNK_BYTES = 2048
 """Largest chunk; only a single tile can be larger, by the ids and strings it holds."""
-VERSION = 1
 TOP_BITS = 10
 """A chunk covers at most 2¹⁰ tiles, fewer where they do not fit."""
 _NO_RECORD, _NEW_ROW, _SAME_ROW = 0, 1, 2
@@ -255,8 +253,7 @@ def decode_many(plan: WindowPlan, stored: Sequence[Stored]) -> list[TileState]:
     times = np.empty((len(heads), 2), dtype=np.int64)
     totals = np.empty((len(heads), len(plan.totals)), dtype=np.int64)
     rest = np.empty(len(heads), dtype=np.int64)
-    mark = np.frombuffer(bytes((VERSION,)) + plan.fingerprint, dtype=np.uint8)
-    bad = read_heads(data, at, mark, plan.totals, plan.total_floats, times, totals, rest)
+    bad = read_heads(data, at, plan.head_mark, plan.totals, plan.total_floats, times, totals, rest)
     if bad < 0 and not plan.references:
         wrong = np.flatnonzero(rest != at[1:])
         bad = int(wrong[0]) if len(wrong) else -1
@@ -304,14 +301,15 @@ def packed_states(
 ) -> list[bytes]:
     """The numbers of many states, as `TileState.data`; state `i` has the tiles `span[0][i]` to `span[1][i]`."""
     start, stop = span
-    word_start = np.zeros(len(start) + 1, dtype=np.int64)
-    np.cumsum(HEAD_WORDS + len(plan.totals) + (stop - start) * (1 + len(plan.slots)), out=word_start[1:])
-    words = np.empty(int(word_start[-1]), dtype=np.int64)
-    store_states(start, index, tiles, totals, *times, stop, words, word_start)
-    data = words.view(np.uint8).data
-    return [
-        data[first:stop].tobytes() for first, stop in itertools.pairwise((WORD_BYTES * word_start).tolist())
-    ]
+    count = len(start)
+    held = int(stop.sum()) - int(start.sum())
+    words = np.empty(
+        count * (HEAD_WORDS + len(plan.totals)) + held * (1 + len(plan.slots)), dtype=np.int64
+    )
+    byte_start = np.empty(count + 1, dtype=np.int64)
+    store_states(start, index, tiles, totals, *times, stop, words, byte_start)
+    data = words.tobytes()
+    return [data[first:end] for first, end in itertools.pairwise(byte_start.tolist())]
 
 
 def _side_by_side(parts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], IntArray]:
@@ -390,8 +388,7 @@ def _decode_range(
 
 def encode_head(plan: WindowPlan, state: TileState) -> bytes:
     """The chunk that holds what is not of one tile."""
-    out = bytearray((VERSION,))
-    out += plan.fingerprint
+    out = bytearray(plan.head_mark)
     for time_us in (state.last_event_us, state.expired_us):
         put_signed(out, time_us)
     buffer = np.empty((1 + len(plan.totals)) * MAX_SLOT_BYTES, dtype=np.uint8)

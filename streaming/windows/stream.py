@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,10 @@ from streaming.windows.distinct import step_sets
 from streaming.windows.errors import SumOverflow, ValueRefused
 from streaming.windows.inputs import Inputs, Prepared, prepared
 from streaming.windows.kernels import apply_rows
-from streaming.windows.plan import Read, WindowPlan
+from streaming.windows.plan import HEAD_WORDS, Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
 from streaming.windows.read import Column, carried_values, number_column
-from streaming.windows.state import WORD_BYTES, Record, TileState, packed_states
+from streaming.windows.state import Record, TileState, packed_states
 
 IntArray = npt.NDArray[np.int64]
 
@@ -26,8 +26,7 @@ NO_EXPIRY = int(np.iinfo(np.int64).max)
 """`next_expiry_us` of an entity whose windows hold nothing that could leave."""
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(NamedTuple):
     """Entities at a logical time; everything in the order of the states passed in.
 
     Attributes:
@@ -51,8 +50,7 @@ class Applied:
         return {name: column.to_list() for name, column in self.columns.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """The states of a group side by side, before and after; entity `i` has the tiles `start[i]` to `stop[i]` now."""
 
     old_start: IntArray
@@ -134,19 +132,15 @@ def take_step(
 
 def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> Step:
     count, slot_count, total_count = len(states), len(plan.slots), len(plan.totals)
-    parts = [state.data for state in states]
-    words = np.frombuffer(b"".join(parts), dtype=np.int64)
-    word_start = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(np.fromiter(map(len, parts), dtype=np.int64, count=count) // WORD_BYTES, out=word_start[1:])
-    old_start = np.zeros(count + 1, dtype=np.int64)
-    np.cumsum(words[word_start[:-1] + 2], out=old_start[1:])
-    held = int(old_start[-1])
+    words = np.frombuffer(b"".join([state.data for state in states]), dtype=np.int64)
+    held = (len(words) - count * (HEAD_WORDS + total_count)) // (1 + slot_count)
     room = held + row_count
+    old_start = np.empty(count + 1, dtype=np.int64)
     old_index = np.empty(held, dtype=np.int64)
     old_tiles = np.empty((held, slot_count), dtype=np.int64)
     totals = np.empty((count, total_count), dtype=np.int64)
     last_us, expired_us, start, stop, next_us = np.empty((5, count), dtype=np.int64)
-    load_states(words, word_start, old_start, old_index, old_tiles, totals, last_us, expired_us)
+    load_states(words, old_start, old_index, old_tiles, totals, last_us, expired_us)
     return Step(
         old_start=old_start,
         old_index=old_index,
@@ -177,8 +171,7 @@ def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
 def _check(batch: Batch, group_count: int, now_us: int) -> None:
     if not len(batch):
         return
-    assert batch.entity.min() >= 0, "entity index below 0"
-    assert batch.entity.max() < group_count, "entity index outside of the group"
+    assert 0 <= batch.entity.min() and batch.entity.max() < group_count, "entity index outside of the group"
     late = int(batch.event_us.argmax())
     if batch.event_us[late] > now_us:
         raise ValueRefused(
