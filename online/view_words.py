@@ -77,9 +77,9 @@ class ViewWords:
             ValueEncodeError: A value does not fit its feature's type.
         """
         count, features = len(time_us), self._view.features
-        payload = np.zeros((len(features), count), dtype=np.int64)
-        null = np.zeros((len(features), count), dtype=np.uint8)
-        forms = self._forms.copy()
+        payload = np.empty((len(features), count), dtype=np.int64)
+        null = np.empty((len(features), count), dtype=np.uint8)
+        forms = self._forms
         texts: list[bytes] = []
         text_at = [np.zeros(count + 1, dtype=np.int64)]
         for number, feature in enumerate(features):
@@ -88,7 +88,10 @@ class ViewWords:
                 payload[number] = _payload(feature.value_type, *column)
                 null[number] = column[1]
                 continue
-            forms[number] = TEXT
+            if forms[number] != TEXT:
+                forms = forms.copy()
+                forms[number] = TEXT
+            null[number] = 0
             encode = encoder(feature.value_type)
             encoded = [encode(value) for value in column]
             starts = np.full(count + 1, text_at[-1][-1])

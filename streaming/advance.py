@@ -218,7 +218,7 @@ def _own_rows(
     own = entity >= 0
     if positions is not None and applied is not None:
         own &= positions[feed.source] > applied[entity]
-    rows = np.flatnonzero(own)
+    (rows,) = own.nonzero()
     return rows, entity[rows]
 
 
@@ -232,12 +232,12 @@ def _advance_windows(
     feed, rows, fed = news
     touched = np.array([bool(state.tiles) and state.tiles[number] is not None for state in group.states])
     touched[fed] = True
-    entities = np.flatnonzero(touched)
+    (entities,) = touched.nonzero()
     if not len(entities):
         return None
     states = group.states
     active = states if len(entities) == len(states) else [states[place] for place in entities.tolist()]
-    entity = np.searchsorted(entities, fed)
+    entity = entities.searchsorted(fed)
     batch = Batch.empty(windows)
     if feed is not None and len(rows):
         batch = feed.batch(entity, windows, None if len(rows) == len(feed.codes) else rows)

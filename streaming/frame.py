@@ -51,4 +51,4 @@ def _times(micros: Sequence[object] | np.ndarray) -> pd.DatetimeIndex:
     if not isinstance(micros, np.ndarray):
         missing = np.iinfo(np.int64).min
         micros = np.array([missing if value is None else value for value in micros], dtype=np.int64)
-    return pd.DatetimeIndex(micros.view("datetime64[us]")).tz_localize("UTC")
+    return pd.DatetimeIndex(micros.view("datetime64[us]"), tz="UTC")

@@ -76,13 +76,13 @@ class Transformed:
         Raises:
             IndexError: It is not.
         """
-        rows = frame.index.to_numpy()
-        if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(events.frame)):
+        count, rows = len(events.frame), frame.index.to_numpy()
+        is_whole = rows.dtype.kind in "iu" and np.array_equal(rows, np.arange(count))
+        if not is_whole and len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= count):
             raise IndexError("the index is not that of the events")
         self.frame = frame
         self.source: IntArray = rows.astype(np.int64, copy=False)
-        whole = len(rows) == len(events.frame) and bool((self.source == np.arange(len(rows))).all())
-        taken = slice(None) if whole else self.source
+        taken = slice(None) if is_whole else self.source
         self.event_ids = events.event_ids[taken]
         self.event_us = events.event_us[taken]
         self._customer_ids = events.customer_ids[taken]

@@ -232,12 +232,12 @@ class WindowPlan:
         read, slot = self.reads[number, :2].tolist()
         return self.firsts[slot] if read == Read.FIRST else self.reference_keys[slot]
 
-    @property
+    @cached_property
     def output_width(self) -> int:
         """int64 payloads per output row."""
         return sum(output.width for output in self.outputs)
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether rows must be ranked by event id too."""
         return bool(self.firsts or self.references)

@@ -101,11 +101,13 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Prepared) ->
         refs, firsts = rank_of[refs], rank_of[firsts]
         own = np.flatnonzero(places >= remembered)
         row_order = places[own] - remembered
+    row_start = batch.entity[row_order].searchsorted(np.arange(len(states) + 1))
+    assert row_start[0] == 0 and row_start[-1] == len(batch), "entity index outside of the group"
     return Ranking(
         row_order=row_order,
         row_us=rank_us[own] if remembered else rank_us,
         row_rank=own,
-        row_start=np.searchsorted(batch.entity[row_order], np.arange(len(states) + 1)),
+        row_start=row_start,
         rank_us=rank_us,
         places=places.tolist() if plan.ordered else [],
         refs=refs,

@@ -42,12 +42,16 @@ class Column(NamedTuple):
         return [None if null else item for item, null in zip(items, self.null.tolist(), strict=True)]
 
 
-def number_column(output: Output, payload: IntArray, null: AnyArray) -> Column:
+def by_feature(payload: IntArray, null: AnyArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    """Output rows as `number_column` takes them: turned, so that what belongs to a feature lies together."""
+    return np.ascontiguousarray(payload.T), np.ascontiguousarray(null.T).view(np.bool_)
+
+
+def number_column(output: Output, payload: IntArray, null: npt.NDArray[np.bool_]) -> Column:
     """A feature that is a number: count, sum, mean, min, max."""
-    x = payload[:, output.offset]
-    missing = null[:, output.offset] != 0
+    x, missing = payload[output.offset], null[output.offset]
     if output.read == Read.MEAN:
-        count = np.maximum(payload[:, output.offset + 1], 1)
+        count = np.maximum(payload[output.offset + 1], 1)
         return Column(x / SECOND_US / count, missing)
     if output.fixed:
         return Column(x / SECOND_US, missing)

@@ -17,7 +17,7 @@ from streaming.windows.inputs import Inputs, Prepared, prepared
 from streaming.windows.kernels import apply_rows
 from streaming.windows.plan import HEAD_WORDS, Read, WindowPlan
 from streaming.windows.ranking import Ranking, rank_rows
-from streaming.windows.read import Column, carried_values, number_column
+from streaming.windows.read import Column, by_feature, carried_values, number_column
 from streaming.windows.state import Record, TileState, packed_states
 
 IntArray = npt.NDArray[np.int64]
@@ -85,7 +85,7 @@ def apply(plan: WindowPlan, states: Sequence[TileState], batch: Batch, now_us: i
         ValueRefused: Where a row does not fit; nothing is applied.
         SumOverflow: Where a sum leaves int64; nothing is applied.
     """
-    _check(batch, len(states), now_us)
+    _check(batch, now_us)
     rows = prepared(plan, batch)
     return take_step(plan, states, rows.inputs, *begin(plan, states, rows), now_us)
 
@@ -118,10 +118,15 @@ def take_step(
         plan, states, (ranking.row_start, ranking.row_order, ranking.row_us), inputs, now_us, work.out
     )
     new_states = _states(plan, ranking, work, sets)
+    numbers = by_feature(work.out, work.null)
     return Applied(
         states=new_states,
         columns={
-            output.feature: _column(plan, number, ranking, work, new_states)
+            output.feature: (
+                number_column(output, *numbers)
+                if output.carrier is None
+                else _carried(plan, number, ranking, work, new_states)
+            )
             for number, output in enumerate(plan.outputs)
         },
         value_us=np.maximum(work.last_us, work.expired_us),
@@ -168,12 +173,9 @@ def overflow(plan: WindowPlan, entity: int, slot: int) -> SumOverflow:
     return SumOverflow(features[slot], entity)
 
 
-def _check(batch: Batch, group_count: int, now_us: int) -> None:
-    if not len(batch):
-        return
-    assert 0 <= batch.entity.min() and batch.entity.max() < group_count, "entity index outside of the group"
-    late = int(batch.event_us.argmax())
-    if batch.event_us[late] > now_us:
+def _check(batch: Batch, now_us: int) -> None:
+    if len(batch) and batch.event_us.max() > now_us:
+        late = int(batch.event_us.argmax())
         raise ValueRefused(
             "event_time", late, f"{batch.event_us[late]} µs lies behind the logical time {now_us} µs"
         )
@@ -219,12 +221,10 @@ def _firsts(plan: WindowPlan, ranking: Ranking, firsts: IntArray) -> tuple[tuple
     return tuple(held)
 
 
-def _column(
+def _carried(
     plan: WindowPlan, number: int, ranking: Ranking, step: Step, states: Sequence[TileState]
 ) -> Column:
     output = plan.outputs[number]
-    if output.carrier is None:
-        return number_column(output, step.out, step.null)
     slot = int(plan.reads[number, 1])
     null = step.null[:, output.offset : output.offset + output.width] != 0
     if output.read == Read.FIRST:

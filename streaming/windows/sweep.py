@@ -15,7 +15,7 @@ from streaming.windows.kernels import bound_rows, sweep_rows
 from streaming.windows.order import sort_rows
 from streaming.windows.plan import WindowPlan
 from streaming.windows.ranking import Ranking
-from streaming.windows.read import Column, carried_column, number_column
+from streaming.windows.read import Column, by_feature, carried_column, number_column
 from streaming.windows.state import TileState
 from streaming.windows.stream import Applied, begin, overflow, take_step
 
@@ -159,9 +159,10 @@ def _columns(
     plan: WindowPlan, ranking: Ranking, rows: Prepared, out: IntArray, null: npt.NDArray[np.uint8]
 ) -> dict[str, Column]:
     columns: dict[str, Column] = {}
+    numbers = by_feature(out, null)
     for number, output in enumerate(plan.outputs):
         if output.carrier is None:
-            columns[output.feature] = number_column(output, out, null)
+            columns[output.feature] = number_column(output, *numbers)
             continue
         key = plan.carried_key(number)
         carried = ranking.carried(plan, key, rows.inputs.carried[key])
