@@ -129,9 +129,9 @@ def put_changes(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Write what the store must set and drop, for one entity after another from number `entity` on.
 
-    `places` takes, for each, row by row: where its set words begin and how many there are (names and chunks), where its
-    dropped words begin and how many there are, and where those end. `fresh` is 1 where nothing is stored yet. Returns the
-    entity before which the room in `out` ended, or their number.
+    `places` takes, row by row, for each: where its set words begin and how many there are (names and chunks), where
+    its dropped words begin and how many there are, and where those end. `fresh` is 1 where nothing is stored yet.
+    Returns the entity before which the room in `out` ended, or their number.
     """
     most = 0
     for i in range(start.shape[0]):

@@ -129,7 +129,7 @@ def _numbers(plan: WindowPlan, applied: Applied, fresh: npt.NDArray[np.int64]) -
     while done < count:
         stop = put_changes(
             done, step.old_start, step.old_index, step.old_tiles, step.old_totals, step.old_last_us,
-            step.old_expired_us, step.start, step.index, step.tiles, step.totals, step.last_us, step.expired_us,
+            step.old_expired_us, step.start, step.new_index, step.tiles, step.totals, step.last_us, step.expired_us,
             step.stop, fresh,
             plan.slots, plan.slot_floats, plan.totals, plan.total_floats, TOP_BITS, CHUNK_BYTES, plan.chunk_prefix,
             plan.head_mark, 0 if plan.references else 1, _ZERO, out, places,

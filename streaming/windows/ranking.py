@@ -102,7 +102,8 @@ def rank_rows(plan: WindowPlan, states: Sequence[TileState], batch: Prepared) ->
         own = np.flatnonzero(places >= remembered)
         row_order = places[own] - remembered
     row_start = batch.entity[row_order].searchsorted(np.arange(len(states) + 1))
-    assert row_start[0] == 0 and row_start[-1] == len(batch), "entity index outside of the group"
+    assert row_start[0] == 0, "entity index below 0"
+    assert row_start[-1] == len(batch), "entity index outside of the group"
     return Ranking(
         row_order=row_order,
         row_us=rank_us[own] if remembered else rank_us,

@@ -303,9 +303,7 @@ def packed_states(
     start, stop = span
     count = len(start)
     held = int(stop.sum()) - int(start.sum())
-    words = np.empty(
-        count * (HEAD_WORDS + len(plan.totals)) + held * (1 + len(plan.slots)), dtype=np.int64
-    )
+    words = np.empty(count * (HEAD_WORDS + len(plan.totals)) + held * (1 + len(plan.slots)), dtype=np.int64)
     byte_start = np.empty(count + 1, dtype=np.int64)
     store_states(start, index, tiles, totals, *times, stop, words, byte_start)
     data = words.tobytes()

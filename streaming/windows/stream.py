@@ -59,7 +59,7 @@ class Step(NamedTuple):
     old_totals: IntArray
     old_last_us: IntArray
     old_expired_us: IntArray
-    index: IntArray
+    new_index: IntArray
     tiles: IntArray
     firsts: IntArray
     totals: IntArray
@@ -110,7 +110,8 @@ def take_step(
         work.old_start, work.old_index, work.old_tiles, ranking.firsts, work.totals, ranking.refs, work.last_us,
         work.expired_us,
         ranking.row_start, ranking.row_order, ranking.row_us, ranking.row_rank, inputs.lanes, inputs.valid,
-        work.index, work.tiles, work.firsts, work.start, work.stop, work.next_us, work.out, work.null, ranking.rank_us,
+        work.new_index, work.tiles, work.firsts, work.start, work.stop, work.next_us, work.out, work.null,
+        ranking.rank_us,
     )  # fmt: skip
     if fault >= 0:
         raise overflow(plan, *divmod(int(fault), len(plan.slots) + len(plan.totals)))
@@ -153,7 +154,7 @@ def _load(plan: WindowPlan, states: Sequence[TileState], row_count: int) -> Step
         old_totals=totals.copy(),
         old_last_us=last_us.copy(),
         old_expired_us=expired_us.copy(),
-        index=np.empty(room, dtype=np.int64),
+        new_index=np.empty(room, dtype=np.int64),
         tiles=np.empty((room, slot_count), dtype=np.int64),
         firsts=np.empty((room, len(plan.firsts)), dtype=np.int64),
         totals=totals,
@@ -185,7 +186,12 @@ def _states(
     plan: WindowPlan, ranking: Ranking, step: Step, sets: Sequence[tuple[bytes, ...]]
 ) -> list[TileState]:
     pieces = packed_states(
-        plan, (step.start, step.stop), step.index, step.tiles, step.totals, (step.last_us, step.expired_us)
+        plan,
+        (step.start, step.stop),
+        step.new_index,
+        step.tiles,
+        step.totals,
+        (step.last_us, step.expired_us),
     )
     refs = _refs(plan, ranking, len(pieces))
     if not plan.firsts:
