@@ -416,7 +416,12 @@ class Materializer:
             self._archive.give_back(flush.events)
             self._unflushed = True
             self.stats.not_written(self._waiting_rows)
-            log.warning("materializer.offline_unwritable", rows_waiting=self._waiting_rows, error=str(error))
+            log.warning(
+                "materializer.offline_unwritable",
+                partition=self._partition,
+                rows_waiting=self._waiting_rows,
+                error=str(error),
+            )
             self._owner.publish_stats(self.stats.summary())
             return
         self._unflushed = False

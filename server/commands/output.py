@@ -11,6 +11,7 @@ import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from online.errors import OnlineStoreError
 from server.errors import ServerError
@@ -23,6 +24,10 @@ _RULES = 3
 _LEAST_FOLDED = 20
 """Characters of a column that may be folded; with fewer nobody can read it."""
 
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+"""What a terminal would obey rather than show; ids and details of events come from outside."""
+_LINES = {code: said for code, said in _CONTROLS.items() if chr(code) not in "\t\n"}
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -31,13 +36,13 @@ errors = Console(stderr=True)
 
 
 def say(text: str = "") -> None:
-    """A line for people, as it is."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """A line for people, as it is, but that control characters are spelt out; so everywhere here."""
+    console.print(text.translate(_LINES), markup=False, highlight=False, soft_wrap=True)
 
 
 def status(text: str) -> None:
     """A line on how far a long command is; apart from its output."""
-    errors.print(text, markup=False, highlight=False, soft_wrap=True, style="dim")
+    errors.print(text.translate(_LINES), markup=False, highlight=False, soft_wrap=True, style="dim")
 
 
 def say_json(value: object) -> None:
@@ -50,7 +55,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
     Where they leave it no room, each row is a line, with what was to be folded below.
     """
-    lines, place = list(rows), list(columns).index(folded)
+    lines = [[cell.translate(_CONTROLS) for cell in row] for row in rows]
+    place = list(columns).index(folded)
     whole = [*columns[:place], *columns[place + 1 :]]
     cells = [(*row[:place], *row[place + 1 :]) for row in lines]
     width = sum(max(map(cell_len, column)) for column in zip(whole, *cells, strict=True))
@@ -64,18 +70,18 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for column in columns:
         grid.add_column(column, overflow="fold", no_wrap=column != folded)
     for row in lines:
-        grid.add_row(*(cell.replace("[", r"\[") for cell in row))
+        grid.add_row(*map(Text, row))
     console.print(grid)
 
 
 def hint(message: str) -> None:
     """Say something beside the answer, where it does not get into the way of machines."""
-    errors.print(message, markup=False, highlight=False, soft_wrap=True, style="yellow")
+    errors.print(message.translate(_LINES), markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
 def fail(message: str, code: int = REFUSED) -> typer.Exit:
     """Say what went wrong; raise what this returns."""
-    errors.print(message, markup=False, highlight=False, soft_wrap=True, style="red")
+    errors.print(message.translate(_LINES), markup=False, highlight=False, soft_wrap=True, style="red")
     return typer.Exit(code)
 
 

@@ -39,3 +39,16 @@ def test_an_error_tells_when_to_try_again() -> None:
     status.details.add().Pack(ErrorInfo(reason="LOG_FULL"))
     status.details.add().Pack(RetryInfo(retry_delay=Duration(nanos=500_000_000)))
     assert details_of(status) == ["  reason: LOG_FULL", "  try again after 0.5 s"]
+
+
+@pytest.mark.parametrize("width", [120, 20])
+def test_what_a_terminal_would_obey_is_spelt_out(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids and details come from whoever publishes: an escape sequence among them must not reach the terminal."""
+    monkeypatch.setattr(output, "console", Console(width=width))
+    output.table("1 dead letter", COLUMNS, [("\x1b[2J", "LATE", "a\0b\r\x9b")], folded="detail")
+    output.say("e\x1b]0;t\x07c\nd")
+    told = capsys.readouterr().out
+    assert not set(told) & {"\x1b", "\0", "\r", "\x9b", "\x07"}
+    assert all(shown in told for shown in ("\\x1b[2J", "\\x00", "\\x0d", "\\x9b", "\\x1b]0;t\\x07c\nd"))
