@@ -7,20 +7,23 @@ brought it. So a replay of the same record decides the same: its position is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from streaming.admit_kernels import KINDS, judge, put_apart
 from streaming.entity import EntityState, recent_bucket_us
 from streaming.log import Records
-from streaming.recent import CROWDED, REPEATED, id_hashes
+from streaming.recent import id_hashes
 
 IntArray = npt.NDArray[np.int64]
 
+MOST_BY_HAND = 64
+"""Up to so many ids are noted one by one before arrays have put those of each customer side by side."""
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+
+class Admitted(NamedTuple):
     """What a batch of records comes down to; everything by number of the event among the batch's events.
 
     Attributes:
@@ -42,8 +45,7 @@ class Admitted:
     now_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Customers:
+class Customers(NamedTuple):
     """Whose the events of a batch are.
 
     Attributes:
@@ -68,25 +70,25 @@ def admit(
         ceiling_us: Time does not move past it, whatever the records say: one server whose clock is ahead must not
             make everybody's events late.
     """
-    events, event_us = records.events, records.events.event_us
-    is_ahead = event_us > ceiling_us
-    # Clients may be ahead of the server by the tolerance the schema allows; time never runs behind an event.
-    moved_us = np.minimum(records.time_us, ceiling_us)
-    arrived_us = moved_us[records.event_rows]
-    moved_us[records.event_rows] = np.where(is_ahead, arrived_us, np.maximum(arrived_us, event_us))
-    clock_us = np.maximum.accumulate(np.concatenate((np.array([now_us], dtype=np.int64), moved_us)))
-    is_late = ~is_ahead & (event_us < np.maximum(clock_us[records.event_rows], arrived_us) - lateness_us)
-    timely = np.flatnonzero(~(is_ahead | is_late))
-    hashes = id_hashes(events.event_ids)
-    marks = note_ids(customers, timely, event_us, hashes, records.positions[records.event_rows], lateness_us)
+    events = records.events
+    marks = np.empty(len(events), dtype=np.uint8)
+    timely, order = np.empty((2, len(events)), dtype=np.int64)
+    moved_us, count = judge(
+        records.time_us, records.event_rows, events.event_us, now_us, ceiling_us, lateness_us, marks, timely
+    )
+    timely, hashes = timely[:count], id_hashes(events.event_ids)
+    marks[timely] = note_ids(customers, timely, events.event_us, hashes, records.event_positions, lateness_us)
+    stops = np.empty(KINDS, dtype=np.int64)
+    put_apart(marks, order, stops)
+    counting, repeated, crowded, late, ahead = stops.tolist()
     return Admitted(
-        rows=timely[marks < REPEATED],
-        late=np.flatnonzero(is_late),
-        ahead=np.flatnonzero(is_ahead),
-        crowded=timely[marks == CROWDED],
-        duplicate_count=int((marks == REPEATED).sum()),
+        rows=order[:counting],
+        late=order[crowded:late],
+        ahead=order[late:ahead],
+        crowded=order[repeated:crowded],
+        duplicate_count=repeated - counting,
         hashes=hashes,
-        now_us=int(clock_us[-1]),
+        now_us=moved_us,
     )
 
 
@@ -111,13 +113,16 @@ def note_ids(
     Returns:
         What each of `rows` turned out to be, as `RecentIds.note` says it.
     """
-    marks = np.empty(len(rows), dtype=np.uint8)
-    if not len(rows):
-        return marks
-    codes = customers.codes[rows]
+    codes, buckets = customers.codes[rows], event_us[rows] // recent_bucket_us(lateness_us)
+    if len(rows) <= MOST_BY_HAND:
+        notes = zip(
+            codes.tolist(), buckets.tolist(), hashes[rows].tolist(), positions[rows].tolist(), strict=True
+        )
+        states = customers.states
+        return np.array([states[owner].recent.note_one(*note) for owner, *note in notes], dtype=np.uint8)
     order = np.argsort(codes, kind="stable")
     own = rows[order]
-    buckets, ids, places = event_us[own] // recent_bucket_us(lateness_us), hashes[own], positions[own]
+    buckets, ids, places = buckets[order], hashes[own], positions[own]
     found = np.empty(len(rows), dtype=np.uint8)
     owners, starts = np.unique(codes[order], return_index=True)
     stops = [*starts[1:].tolist(), len(rows)]
@@ -128,6 +133,7 @@ def note_ids(
             found[start] = recent.note_one(*one)
         else:
             found[start:stop] = recent.note(buckets[start:stop], ids[start:stop], places[start:stop])
+    marks = np.empty(len(rows), dtype=np.uint8)
     marks[order] = found
     return marks
 
@@ -136,5 +142,6 @@ def forget_recent(states: Sequence[EntityState], checkpoint_us: int, lateness_us
     """Drop event ids that no record behind the checkpoint can repeat in time."""
     first = (checkpoint_us - lateness_us) // recent_bucket_us(lateness_us)
     for state in states:
-        if state.recent_ids is not None:
-            state.recent_ids.forget(first)
+        recent = state.recent_ids
+        if recent is not None and recent.oldest < first:
+            recent.forget(first)

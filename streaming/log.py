@@ -75,6 +75,11 @@ class Records(Sequence[LogRecord]):
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def event_positions(self) -> IntArray:
+        """Position of each event."""
+        return self.positions[self.event_rows]
+
     @overload
     def __getitem__(self, place: int) -> LogRecord: ...
     @overload

@@ -15,8 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,8 +93,7 @@ class MaterializerLimits:
     max_cached_bytes: int = 192 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(NamedTuple):
     """What is applied at once.
 
     Attributes:
@@ -101,6 +101,7 @@ class _Batch:
         admitted: Which of their events count.
         customers: Entity keys of the events' customers.
         codes: For each event the number of its customer.
+        positions: Position of each event that counts.
         feeds: The rows that the events became which count, by view.
         due: Entities that are due, or touched.
         settled: Of those, the ones for which there is nothing to write, and when they are due next.
@@ -110,22 +111,20 @@ class _Batch:
     admitted: Admitted
     customers: list[bytes]
     codes: IntArray
+    positions: IntArray
     feeds: Mapping[str, ViewRows]
     due: set[Member]
-    settled: dict[Member, int] = field(default_factory=dict)
-
-    @property
-    def positions(self) -> IntArray:
-        """Position of each event that counts."""
-        return self.records.positions[self.records.event_rows][self.admitted.rows]
+    settled: dict[Member, int]
 
     def counted(self) -> list[bytes]:
         """Customers of whom an event counts."""
-        return [self.customers[code] for code in np.unique(self.codes[self.admitted.rows]).tolist()]
+        rows = self.admitted.rows
+        if len(rows) == len(self.codes):
+            return self.customers
+        return [self.customers[code] for code in np.unique(self.codes[rows]).tolist()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
+class _Moment(NamedTuple):
     """How far the records are read and computed.
 
     Attributes:
@@ -139,8 +138,7 @@ class _Moment:
     now_us: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
+class _Flight(NamedTuple):
     """A batch whose writes are on their way.
 
     Attributes:
@@ -597,8 +595,9 @@ class Materializer:
         feeds = foreseen if foreseen and all_count else self._transform(records.events, admitted.rows)
         position = int(records.positions[-1]) if len(records) else self._at.position
         self._at = _Moment(position, self._at.record_count + len(records), admitted.now_us)
+        positions = records.event_positions[admitted.rows]
         touches = {member for _, member in records.touches if member[0] in self._plan.kind_by_name}
-        return _Batch(records, admitted, customers, codes, feeds, touches)
+        return _Batch(records, admitted, customers, codes, positions, feeds, touches, {})
 
     def _compute(self, batch: _Batch, due: set[Member]) -> list[PreparedWrites]:
         """Compute everything before anything is written, so that what cannot be computed leaves no trace.
@@ -865,24 +864,31 @@ class Materializer:
         rows = batch.admitted.rows
         if not len(rows):
             return set()
-        numbers = {key: number for number, key in enumerate(keys)}
-        number_of = np.array([numbers.get(key, -1) for key in batch.customers], dtype=np.int64)
-        owners = number_of[batch.codes[rows]]
-        own = owners >= 0
-        applied = np.array([state.position for state in states], dtype=np.int64)
-        is_news = own & (batch.positions > applied[owners])
-        if not all(state.is_noted for state in states):
-            records = batch.records
-            noted = np.array([state.is_noted for state in states], dtype=np.bool_)
-            note_ids(
-                Customers(number_of[batch.codes], states),
-                rows[own & ~noted[owners]],
-                records.events.event_us,
-                batch.admitted.hashes,
-                records.positions[records.event_rows],
-                self._schema.lateness_us,
-            )
-        return {keys[number] for number in np.unique(owners[is_news]).tolist()}
+        unnoted = {key: place for place, key in enumerate(keys) if not states[place].is_noted}
+        if unnoted:
+            self._note_again(unnoted, states, batch)
+        stood = {key: state.position for key, state in zip(keys, states, strict=True)}
+        # Of a customer's positions the last one stands, which is the highest.
+        last = dict(zip(batch.codes[rows].tolist(), batch.positions.tolist(), strict=True))
+        return {
+            batch.customers[code]
+            for code, position in last.items()
+            if position > stood.get(batch.customers[code], position)
+        }
+
+    def _note_again(self, places: Mapping[bytes, int], states: Sequence[EntityState], batch: _Batch) -> None:
+        """Note event ids on the states that have a place."""
+        rows, records = batch.admitted.rows, batch.records
+        place_of = np.array([places.get(key, -1) for key in batch.customers], dtype=np.int64)
+        owners = place_of[batch.codes]
+        note_ids(
+            Customers(owners, states),
+            rows[owners[rows] >= 0],
+            records.events.event_us,
+            batch.admitted.hashes,
+            records.event_positions,
+            self._schema.lateness_us,
+        )
 
     def _write_again(self, refused: Mapping[str, list[bytes]], hidden: frozenset[Part], batch: _Batch) -> int:
         """Write what somebody else changed meanwhile, read and computed again.

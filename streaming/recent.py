@@ -24,6 +24,7 @@ _RECORD = struct.Struct("<qq")
 CHUNK_BYTES = 127 * _RECORD.size
 _LEAST_PLACES = 8
 _OWN_BYTES = 800
+_NO_BUCKET = 2**63
 
 IntArray = npt.NDArray[np.int64]
 
@@ -35,9 +36,13 @@ def id_hashes(event_ids: Sequence[str]) -> IntArray:
 
 
 class RecentIds:
-    """Recent ids in buckets of event time, packed in the order in which they came."""
+    """Recent ids in buckets of event time, packed in the order in which they came.
 
-    __slots__ = ("_added", "_dropped", "_packed", "_table", "_used", "_written")
+    Attributes:
+        oldest: The earliest bucket; beyond all numbers where there is none.
+    """
+
+    __slots__ = ("_added", "_dropped", "_packed", "_table", "_used", "_written", "oldest")
 
     def __init__(self) -> None:
         self._table = _free(_LEAST_PLACES)
@@ -46,6 +51,7 @@ class RecentIds:
         self._written: dict[int, int] = {}
         self._added: tuple[int, ...] = ()
         self._dropped: list[bytes] = []
+        self.oldest = _NO_BUCKET
 
     def __len__(self) -> int:
         return self._used
@@ -90,6 +96,7 @@ class RecentIds:
         packed = self._packed.get(bucket)
         if packed is None:
             packed = self._packed[bucket] = bytearray()
+            self.oldest = min(self.oldest, bucket)
         packed += records
         if bucket not in self._added:
             self._added += (bucket,)
@@ -130,6 +137,7 @@ class RecentIds:
 
     def _index(self) -> None:
         """Make the table anew from what is packed."""
+        self.oldest = min(self._packed, default=_NO_BUCKET)
         records = np.frombuffer(b"".join(self._packed.values()), dtype="<i8").reshape(-1, 2)
         self._table, self._used = _free(_LEAST_PLACES), 0
         self._fill(records[:, 0].copy(), records[:, 1].copy())
