@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from streaming.position_kernels import read_ids
+from streaming.position_kernels import read_numbers
 
 SEQUENCE_BITS = 20
 
@@ -19,13 +19,17 @@ def pack_position(stream_id: bytes) -> int:
     return (int(milliseconds) << SEQUENCE_BITS) + int(sequence)
 
 
-def pack_positions(stream_ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
-    """As `pack_position`, of many."""
-    ends = itertools.accumulate(map(len, stream_ids), initial=0)
-    at = np.fromiter(ends, dtype=np.int64, count=len(stream_ids) + 1)
-    out = np.empty(len(stream_ids), dtype=np.int64)
-    read_ids(np.frombuffer(b"".join(stream_ids), dtype=np.uint8), at, SEQUENCE_BITS, out)
-    return out
+def pack_columns(stream_ids: Sequence[bytes], *numbers: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """Stream ids as `pack_position` has them, and as many decimal numbers below 2^63 in each of some columns, by row.
+
+    Raises:
+        ValueError: Something is neither.
+    """
+    table = np.empty((1 + len(numbers), len(stream_ids)), dtype=np.int64)
+    text = b"\n".join([*stream_ids, *chain(*numbers), b""])
+    if not read_numbers(np.frombuffer(text, dtype=np.uint8), SEQUENCE_BITS, table.reshape(-1)):
+        raise ValueError("the log holds records whose times are no numbers")
+    return table
 
 
 def unpack_position(position: int) -> str:

@@ -19,7 +19,7 @@ from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord, Events
 from streaming.keys import PartitionKeys, partition_count_key
 from streaming.log import Records, partition_of
-from streaming.positions import pack_positions, unpack_position
+from streaming.positions import pack_columns, unpack_position
 from streaming.timers import member_text, parse_member
 from streaming.touch import Touch
 
@@ -195,10 +195,11 @@ def _records(answer: Any) -> Records:
                 event_rows.append(number)
             else:
                 touches.append((number, parse_member(row[5])))
+    positions, time_us, arrived_us = pack_columns(ids, times, arrivals)
     return Records(
-        positions=pack_positions(ids),
-        time_us=np.array(list(map(int, times)), dtype=np.int64),
-        arrived_us=np.array(list(map(int, arrivals)), dtype=np.int64),
+        positions=positions,
+        time_us=time_us,
+        arrived_us=arrived_us,
         events=Events.from_bytes(texts),
         event_rows=np.array(event_rows, dtype=np.int64),
         touches=tuple(touches),
