@@ -25,7 +25,7 @@ class Fetch:
         self._cache = cache
         self._missing = missing
         self._stored = cache.writer.ask(keys) if keys else list
-        self.kinds = frozenset(kind.name for kind, _ in missing)
+        self.kinds = frozenset([kind.name for kind, _ in missing])
 
     def take(self) -> None:
         """Wait for them, and have them in memory."""
@@ -54,7 +54,7 @@ class StateCache:
         self._max_entities = max_entities
         self._max_bytes = max_bytes
         self._states: OrderedDict[bytes, EntityState] = OrderedDict()
-        self._loaded: dict[str, Sequence[bytes]] = {}
+        self._touched: dict[bytes, EntityState] = {}
         self.size_bytes = 0
         self.touched_bytes = 0
 
@@ -64,8 +64,8 @@ class StateCache:
     def ask(self, wanted: Iterable[tuple[EntityKind, Iterable[bytes]]]) -> Fetch:
         """Ask the store for what is not in memory of entities of several kinds, in one round trip."""
         states = self._states
-        missing = [(kind, [key for key in dict.fromkeys(keys) if key not in states]) for kind, keys in wanted]
-        return Fetch(self, [(kind, keys) for kind, keys in missing if keys])
+        missing = [(kind, [key for key in keys if key not in states]) for kind, keys in wanted]
+        return Fetch(self, [(kind, list(dict.fromkeys(keys))) for kind, keys in missing if keys])
 
     def take(self, missing: Sequence[tuple[EntityKind, list[bytes]]], stored: Sequence[Stored]) -> None:
         """Take what the store has of entities in."""
@@ -74,42 +74,44 @@ class StateCache:
             own = stored[start : start + len(keys)]
             found = decode_states(own, kind.windows, self._partition)
             self._states.update(zip(keys, found, strict=True))
-            self._weigh(found)
+            self._touched.update(zip(keys, found, strict=True))
             start += len(keys)
 
     def load(self, kind: EntityKind, keys: Sequence[bytes]) -> list[EntityState]:
         """States of entities of one kind, in order; what is not in memory is read in one round trip."""
-        self.ask([(kind, keys)]).take()
-        self._loaded[kind.name] = keys
         states = self._states
+        try:
+            found = [states[key] for key in keys]
+        except KeyError:
+            self.ask([(kind, keys)]).take()
+            found = [states[key] for key in keys]
         touch = states.move_to_end
         for key in keys:
             touch(key)
-        return [states[key] for key in keys]
+        self._touched.update(zip(keys, found, strict=True))
+        return found
 
     def drop(self, keys: Iterable[bytes]) -> None:
         """Forget states that the store has newer ones of."""
         for key in keys:
             state = self._states.pop(key, None)
+            self._touched.pop(key, None)
             if state is not None:
                 self._take_off(state)
 
     def clear(self) -> None:
         """Forget everything."""
         self.drop(list(self._states))
-        self._loaded.clear()
 
     def shrink(self) -> None:
         """Drop the least recently used beyond the bound; called between batches, when no state is in use."""
         states = self._states
-        self.touched_bytes = sum(
-            self._weigh([states[key] for key in keys if key in states]) for keys in self._loaded.values()
-        )
-        self._loaded.clear()
+        touched, self._touched = self._touched, {}
+        self.touched_bytes = self._weigh(touched.values())
         while len(states) > self._max_entities or (states and self.size_bytes > self._max_bytes):
             self._take_off(states.popitem(last=False)[1])
 
-    def _weigh(self, states: Sequence[EntityState]) -> int:
+    def _weigh(self, states: Iterable[EntityState]) -> int:
         """Count states for what they take now; returns how much that is."""
         before = after = 0
         for state in states:

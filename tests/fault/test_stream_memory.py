@@ -61,8 +61,13 @@ def test_states_in_memory_are_bounded_by_what_they_take(url: str) -> None:
     assert states[0].weighed_bytes > before + 1_600
     assert small.size_bytes <= 100 * one_of_them
     before = small.size_bytes
+    small.load(kind, keys[-20:])
     small.drop(keys[-10:])
     assert small.size_bytes < before
+    before = small.size_bytes
+    small.shrink()
+    assert small.size_bytes == before
+    assert 9 * one_of_them < small.touched_bytes < 11 * one_of_them
     small.clear()
     assert (small.size_bytes, len(small)) == (0, 0)
 
