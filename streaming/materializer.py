@@ -745,24 +745,31 @@ class Materializer:
 
     def _count(self, batch: _Batch, now_us: int, readable_us: int) -> None:
         records, admitted = batch.records, batch.admitted
-        arrived_us, event_us = records.arrived_us[records.event_rows], records.events.event_us
-        self.stats.events += len(admitted.rows)
+        rows = admitted.rows
+        self.stats.events += len(rows)
         self.stats.late += len(admitted.late)
         self.stats.duplicates += admitted.duplicate_count
-        self.stats.freshen(arrived_us[admitted.rows], event_us[admitted.rows], readable_us, now_us)
+        arrived_us = records.arrived_us[records.event_rows[rows]]
+        self.stats.freshen(arrived_us, records.events.event_us[rows], readable_us, now_us)
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
-        late = f"arrived more than {self._schema.lateness_s} s after its event time"
-        ahead = f"lies more than {self._schema.max_future_s} s ahead of the materializer's clock"
-        crowded = f"its customer brought {MAX_RECENT_IDS} events within {self._schema.lateness_s} s already"
-        letter = partial(_letter, records)
-        self._bury(
-            [
-                *(letter(event, "CROWDED", "customer_id", crowded) for event in admitted.crowded.tolist()),
-                *(letter(event, "LATE", "event_time", late) for event in admitted.late.tolist()),
-                *(letter(event, "AHEAD", "event_time", ahead) for event in admitted.ahead.tolist()),
-            ]
-        )
+        self._bury(self._letters(records, admitted))
+
+    def _letters(self, records: Records, admitted: Admitted) -> list[DeadLetter]:
+        """What is put aside of a batch's events because of when or how often they came."""
+        schema = self._schema
+        late = f"arrived more than {schema.lateness_s} s after its event time"
+        ahead = f"lies more than {schema.max_future_s} s ahead of the materializer's clock"
+        crowded = f"its customer brought {MAX_RECENT_IDS} events within {schema.lateness_s} s already"
+        return [
+            _letter(records, event, *why)
+            for events, why in (
+                (admitted.crowded, ("CROWDED", "customer_id", crowded)),
+                (admitted.late, ("LATE", "event_time", late)),
+                (admitted.ahead, ("AHEAD", "event_time", ahead)),
+            )
+            for event in events.tolist()
+        ]
 
     def _ceiling_us(self) -> int:
         """How far time may move: not behind where it was, for this owner or the last, where the clock is set back."""

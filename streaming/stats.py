@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from streaming.stats_kernels import count_times
+
 IntArray = npt.NDArray[np.int64]
 
 FRESHNESS_SAMPLES = 50_000
@@ -32,6 +34,7 @@ FRESHNESS_BUCKETS_S = (
     300,
     3_600,
 )
+_BOUNDS_S = np.array(FRESHNESS_BUCKETS_S, dtype=np.float64)
 COUNTS = (
     "events",
     "late",
@@ -57,12 +60,9 @@ class Freshness:
     )
     sum_s: float = 0.0
 
-    def note(self, seconds: npt.NDArray[np.float64]) -> None:
-        """Count times in seconds; those below zero, from clocks that differ, count as zero."""
-        positive = np.maximum(seconds, 0.0)
-        places = np.searchsorted(FRESHNESS_BUCKETS_S, positive)
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self.sum_s += float(positive.sum())
+    def note(self, times_us: IntArray) -> None:
+        """Count times in microseconds; those below zero, from clocks that differ, count as zero."""
+        self.sum_s += count_times(times_us, _BOUNDS_S, self.counts)
 
 
 class Latest:
@@ -79,8 +79,10 @@ class Latest:
         """Take numbers, the latest last."""
         most = len(self._held)
         kept = numbers[-most:]
-        places = np.arange(self._count + len(numbers) - len(kept), self._count + len(numbers)) % most
-        self._held[places] = kept
+        start = (self._count + len(numbers) - len(kept)) % most
+        room = most - start
+        self._held[start : start + len(kept)] = kept[:room]
+        self._held[: max(len(kept) - room, 0)] = kept[room:]
         self._count += len(numbers)
 
     def percentiles(self, percents: Sequence[float]) -> list[float]:
@@ -128,9 +130,10 @@ class StreamStats:
         """Note events whose features are readable since `readable_us` of wall time, `now_us` of logical time."""
         if not len(arrived_us):
             return
-        self.freshness_us.extend(readable_us - arrived_us)
-        self.arrival.note((readable_us - arrived_us) / 1e6)
-        self.event_time.note((now_us - event_us) / 1e6)
+        waited_us = readable_us - arrived_us
+        self.freshness_us.extend(waited_us)
+        self.arrival.note(waited_us)
+        self.event_time.note(now_us - event_us)
 
     def flip(self, segments: Iterable[str]) -> None:
         """Count entries and exits."""
