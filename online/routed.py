@@ -21,6 +21,7 @@ from redis.retry import Retry
 from online.address import Node
 from online.errors import StoreUnavailableError
 from online.pipes import send_parts
+from online.pool import Pool
 from online.route import PAUSE_S, Command, Route
 from online.topology import Topology
 
@@ -195,7 +196,7 @@ class _PerNode(Generic[_Client]):
 
 def node_client(topology: Topology, node: Node) -> redis.Redis:
     """Make a client of one server, for threads."""
-    pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+    pool = Pool(  # type: ignore[no-untyped-call]
         connection_class=topology.connection_class(redis),
         max_connections=MAX_CONNECTIONS,
         timeout=POOL_WAIT_S,
