@@ -18,7 +18,7 @@ class Packed(NamedTuple):
     """The last words of a command, in the store's protocol, and how many they are."""
 
     size: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Asked:
@@ -94,7 +94,7 @@ def pack(command: Command) -> bytes:
     words = command[:-1]
     head = hiredis.pack_command(words)
     start = head.index(b"\n") + 1
-    return b"*%d\r\n%b%b" % (len(words) + rest.size, head[start:], rest.data)
+    return b"".join((b"*%d\r\n" % (len(words) + rest.size), head[start:], rest.data))
 
 
 def _send(connection: Any, commands: Sequence[Command]) -> None:

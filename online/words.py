@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from online.keys import STATE_MARK
-from online.slots import TAG_BYTES, slot_tags
-from online.write_kernels import fill_crc, join_runs, put_heads, put_keys
+from online.write_kernels import join_runs
 
 ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
-
-
-_MARK = np.frombuffer(STATE_MARK, dtype=np.uint8)
-_KEY_ROOM = 2 * 16 + 1 + TAG_BYTES + len(STATE_MARK)
-_HEAD_ROOM = 16 + 2 * 32
 
 
 class Runs(NamedTuple):
@@ -45,13 +37,22 @@ class Runs(NamedTuple):
         """The words of one row."""
         return self.data[self.first[number] : self.stop[number]].tobytes()
 
-    def spread(self, places: IntArray, size: int) -> Runs:
-        """The same runs for `size` rows, run `i` being that of row `places[i]`, left out where that is -1."""
-        own = places >= 0
-        rows = places[own]
-        first, stop, count = np.zeros((3, size), dtype=np.int64)
-        first[rows], stop[rows], count[rows] = self.first[own], self.stop[own], self.sizes[own]
-        return Runs(self.data, first, stop, count)
+    def owned(self, owners: IntArray) -> Spans:
+        """The same words, run `i` being of row `owners[i]`, or left out where that is -1."""
+        return Spans(self.data, np.array((owners, self.first, self.stop, self.sizes)))
+
+
+class Spans(NamedTuple):
+    """Words for some of many rows; each of them may have several.
+
+    Attributes:
+        data: Holds them.
+        table: For each span its row, or -1 where it is left out, where it begins in `data`, where it ends, and how many
+            words it is; shape (4, spans).
+    """
+
+    data: ByteArray
+    table: IntArray
 
 
 def word(item: bytes) -> bytes:
@@ -63,12 +64,6 @@ def runs_of(rows: Iterable[Sequence[bytes]]) -> Runs:
     """Words given row by row."""
     items = list(rows)
     return packed_runs([b"".join(map(word, row)) for row in items], [len(row) for row in items])
-
-
-def no_runs(rows: int) -> Runs:
-    """No words for any row."""
-    none = np.zeros(rows, dtype=np.int64)
-    return Runs(np.empty(0, dtype=np.uint8), none, none, none)
 
 
 def packed_runs(rows: Sequence[bytes], counts: Sequence[int]) -> Runs:
@@ -111,34 +106,3 @@ def join_spans(data: ByteArray, first: IntArray, stop: IntArray) -> tuple[ByteAr
     at = np.empty(len(first) + 1, dtype=np.int64)
     join_runs(data, first, stop, out, at)
     return out, at[:-1], at[1:]
-
-
-def packed_keys(keys: Sequence[bytes]) -> tuple[ByteArray, IntArray]:
-    """Entity keys, each followed by the key of its state, as words.
-
-    Returns:
-        The words, and for each entity where its first word begins, its second, and where that ends.
-    """
-    blob = b"".join(keys)
-    key_at = np.fromiter(itertools.accumulate(map(len, keys), initial=0), dtype=np.int64, count=len(keys) + 1)
-    out = np.empty(2 * len(blob) + len(keys) * _KEY_ROOM, dtype=np.uint8)
-    places = np.empty((len(keys), 3), dtype=np.int64)
-    tags, crcs = _slot_tables()
-    length = put_keys(np.frombuffer(blob, dtype=np.uint8), key_at, tags, _MARK, crcs, out, places)
-    return out[:length], places
-
-
-def packed_heads(heads: ByteArray, revisions: IntArray) -> Runs:
-    """Each write's head, revision and next revision as words; `heads` has shape (rows, bytes)."""
-    rows, size = heads.shape
-    out = np.empty(rows * (size + _HEAD_ROOM), dtype=np.uint8)
-    at = np.empty(rows + 1, dtype=np.int64)
-    length = put_heads(heads, revisions, out, at)
-    return Runs(out[:length], at[:-1], at[1:], np.full(rows, 3, dtype=np.int64))
-
-
-@cache
-def _slot_tables() -> tuple[ByteArray, IntArray]:
-    crcs = np.empty(256, dtype=np.int64)
-    fill_crc(crcs)
-    return np.frombuffer(b"".join(slot_tags()), dtype=np.uint8).reshape(-1, TAG_BYTES), crcs

@@ -10,31 +10,27 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import redis
 import redis.asyncio
 
-from online.errors import StoreReplyError, WriteTooLargeError
+from online.entity_calls import EntityCalls, EntityWrites, check_size, entity_calls
+from online.errors import StoreReplyError
 from online.exchange import LANE_LOADS, ask, exchange_apart
 from online.keys import state_key, timestamp_field
-from online.pipes import Packed
 from online.route import Command
 from online.routed import RoutedClient
 from online.script import Script
 from online.values import encode_timestamp
-from online.words import IntArray, Runs, joined, packed_heads, packed_keys, word
+from online.words import word
 
 BoolArray = npt.NDArray[np.bool_]
-ByteMatrix = npt.NDArray[np.uint8]
 
 REVISION_FIELD = b"rev"
-MAX_FIELDS = 3_500
-"""Most fields of each view, and of the state, in one write: Lua unpacks at most some 8,000 arguments."""
 ENTITIES_PER_CALL = 16
 """Entities of one call of the script, where one server has them all: a call costs as much as half an entity."""
 MOST_BEHIND = 256
@@ -42,8 +38,8 @@ MOST_BEHIND = 256
 
 _KEPT = 1
 """Stands for the size of a view that is not written but counted on."""
-_LASTING, _AS_IT_IS = 0, 2**32 - 1
-"""Times to live of a state that shall have none, and of one whose time to live is right already."""
+_LASTING = 0
+"""Time to live of a state that shall have none."""
 _ACCEPTED, _WRITTEN = b"+", ord("1")
 _HEAD = struct.Struct("<IHH")
 _SIZE = struct.Struct("<H")
@@ -193,32 +189,6 @@ class EntityWrite:
     memory_s: int | None = None
 
 
-class EntityWrites(NamedTuple):
-    """The changes of many entities with the same views, as `EntityWrite`, of words that are packed already.
-
-    Attributes:
-        keys: Entity keys, each once.
-        revisions: As there, shape (entities,).
-        view_sizes: Words of each view, shape (entities, views): those of `online.view_words` where it is written, 1
-            where it is kept, 0 where the entity has none.
-        state_sizes: Words of the state: names and chunks in turn.
-        dropped_sizes: Words of the state's fields that are dropped.
-        words: Of each entity, part after part: views in order (of a kept one the field of its timestamp), state, and
-            dropped fields.
-        lasting: Whether the time to live of the state is right already where `memory_s` gives it none.
-        memory_s: As there.
-    """
-
-    keys: Sequence[bytes]
-    revisions: IntArray
-    view_sizes: IntArray
-    state_sizes: IntArray
-    dropped_sizes: IntArray
-    words: Sequence[Runs]
-    lasting: BoolArray
-    memory_s: int | None
-
-
 class Announcement(NamedTuple):
     """What must have happened before entities may be written, and leaves its sign in the store.
 
@@ -242,10 +212,12 @@ class Outcomes(NamedTuple):
         accepted: Shape (entities,). Of what was refused nothing is stored.
         written: Shape (entities, views); a view of an accepted write that was not written has a later event time in the
             store.
+        state_bytes: How much of the accepted ones' state was written.
     """
 
     accepted: BoolArray
     written: BoolArray
+    state_bytes: int
 
 
 class EntityWriter:
@@ -286,9 +258,8 @@ class EntityWriter:
         Raises:
             WriteTooLargeError: As there, and so the others.
         """
-        each = 1 if isinstance(self._client, RoutedClient) else ENTITIES_PER_CALL
-        calls = [call for part in parts for call in self._calls(part, each)]
-        return _outcomes_of(parts, _ENTITIES.run(self._client, calls, apart=True), each)
+        laid = self._calls(parts, 1 if isinstance(self._client, RoutedClient) else ENTITIES_PER_CALL)
+        return _outcomes(parts, laid, _ENTITIES.run(self._client, laid.calls, apart=True))
 
     def may_follow(self, entity_count: int) -> bool:
         """Whether so many entities can be written with what must happen before, by `ask_behind`."""
@@ -306,12 +277,12 @@ class EntityWriter:
         Raises:
             WriteTooLargeError: As in `apply`, and so the others, by what is returned too.
         """
-        calls = [call for part in parts for call in self._calls(part, ENTITIES_PER_CALL, announcement)]
-        asked = _ENTITIES.ask_behind(self._client, (announcement.script, announcement.call), calls)
+        laid = self._calls(parts, ENTITIES_PER_CALL, announcement)
+        asked = _ENTITIES.ask_behind(self._client, (announcement.script, announcement.call), laid.calls)
 
         def take() -> tuple[object, list[Outcomes] | None]:
             reply, replies = asked()
-            return reply, _outcomes_of(parts, replies, ENTITIES_PER_CALL) if all(replies) else None
+            return reply, _outcomes(parts, laid, replies) if all(replies) else None
 
         return take
 
@@ -335,7 +306,7 @@ class EntityWriter:
 
     def _call(self, write: EntityWrite) -> Command:
         state, dropped = write.state, write.dropped
-        _check_size(write.key, max(len(state), len(dropped)))
+        check_size(write.key, max(len(state), len(dropped)))
         if REVISION_FIELD in state or REVISION_FIELD in dropped:
             raise ValueError(
                 f"the state field {REVISION_FIELD!r} is kept by the writer; leave it out of the write"
@@ -359,41 +330,13 @@ class EntityWriter:
         )
 
     def _calls(
-        self, part: EntityWrites, each: int, announcement: Announcement | None = None
-    ) -> Iterator[Command]:
-        count = len(part.keys)
-        if not count:
-            return
-        _check_sizes(part)
-        keys, places = packed_keys(part.keys)
-        heads = packed_heads(self._heads(part), part.revisions)
-        words = joined([heads, *part.words], count)
-        sizes = words.sizes.tolist()
-        texts = keys.tobytes(), words.data.tobytes()
-        key_first, key_stop = places[:, 1].tolist(), places[:, 2].tolist()
-        first, stop = words.first.tolist(), words.stop.tolist()
-        middle, extra = word(b"%d" % self._key_ttl_s), 0
-        if announcement is not None:
-            middle, extra = word(announcement.key) + middle + word(announcement.sign), 1
-        for start in range(0, count, each):
-            end = min(start + each, count)
-            key_count = 2 * (end - start) + extra
-            size = key_count + extra + sum(sizes[start:end])
-            data = (
-                texts[0][key_first[start] : key_stop[end - 1]]
-                + middle
-                + texts[1][first[start] : stop[end - 1]]
-            )
-            yield key_count, part.keys[start], Packed(size, data)
-
-    def _heads(self, part: EntityWrites) -> ByteMatrix:
-        count, views = part.view_sizes.shape
-        memory_s = self._state_ttl_s(part.memory_s)
-        heads = np.empty(count, dtype=_heads_type(views))
-        heads["memory"] = memory_s or np.where(part.lasting, _AS_IT_IS, _LASTING)
-        heads["sizes"][:, 0], heads["sizes"][:, 1] = part.state_sizes, part.dropped_sizes
-        heads["sizes"][:, 2:] = part.view_sizes
-        return heads.view(np.uint8).reshape(count, -1)
+        self, parts: Sequence[EntityWrites], each: int, announcement: Announcement | None = None
+    ) -> EntityCalls:
+        ttls_s = [self._state_ttl_s(part.memory_s) for part in parts]
+        ttl = word(b"%d" % self._key_ttl_s)
+        if announcement is None:
+            return entity_calls(parts, ttls_s, ttl, 0, each)
+        return entity_calls(parts, ttls_s, word(announcement.key) + ttl + word(announcement.sign), 1, each)
 
     def _state_ttl_s(self, memory_s: int | None) -> int:
         mortal = self._key_ttl_s and memory_s is not None
@@ -445,11 +388,6 @@ def revision_of(state: Mapping[bytes, bytes]) -> int:
     return int(state.get(REVISION_FIELD, b"0"))
 
 
-@lru_cache(1024)
-def _heads_type(views: int) -> np.dtype[Any]:
-    return np.dtype([("memory", "<u4"), ("sizes", "<u2", 2 + views)])
-
-
 def _outcome(views: Sequence[ViewWrite], reply: object) -> frozenset[str] | None:
     marks = _marks(reply)
     if marks[:1] != _ACCEPTED:
@@ -458,19 +396,17 @@ def _outcome(views: Sequence[ViewWrite], reply: object) -> frozenset[str] | None
     return frozenset(view.view for view, mark in zip(views, own, strict=True) if mark == _WRITTEN)
 
 
-def _outcomes_of(parts: Sequence[EntityWrites], replies: Sequence[object], each: int) -> list[Outcomes]:
-    outcomes, place = [], 0
-    for part in parts:
-        stop = place - (-len(part.keys) // each)
-        outcomes.append(_outcomes(part, replies[place:stop]))
-        place = stop
-    return outcomes
-
-
-def _outcomes(part: EntityWrites, replies: Sequence[object]) -> Outcomes:
+def _outcomes(parts: Sequence[EntityWrites], laid: EntityCalls, replies: Sequence[object]) -> list[Outcomes]:
     marks = np.frombuffer(b"".join(map(_marks, replies)), dtype=np.uint8)
-    table = marks.reshape(len(part.keys), 1 + part.view_sizes.shape[1])
-    return Outcomes(table[:, 0] == _ACCEPTED[0], table[:, 1:] == _WRITTEN)
+    outcomes, entity, mark = [], 0, 0
+    for part in parts:
+        count, width = len(part.keys), 1 + len(part.views)
+        table = marks[mark : mark + count * width].reshape(count, width)
+        accepted = table[:, 0] == _ACCEPTED[0]
+        state_bytes = int(laid.state_bytes[entity : entity + count][accepted].sum())
+        outcomes.append(Outcomes(accepted, table[:, 1:] == _WRITTEN, state_bytes))
+        entity, mark = entity + count, mark + count * width
+    return outcomes
 
 
 def _marks(reply: object) -> bytes:
@@ -479,32 +415,15 @@ def _marks(reply: object) -> bytes:
     return reply
 
 
-def _check_sizes(part: EntityWrites) -> None:
-    most = 2 * MAX_FIELDS
-    largest = np.maximum(part.state_sizes, 2 * part.dropped_sizes)
-    if part.view_sizes.size:
-        largest = np.maximum(largest, part.view_sizes.max(axis=1) - 2)
-    if (largest > most).any():
-        place = int(largest.argmax())
-        _check_size(part.keys[place], int(largest[place]) // 2)
-
-
 def _row_call(row: RowWrite, key_ttl_s: int) -> Command:
     return (1, row.key, key_ttl_s, *_view_words(row.key, row))
 
 
 def _view_words(key: bytes, view: ViewWrite) -> Iterator[bytes]:
-    _check_size(key, len(view.values))
+    check_size(key, len(view.values))
     yield timestamp_field(view.view)
     yield encode_timestamp(view.event_us, view.event_rest_ns)
     yield from chain.from_iterable(view.values.items())
-
-
-def _check_size(key: bytes, count: int) -> None:
-    if count > MAX_FIELDS:
-        raise WriteTooLargeError(
-            f"a write of {key!r} has {count} fields; at most {MAX_FIELDS} fit one script call"
-        )
 
 
 def _loads(keys: Sequence[bytes]) -> list[Command]:

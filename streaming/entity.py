@@ -6,11 +6,13 @@ write carries only what changed. The write script itself keeps the field `rev`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -18,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decision.schema import Value
-from online.words import Runs, runs_of
+from online.words import Runs, flat, word
 from online.write import REVISION_FIELD
 from streaming.recent import PREFIX as RECENT_PREFIX
 from streaming.recent import RecentIds
 from streaming.windows.plan import WindowPlan
 from streaming.windows.state import Stored, TileState, decode_many
+from streaming.write_kernels import put_positions
 
 IntArray = npt.NDArray[np.int64]
 
@@ -39,8 +42,9 @@ RECENT_BUCKETS = 8
 NEVER_US = int(np.iinfo(np.int64).max)
 _TIME = struct.Struct("<q")
 _SOURCE = struct.Struct("<Iqq")
-_SOURCE_TYPE = np.dtype([("time", "<i8"), ("partition", "<u4"), ("position", "<i8"), ("mark", "<i8")])
-_TIME_TYPE = np.dtype([("time", "<i8")])
+_APPLIED = attrgetter("time_us", "position", "mark")
+_POSITIONS_NAME = flat([word(POSITIONS)])
+_POSITIONS_ROOM = len(_POSITIONS_NAME) + 32 + _TIME.size + _SOURCE.size
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
@@ -259,23 +263,19 @@ def positions_field(state: EntityState, partition: int | None) -> bytes:
 
 def positions_runs(states: Sequence[EntityState], partition: int | None) -> Runs:
     """The field `POSITIONS` of many states, its name before it, as words."""
-    if any(state.others for state in states):
-        return runs_of([(POSITIONS, positions_field(state, partition)) for state in states])
-    sources = np.empty(len(states), dtype=_TIME_TYPE if partition is None else _SOURCE_TYPE)
-    sources["time"] = [state.time_us for state in states]
-    if partition is not None:
-        sources["partition"] = partition
-        sources["position"] = [state.position for state in states]
-        sources["mark"] = [state.mark for state in states]
-    size = sources.itemsize
-    name = b"$%d\r\n%b\r\n$%d\r\n" % (len(POSITIONS), POSITIONS, size)
-    head = len(name)
-    rows = np.empty((len(states), head + size + 2), dtype=np.uint8)
-    rows[:, :head] = np.frombuffer(name, dtype=np.uint8)
-    rows[:, head : head + size] = sources.view(np.uint8).reshape(-1, size)
-    rows[:, head + size :] = (13, 10)
-    first = np.arange(len(states), dtype=np.int64) * rows.shape[1]
-    return Runs(rows.reshape(-1), first, first + rows.shape[1], np.full(len(states), 2, dtype=np.int64))
+    others = [state.others for state in states]
+    count, other_ends = len(others), itertools.accumulate(map(len, others), initial=0)
+    applied = np.fromiter(
+        itertools.chain.from_iterable(map(_APPLIED, states)), dtype=np.int64, count=3 * count
+    )
+    blob = flat(others)
+    out = np.empty(count * _POSITIONS_ROOM + len(blob), dtype=np.uint8)
+    at = np.empty(count + 1, dtype=np.int64)
+    put_positions(
+        _POSITIONS_NAME, applied.reshape(-1, 3), -1 if partition is None else partition,
+        blob, np.fromiter(other_ends, dtype=np.int64, count=count + 1), out, at,
+    )  # fmt: skip
+    return Runs(out[: at[-1]], at[:-1], at[1:], np.full(count, 2, dtype=np.int64))
 
 
 def small_fields(state: EntityState) -> dict[bytes, bytes]:

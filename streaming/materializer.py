@@ -967,7 +967,7 @@ class Materializer:
             )
             self.stats.writes += len(part)
             self.stats.refused_writes += len(gone)
-            self.stats.state_bytes_written += int(part.state_bytes[outcome.accepted].sum())
+            self.stats.state_bytes_written += outcome.state_bytes
         true = sent.intent.without(hidden)
         self._sink.extend(true.rows)
         self._log_changes(true)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from online.entity_calls import EntityWrites
 from online.keys import timestamp_field
-from online.words import Runs, joined, no_runs, runs_of, word
-from online.write import Announcement, EntityWriter, EntityWrites, Outcomes
+from online.words import Runs, Spans, packed_runs, runs_of, word
+from online.write import Announcement, EntityWriter, Outcomes
 from streaming.advance import Group, SegmentChange, ViewValues
 from streaming.entity import EntityState, positions_runs, small_fields
 from streaming.plan import EntityKind
+from streaming.write_kernels import find_news
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-_KEPT = 1
+_NO_CHANGES: tuple[dict[bytes, bytes], list[bytes]] = {}, []
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PreparedWrites:
     """The writes of some entities of a group.
 
@@ -33,9 +37,9 @@ class PreparedWrites:
         values: Values of the kind's views, in the order of `EntityKind.shown`.
         places: By view and entity: the row of its values, or -1; shape (views, entities).
         fresh: Whether that row differs from what was last written; the same shape.
+        digests: By entity and view: what stands for its row, or 0; shape (entities, views).
         changes: Segments that they entered and left.
         small: The small fields of each state as they stand in the store afterwards.
-        state_bytes: How much of each state is written.
         words: For the writer.
     """
 
@@ -47,9 +51,9 @@ class PreparedWrites:
     values: tuple[ViewValues | None, ...]
     places: IntArray
     fresh: BoolArray
+    digests: IntArray
     changes: list[SegmentChange]
     small: list[dict[bytes, bytes]] | None
-    state_bytes: IntArray
     words: EntityWrites
 
     def __len__(self) -> int:
@@ -64,10 +68,12 @@ class Written:
         accepted: By entity; the store no longer holds what the others were computed from.
         visible: By view and entity, shape (views, entities): whether readers see the fresh row now; another writer may
             have brought a later one.
+        state_bytes: How much of the accepted ones' state was written.
     """
 
     accepted: BoolArray
     visible: BoolArray
+    state_bytes: int
 
 
 def prepare_writes(group: Group, entities: IntArray, partition: int | None) -> PreparedWrites:
@@ -78,36 +84,22 @@ def prepare_writes(group: Group, entities: IntArray, partition: int | None) -> P
         entities: Numbers of those to be written, ascending.
         partition: Whose position and mark the states carry.
     """
-    kind, size = group.kind, len(entities)
-    whole = size == len(group.keys)
+    kind = group.kind
+    whole = len(entities) == len(group.keys)
     keys = group.keys if whole else [group.keys[number] for number in entities.tolist()]
     states = group.states if whole else [group.states[number] for number in entities.tolist()]
     number_of = np.full(len(group.keys), -1, dtype=np.int64)
-    number_of[entities] = np.arange(size)
-    places, fresh, sizes, parts = _views(group, states, number_of)
-    state_parts = [positions_runs(states, partition)]
+    number_of[entities] = everyone = np.arange(len(entities))
+    news = _news(group, states, number_of)
     small = _small(kind, states)
-    if small is not None:
-        state_parts.append(_changed(states, small))
-    dropped_parts = [_dropped(states, small)]
-    if any(state.recent_ids is not None for state in states):
-        put, drop = _recent(states)
-        state_parts.append(put)
-        dropped_parts.append(drop)
+    noted, forgotten = _recent(states)
+    put = [positions_runs(states, partition), *_changed(states, small), *noted]
+    state_words = [runs.owned(everyone) for runs in put]
+    dropped_words = [runs.owned(everyone) for runs in (*_dropped(states, small), *forgotten)]
     for owners, change in group.tiles:
         own = number_of[owners]
-        state_parts.append(_spread(change.put, own, size))
-        dropped_parts.append(_spread(change.drop, own, size))
-    words = EntityWrites(
-        keys=keys,
-        revisions=np.array([state.revision for state in states], dtype=np.int64),
-        view_sizes=np.ascontiguousarray(sizes.T),
-        state_sizes=sum((part.sizes for part in state_parts[1:]), state_parts[0].sizes),
-        dropped_sizes=sum((part.sizes for part in dropped_parts[1:]), dropped_parts[0].sizes),
-        words=[*parts, *state_parts, *dropped_parts],
-        lasting=np.array([state.is_lasting for state in states], dtype=np.bool_),
-        memory_s=kind.memory_s,
-    )
+        state_words.append(change.put.owned(own))
+        dropped_words.append(change.drop.owned(own))
     return PreparedWrites(
         kind=kind,
         keys=keys,
@@ -115,54 +107,49 @@ def prepare_writes(group: Group, entities: IntArray, partition: int | None) -> P
         at_us=group.at_us,
         due_us=group.due_us if whole else group.due_us[entities],
         values=tuple(group.shown),
-        places=places,
-        fresh=fresh,
+        places=news.places,
+        fresh=news.fresh,
+        digests=news.digests,
         changes=group.changes,
         small=small,
-        state_bytes=sum((part.stop - part.first for part in state_parts), np.zeros(size, dtype=np.int64)),
-        words=words,
+        words=EntityWrites(
+            keys=keys,
+            revisions=np.array([state.revision for state in states], dtype=np.int64),
+            lasting=np.array([state.is_lasting for state in states], dtype=np.bool_),
+            memory_s=kind.memory_s,
+            views=news.words,
+            state=state_words,
+            dropped=dropped_words,
+        ),
     )
 
 
-def _views(
-    group: Group, states: Sequence[EntityState], number_of: IntArray
-) -> tuple[IntArray, BoolArray, IntArray, list[Runs]]:
-    """By view and entity: row of its values, whether that is news, and words to write; and the words themselves."""
+class _News(NamedTuple):
+    """What is news of a kind's views: `PreparedWrites.places`, `fresh` and `digests`, and the words of each view."""
+
+    places: IntArray
+    fresh: BoolArray
+    digests: IntArray
+    words: list[Spans | None]
+
+
+def _news(group: Group, states: Sequence[EntityState], number_of: IntArray) -> _News:
     count, size = len(group.shown), len(states)
+    unknown = (0,) * count
+    written = itertools.chain.from_iterable([state.written or unknown for state in states])
+    known = np.fromiter(written, dtype=np.int64, count=size * count).reshape(size, count)
     places = np.full((count, size), -1, dtype=np.int64)
     fresh = np.zeros((count, size), dtype=np.bool_)
-    sizes = np.zeros((count, size), dtype=np.int64)
-    parts: list[Runs] = []
+    digests = np.zeros((size, count), dtype=np.int64)
+    words: list[Spans | None] = [None] * count
     for view, values in enumerate(group.shown):
-        if values is None:
-            continue
-        owners = number_of[values.entities]
-        rows = np.flatnonzero(owners >= 0)
-        own = owners[rows]
-        known = np.array([state.written[view] if state.written else 0 for state in states], dtype=np.int64)
-        is_new = values.digests[rows] != known[own]
-        places[view, own], fresh[view, own] = rows, is_new
-        sizes[view, own] = np.where(is_new, values.plan.words.count, _KEPT)
-        new = np.full(len(owners), -1, dtype=np.int64)
-        new[rows[is_new]] = own[is_new]
-        run = _spread(values.words, new, size)
-        if not is_new.all():
-            run = joined([run, _stamps(values, sizes[view] == _KEPT)], size)
-        parts.append(run)
-    return places, fresh, sizes, parts
-
-
-def _spread(runs: Runs, places: IntArray, size: int) -> Runs:
-    """The runs for `size` entities, run `i` being that of entity `places[i]`."""
-    same = len(places) == size and (places == np.arange(size)).all()
-    return runs if same else runs.spread(places, size)
-
-
-def _stamps(values: ViewValues, kept: BoolArray) -> Runs:
-    """The field of a view's timestamp, for those of whom the view is kept."""
-    stamp = word(timestamp_field(values.plan.view.stored_name))
-    count = kept.astype(np.int64)
-    return Runs(np.frombuffer(stamp, dtype=np.uint8), np.zeros_like(count), len(stamp) * count, count)
+        if values is not None:
+            words[view] = own = values.words.owned(values.entities)
+            find_news(
+                values.entities, number_of, known, view, own.table, values.digests,
+                len(word(timestamp_field(values.plan.view.stored_name))), places, fresh[view], digests,
+            )  # fmt: skip
+    return _News(places, fresh, digests, words)
 
 
 def _small(kind: EntityKind, states: Sequence[EntityState]) -> list[dict[bytes, bytes]] | None:
@@ -172,36 +159,52 @@ def _small(kind: EntityKind, states: Sequence[EntityState]) -> list[dict[bytes, 
     return [small_fields(state) for state in states]
 
 
-def _changed(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]]) -> Runs:
+def _changed(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]] | None) -> list[Runs]:
+    """The small fields that are not in the store as they are; no runs where there are none."""
+    if small is None:
+        return []
     return _pairs(
-        {name: data for name, data in fields.items() if state.small.get(name) != data}
-        for state, fields in zip(states, small, strict=True)
+        [
+            {name: data for name, data in fields.items() if state.small.get(name) != data}
+            for state, fields in zip(states, small, strict=True)
+        ]
     )
 
 
-def _dropped(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]] | None) -> Runs:
-    """Fields of views, and segments, that are no longer defined."""
+def _dropped(states: Sequence[EntityState], small: Sequence[dict[bytes, bytes]] | None) -> list[Runs]:
+    """Fields of views, and segments, that are no longer defined; no runs where there are none."""
     if not any(state.unwanted or state.small for state in states):
-        return no_runs(len(states))
-    return runs_of(
-        [*state.unwanted, *(name for name in state.small if small is None or name not in small[number])]
-        if state.unwanted or state.small
-        else ()
-        for number, state in enumerate(states)
+        return []
+    return _names(
+        [
+            [*state.unwanted, *(name for name in state.small if small is None or name not in small[number])]
+            for number, state in enumerate(states)
+        ]
     )
 
 
-def _recent(states: Sequence[EntityState]) -> tuple[Runs, Runs]:
+def _recent(states: Sequence[EntityState]) -> tuple[list[Runs], list[Runs]]:
     """What event ids were noted and forgotten; they count as written from now on."""
-    changes: list[tuple[dict[bytes, bytes], list[bytes]]] = [
-        ({}, []) if state.recent_ids is None else state.recent_ids.take_changes() for state in states
+    changes = [
+        _NO_CHANGES if state.recent_ids is None else state.recent_ids.take_changes() for state in states
     ]
-    drops = [drop for _, drop in changes]
-    return _pairs([put for put, _ in changes]), runs_of(drops) if any(drops) else no_runs(len(drops))
+    return _pairs([put for put, _ in changes]), _names([drop for _, drop in changes])
 
 
-def _pairs(fields: Iterable[Mapping[bytes, bytes]]) -> Runs:
-    return runs_of([part for pair in own.items() for part in pair] if own else () for own in fields)
+def _pairs(fields: Sequence[Mapping[bytes, bytes]]) -> list[Runs]:
+    """Names and data of each; no runs where there are none."""
+    if not any(fields):
+        return []
+    rows = [
+        [b"$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(name), name, len(data), data) for name, data in own.items()]
+        for own in fields
+    ]
+    return [packed_runs([b"".join(row) for row in rows], [2 * len(row) for row in rows])]
+
+
+def _names(rows: Sequence[Sequence[bytes]]) -> list[Runs]:
+    """Names of each; no runs where there are none."""
+    return [runs_of(rows)] if any(rows) else []
 
 
 def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> list[Written]:
@@ -224,7 +227,7 @@ def send_behind(
 
 def _written(prepared: Sequence[PreparedWrites], outcomes: Sequence[Outcomes]) -> list[Written]:
     return [
-        Written(outcome.accepted, part.fresh & outcome.written.T)
+        Written(outcome.accepted, part.fresh & outcome.written.T, outcome.state_bytes)
         for part, outcome in zip(prepared, outcomes, strict=True)
     ]
 
@@ -236,15 +239,9 @@ def note_written(prepared: Sequence[PreparedWrites]) -> None:
 
 
 def _note(part: PreparedWrites) -> None:
-    digests = np.zeros_like(part.places)
-    for view, values in enumerate(part.values):
-        if values is not None:
-            own = part.places[view] >= 0
-            digests[view, own] = values.digests[part.places[view, own]]
-    known = list(zip(*digests.tolist(), strict=True)) if len(digests) else [()] * len(part)
-    for number, state in enumerate(part.states):
+    for number, (state, written) in enumerate(zip(part.states, part.digests.tolist(), strict=True)):
         state.revision += 1
-        state.written = known[number]
+        state.written = tuple(written)
         state.is_lasting = True
         if state.unwanted:
             state.unwanted = ()

@@ -13,20 +13,21 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
+from online.entity_calls import EntityWrites
 from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
 from online.script import Script
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
-from online.words import runs_of
+from online.words import Spans, runs_of
 from online.write import (
+    ENTITIES_PER_CALL,
     MOST_BEHIND,
     Announcement,
     AsyncRowWriter,
     EntityWrite,
     EntityWriter,
-    EntityWrites,
     RowWrite,
     RowWriter,
     ViewWrite,
@@ -328,9 +329,14 @@ def _random_writes(rng: random.Random, keys: list[bytes], round_number: int) -> 
     return writes
 
 
-def _side_by_side(writes: list[EntityWrite]) -> EntityWrites:
-    sizes, parts = np.zeros((len(writes), len(VIEWS)), dtype=np.int64), []
-    for place, view in enumerate(VIEWS):
+def _side_by_side(writes: list[EntityWrite], names: tuple[str, ...] = VIEWS) -> EntityWrites:
+    everyone = np.arange(len(writes))
+
+    def spans(rows: list[list[bytes]]) -> Spans:
+        return runs_of(rows).owned(everyone)
+
+    views = []
+    for view in names:
         rows: list[list[bytes]] = [[] for _ in writes]
         for number, change in enumerate(writes):
             if view in change.kept:
@@ -339,19 +345,15 @@ def _side_by_side(writes: list[EntityWrite]) -> EntityWrites:
                 if own.view == view:
                     rows[number] = [timestamp_field(view), encode_timestamp(own.event_us)]
                     rows[number] += [word for pair in own.values.items() for word in pair]
-            sizes[number, place] = len(rows[number])
-        parts.append(runs_of(rows))
-    parts.append(runs_of([[word for pair in change.state.items() for word in pair] for change in writes]))
-    parts.append(runs_of([change.dropped for change in writes]))
+        views.append(spans(rows))
     return EntityWrites(
         keys=[change.key for change in writes],
         revisions=np.array([change.revision for change in writes], dtype=np.int64),
-        view_sizes=sizes,
-        state_sizes=parts[-2].sizes,
-        dropped_sizes=parts[-1].sizes,
-        words=parts,
         lasting=np.zeros(len(writes), dtype=np.bool_),
         memory_s=500,
+        views=views,
+        state=[spans([[word for pair in change.state.items() for word in pair] for change in writes])],
+        dropped=[spans([list(change.dropped) for change in writes])],
     )
 
 
@@ -383,6 +385,67 @@ def test_entity_writes_side_by_side_do_what_they_do_alone(client: Any, key_ttl_s
     assert None in alone[0]
     assert any(outcome for outcome in alone[0])
     assert run(side_by_side=True) == alone
+
+
+def test_entities_of_several_kinds_share_calls(client: Any) -> None:
+    """Kinds have views of their own, and some none: outcomes and store are those of each alone, the calls are fewer."""
+    kinds = {VIEWS: 13, ("a",): 9, (): 11}
+    rng = random.Random(7)
+
+    def of_kind(writes: list[EntityWrite], names: tuple[str, ...]) -> list[EntityWrite]:
+        return [
+            replace(
+                change,
+                views=tuple(view for view in change.views if view.view in names),
+                kept=tuple(view for view in change.kept if view in names),
+            )
+            for change in writes
+        ]
+
+    rounds = []
+    for number in range(4):
+        by_kind = []
+        for place, (names, count) in enumerate(kinds.items()):
+            keys = [KEYS.encode({"user_id": 100 * place + user}) for user in range(count)]
+            by_kind.append((of_kind(_random_writes(rng, keys, number), names), names))
+        rounds.append(by_kind)
+    apart: list[object] = []
+    for by_kind in rounds:
+        for writes, names in by_kind:
+            (found,) = EntityWriter(client).apply_many([_side_by_side(writes, names)])
+            apart.append((found.accepted.tolist(), found.written.tolist(), found.state_bytes))
+    store = {key: client.hgetall(key) for key in client.scan_iter()}
+    client.flushall()
+    client.config_resetstat()
+    together: list[object] = []
+    for by_kind in rounds:
+        outcomes = EntityWriter(client).apply_many(
+            [_side_by_side(writes, names) for writes, names in by_kind]
+        )
+        together += [(own.accepted.tolist(), own.written.tolist(), own.state_bytes) for own in outcomes]
+    assert together == apart
+    assert {key: client.hgetall(key) for key in client.scan_iter()} == store
+    entities = [sum(len(writes) for writes, _ in by_kind) for by_kind in rounds]
+    calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert calls == sum(-(-count // ENTITIES_PER_CALL) for count in entities)
+
+
+def test_writes_side_by_side_that_are_too_large_are_refused(client: Any) -> None:
+    """More fields of a view, of the state or to be dropped than a script can take, of any entity."""
+    many = {b"field %d" % number: b"x" for number in range(3_500)}
+    full = EntityWrite(key=KEY, revision=0, views=(), state=many, dropped=tuple(many))
+    full = replace(full, views=(ViewWrite(view="a", values=many, event_us=1),))
+    (found,) = EntityWriter(client).apply_many([_side_by_side([full])])
+    assert found.accepted.tolist() == [True]
+    other = replace(write(0), key=KEYS.encode({"user_id": 2}), views=())
+    more = many | {b"one more": b"x"}
+    for large in (
+        replace(full, views=(ViewWrite(view="c", values=more, event_us=1),)),
+        replace(full, state=more),
+        replace(full, dropped=tuple(more)),
+    ):
+        with pytest.raises(WriteTooLargeError, match="has 3501 fields"):
+            EntityWriter(client).apply_many([_side_by_side([other]), _side_by_side([other, large])])
 
 
 _LEAVE = Script("redis.call('SET', KEYS[1], ARGV[1]) return tonumber(ARGV[2])")

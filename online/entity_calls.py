@@ -1,0 +1,182 @@
+"""Many entities' writes laid out as calls of the script that applies them, all in one go.
+
+A call is the keys of its entities, what is the same for all of them, and of each a head and its words. The head says
+how long the state lives, and how many words are of the state, to be dropped, and of each view.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from online.errors import WriteTooLargeError
+from online.keys import STATE_MARK
+from online.pipes import Packed
+from online.route import Command
+from online.slots import TAG_BYTES, slot_tags
+from online.words import ByteArray, IntArray, Spans
+from online.write_kernels import fill_crc, lay_out, tally
+
+MAX_FIELDS = 3_500
+"""Most fields of each view, and of the state, in one write: Lua unpacks at most some 8,000 arguments."""
+
+_STATE, _DROPPED, _VIEWS = 0, 1, 2
+"""Sections of an entity's words, and the first of those of its views."""
+_NUMBER_ROOM = 32
+_KEY_ROOM = 2 * _NUMBER_ROOM + 1 + TAG_BYTES + len(STATE_MARK)
+_HEAD_ROOM = 4 * _NUMBER_ROOM
+_NO_SPANS = Spans(np.empty(0, dtype=np.uint8), np.empty((4, 0), dtype=np.int64))
+_MARK = np.frombuffer(STATE_MARK, dtype=np.uint8)
+
+
+class EntityWrites(NamedTuple):
+    """The changes of many entities with the same views, as `EntityWrite`, of words that are packed already.
+
+    The rows of spans are numbers of entities.
+
+    Attributes:
+        keys: Entity keys, each once.
+        revisions: As there, shape (entities,).
+        lasting: Whether the time to live of the state is right already where `memory_s` gives it none.
+        memory_s: As there.
+        views: Words of each view: those of `online.view_words` where it is written, the field of its timestamp where it
+            is kept; None where no entity has any.
+        state: Words of the state: names and chunks in turn.
+        dropped: Names of the state's fields that are dropped.
+    """
+
+    keys: Sequence[bytes]
+    revisions: IntArray
+    lasting: npt.NDArray[np.bool_]
+    memory_s: int | None
+    views: Sequence[Spans | None]
+    state: Sequence[Spans]
+    dropped: Sequence[Spans]
+
+
+class EntityCalls(NamedTuple):
+    """Calls that apply writes.
+
+    Attributes:
+        calls: In the order of the entities.
+        state_bytes: How much of each entity's state they write.
+    """
+
+    calls: list[Command]
+    state_bytes: IntArray
+
+
+def entity_calls(
+    parts: Sequence[EntityWrites], ttls_s: Sequence[int], between: bytes, sign_count: int, each: int
+) -> EntityCalls:
+    """Lay writes out, those of all parts one after another.
+
+    Args:
+        parts: What to write.
+        ttls_s: How long the states of each part live; 0 is for ever.
+        between: The words between keys and heads: keys that signs lie under, the time to live, and the signs.
+        sign_count: How many signs there are.
+        each: Most entities of a call.
+
+    Raises:
+        WriteTooLargeError: A write has more than `MAX_FIELDS` fields of a view, chunks or dropped fields.
+    """
+    keys = [key for part in parts for key in part.keys]
+    if not keys:
+        return EntityCalls([], np.zeros(0, dtype=np.int64))
+    words = _gathered(parts, len(keys))
+    _check_sizes(keys, words.sizes)
+    blob = b"".join(keys)
+    key_ends = itertools.accumulate(map(len, keys), initial=0)
+    views = [len(part.views) for part in parts]
+    kinds = [(len(part.keys), *numbers) for part, *numbers in zip(parts, views, ttls_s, strict=True)]
+    places = np.empty((-(-len(keys) // each), 3), dtype=np.int64)
+    room = words.byte_count + 2 * len(blob) + len(keys) * (_KEY_ROOM + _HEAD_ROOM + 2 * max(views))
+    out = np.empty(room + len(places) * len(between), dtype=np.uint8)
+    lay_out(
+        words.data, words.spans, words.span_at, words.sizes, np.array(kinds),
+        np.concatenate([part.revisions for part in parts]), np.concatenate([part.lasting for part in parts]),
+        np.frombuffer(blob, dtype=np.uint8), np.fromiter(key_ends, dtype=np.int64, count=len(keys) + 1),
+        *_slot_tables(), np.frombuffer(between, dtype=np.uint8), each, out, places,
+    )  # fmt: skip
+    data = out.data
+    calls: list[Command] = []
+    for number, (first, stop, size) in enumerate(places.tolist()):
+        start = number * each
+        key_count = 2 * (min(start + each, len(keys)) - start) + sign_count
+        # All keys but the first, the time to live, the signs, and the entities' words.
+        calls.append((key_count, keys[start], Packed(key_count + sign_count + size, data[first:stop])))
+    return EntityCalls(calls, words.state_bytes)
+
+
+class _Gathered(NamedTuple):
+    """Words of all parts, as `lay_out` takes them, and their bytes."""
+
+    data: ByteArray
+    spans: IntArray
+    span_at: IntArray
+    sizes: IntArray
+    state_bytes: IntArray
+    byte_count: int
+
+
+def _gathered(parts: Sequence[EntityWrites], entity_count: int) -> _Gathered:
+    found = [(_NO_SPANS, _STATE, 0)]
+    first = 0
+    for part in parts:
+        found += [(own, _VIEWS + view, first) for view, own in enumerate(part.views) if own is not None]
+        found += [(own, _STATE, first) for own in part.state]
+        found += [(own, _DROPPED, first) for own in part.dropped]
+        first += len(part.keys)
+    starts = itertools.accumulate([len(own.data) for own, _, _ in found], initial=0)
+    pieces = [
+        (own.table.shape[1], section, entity, start)
+        for (own, section, entity), start in zip(found, starts, strict=False)
+    ]
+    spans = np.concatenate([own.table for own, _, _ in found], axis=1)
+    sizes = np.zeros((entity_count, _VIEWS + max(len(part.views) for part in parts)), dtype=np.int64)
+    span_at = np.zeros(entity_count + 1, dtype=np.int64)
+    state_bytes = np.zeros(entity_count, dtype=np.int64)
+    byte_count = tally(np.array(pieces), spans, sizes, span_at, state_bytes)
+    data = np.concatenate([own.data for own, _, _ in found])
+    return _Gathered(data, spans, span_at, sizes, state_bytes, byte_count)
+
+
+def check_size(key: bytes, count: int) -> None:
+    """See that a write has at most so many fields of one kind.
+
+    Raises:
+        WriteTooLargeError: It has more.
+    """
+    if count > MAX_FIELDS:
+        raise WriteTooLargeError(
+            f"a write of {key!r} has {count} fields; at most {MAX_FIELDS} fit one script call"
+        )
+
+
+def _check_sizes(keys: Sequence[bytes], sizes: IntArray) -> None:
+    """As `check_size`, of words by entity and section."""
+    most = _most_words(sizes.shape[1])
+    if (sizes > most).any():
+        row, section = np.argwhere(sizes > most)[0].tolist()
+        words = int(sizes[row, section])
+        check_size(keys[row], words if section == _DROPPED else (words - 2 * (section >= _VIEWS)) // 2)
+
+
+@cache
+def _most_words(sections: int) -> IntArray:
+    most = [2 * MAX_FIELDS, MAX_FIELDS, *[2 + 2 * MAX_FIELDS] * (sections - _VIEWS)]
+    return np.array(most, dtype=np.int64)
+
+
+@cache
+def _slot_tables() -> tuple[ByteArray, ByteArray, IntArray]:
+    """What `lay_out` makes keys of states with."""
+    crcs = np.empty(256, dtype=np.int64)
+    fill_crc(crcs)
+    return np.frombuffer(b"".join(slot_tags()), dtype=np.uint8).reshape(-1, TAG_BYTES), _MARK, crcs
