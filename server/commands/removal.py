@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,12 +29,17 @@ def register(app: typer.Typer) -> None:
 @reports_errors
 def erase(
     customer: Annotated[str, typer.Argument(help="The customer's id.")],
+    *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is.")] = False,
     wait_s: Annotated[
         float,
         typer.Option("--wait-s", min=0, help="For the materializer to apply what was published before."),
     ] = WAIT_S,
     offline: Annotated[bool, typer.Option("--offline", help="No materializer runs: wait for none.")] = False,
+    escaped: Annotated[
+        bool,
+        typer.Option("--escaped", help="The id is written as in a JSON text: `a\\u0000b`."),
+    ] = False,
     repo: Repo = None,
     data_dir: DataDir = None,
     redis_url: StoreUrl = None,
@@ -53,6 +59,7 @@ def erase(
     from server.stores import store_url
     from streaming.archive import archive_folder
 
+    customer = _unescaped(customer) if escaped else customer
     settings = load_settings(repo=repo, data_dir=data_dir, redis_url=redis_url)
     url = store_url(settings)
     loaded = load_repo(settings.repo)
@@ -77,6 +84,14 @@ def erase(
         table(f"What {customer} {verb}", ("what", "count"), _erasure_rows(erasure), folded="what")
     if erasure.nothing:
         raise fail(f"there is nothing of customer {customer!r} in {redacted(url)}")
+
+
+def _unescaped(text: str) -> str:
+    """An id that a command line cannot say, as one with a zero byte, from its form in JSON."""
+    try:
+        return str(json.loads(f'"{text}"'))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not the inside of a JSON text: {error}") from error
 
 
 @reports_errors

@@ -88,6 +88,8 @@ def test_a_cluster_carries_the_whole_road(up: Up, cluster: Cluster, tmp_path: Pa
     store = ("--repo", str(up.repo), "--redis-url", cluster.url, "--json")
     erased = json.loads(waypost("erase", READERS[0], *store))
     assert [entity["join_keys"] for entity in erased["entities"]] == [["reader_id"]]
+    spelt = "".join(f"\\u{ord(letter):04x}" for letter in READERS[1])
+    assert json.loads(waypost("erase", spelt, "--escaped", "--dry-run", *store))["customer"] == READERS[1]
     left = counts(target)
     assert left.pop(READERS[0]) is None
     assert set(left.values()) == {"2"}
