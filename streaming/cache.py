@@ -85,9 +85,6 @@ class StateCache:
         except KeyError:
             self.ask([(kind, keys)]).take()
             found = [states[key] for key in keys]
-        touch = states.move_to_end
-        for key in keys:
-            touch(key)
         self._touched.update(zip(keys, found, strict=True))
         return found
 
@@ -108,6 +105,8 @@ class StateCache:
         states = self._states
         touched, self._touched = self._touched, {}
         self.touched_bytes = self._weigh(touched.values())
+        for key in touched:
+            states.move_to_end(key)
         while len(states) > self._max_entities or (states and self.size_bytes > self._max_bytes):
             self._take_off(states.popitem(last=False)[1])
 

@@ -646,6 +646,8 @@ class Materializer:
 
     def _foresee(self, batch: _Batch, writes: Sequence[PreparedWrites]) -> None:
         """Let what was due be due again beside writes on their way; the index learns of it when they are done."""
+        if not batch.due:
+            return
         coming = batch.settled | {
             member: int(part.due_us[number])
             for part in writes
@@ -844,9 +846,9 @@ class Materializer:
         changed = news | {change.key for change in group.changes}
         if changed:
             wanted |= np.array([key in changed for key in group.keys], dtype=np.bool_)
-        if not wanted.all():
-            self._leave_alone(group, np.flatnonzero(~wanted), batch)
         entities = np.flatnonzero(wanted)
+        if len(entities) < len(wanted):
+            self._leave_alone(group, np.flatnonzero(~wanted), batch)
         if not len(entities):
             return None
         for number in entities.tolist():
@@ -1007,6 +1009,8 @@ class Materializer:
         )
 
     def _settle(self, members: Mapping[Member, int]) -> None:
+        if not members:
+            return
         ahead = {member: due_us for member, due_us in members.items() if due_us != NEVER_US}
         self._owner.conclude(ahead, [member for member in members if member not in ahead])
         self._timers.remember(ahead)
