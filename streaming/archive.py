@@ -32,22 +32,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
+from decision.schema import ValueType
 from streaming.file_locks import check_locked, lock_parts, outlast_writers, writing_files
 from streaming.log import Records
+from streaming.packed import Field, Layout, tables
 from streaming.pile import Pile
-from streaming.sink import (
-    TIMESTAMP,
-    earlier,
-    move_parts,
-    remove_unfinished,
-    timestamp_array,
-    unfinished,
-    write_part,
-)
+from streaming.sink import earlier, move_parts, remove_unfinished, unfinished, write_part
+from streaming.windows.read import Column
 
 IntArray = npt.NDArray[np.int64]
 
-SCHEMA = pa.schema([("position", pa.int64()), ("logical_time", TIMESTAMP), ("event", pa.binary())])
+_LAYOUT = Layout(
+    [
+        Field("position", ValueType.INT64),
+        Field("logical_time", ValueType.UNIX_TIMESTAMP),
+        Field("event", ValueType.BYTES),
+    ]
+)
+SCHEMA = _LAYOUT.schema
 """`logical_time` is when the record was appended; `event` is the log's JSON, null once its customer is erased."""
 _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
@@ -139,44 +141,45 @@ class Archive:
             return
         rows = records.event_rows[events]
         texts = records.events.texts
-        columns = [
-            pa.array(records.positions[rows]),
-            timestamp_array(records.time_us[rows]),
-            pa.array([texts[event] for event in events.tolist()], type=pa.binary()),
-        ]
-        self._pile.add(pa.Table.from_arrays(columns, schema=SCHEMA))
+        none = np.zeros(len(rows), dtype=np.bool_)
+        columns = (
+            Column(records.positions[rows], none),
+            Column(records.time_us[rows], none),
+            [texts[event] for event in events.tolist()],
+        )
+        self._pile.add([_LAYOUT.pack(len(rows), columns)])
 
-    def take(self) -> list[pa.Table]:
+    def take(self) -> list[bytes]:
         """Everything collected; others come from now on."""
         return self._pile.take()
 
-    def give_back(self, tables: list[pa.Table]) -> None:
+    def give_back(self, parts: Sequence[bytes]) -> None:
         """Have what was taken last before all that came since."""
-        self._pile.give_back(tables)
+        self._pile.give_back(parts)
 
     def writing(self) -> AbstractContextManager[None]:
         """What the owner writes to files is written within this, offline rows too."""
         return writing_files(self._folder, self._partition)
 
-    def write(self, tables: Sequence[pa.Table], after: int, fence: int) -> None:
+    def write(self, records: Sequence[bytes], after: int, fence: int) -> None:
         """Write what was taken; one write at a time, in any thread.
 
         Args:
-            tables: As they were taken; what is written again takes the place of what was written of it.
+            records: As they were taken; what is written again takes the place of what was written of it.
             after: Position of the checkpoint that has none of it behind it.
             fence: The owner's number.
 
         Raises:
             OSError: If the part cannot be written.
         """
-        if not tables:
+        if not records:
             return
         stem = self._stem(after)
         # Positions of one column differ little and texts repeat nowhere: dictionaries would cost and save nothing.
         write_part(
             self._folder,
             f"{stem}-{fence}",
-            pa.concat_tables(tables),
+            pa.concat_tables(tables(records)),
             use_dictionary=False,
             level=1,
             durable=True,

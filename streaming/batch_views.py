@@ -15,8 +15,9 @@ from decision.schema import Catalog, Value, View
 from online.keys import EntityKeys, feature_field
 from online.values import encoder
 from online.write import RowWrite, RowWriter
+from streaming.arrow import TIMESTAMP, arrow_type
 from streaming.errors import SourceFileError
-from streaming.sink import TIMESTAMP, arrow_type, source_files
+from streaming.sink import source_files
 
 ROWS_PER_WRITE = 2000
 ROW = "__row"

@@ -10,17 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from streaming.advance import latest_row
+from streaming.arrow import KeyColumns, arrow_type, column_array, timestamp_array, view_schema
 from streaming.entity import EntityState, LatestRow
 from streaming.plan import EntityKind, ViewPlan, ViewRows
-from streaming.sink import (
-    KeyColumns,
-    arrow_type,
-    column_array,
-    remove_unfinished,
-    timestamp_array,
-    view_schema,
-    write_part,
-)
+from streaming.sink import remove_unfinished, write_part
 from streaming.windows.inputs import Prepared
 from streaming.windows.order import sort_rows
 from streaming.windows.state import TileState
@@ -80,7 +73,7 @@ class ViewFill:
             How many of the entities are done.
         """
         held = None if since_us is None else self._held(keys, states, since_us)
-        columns = KeyColumns(self._plan.keys, keys)
+        columns = KeyColumns.of(self._plan.keys, keys)
         key_columns = [columns.column(key) for key in self._plan.view.join_keys]
         for chunk in sweep_chunks(self._windows, rows, len(keys), until_us, ROWS_PER_PART, held):
             if self._folder is not None:

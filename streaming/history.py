@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from streaming.arrow import TIMESTAMP
 from streaming.errors import SourceFileError
 from streaming.events import EventSchema, PropertyType
 from streaming.numbering import repeated
-from streaming.sink import TIMESTAMP
 from streaming.spill import Spill, part_of, text_hashes
 from streaming.windows.batch import microseconds
 

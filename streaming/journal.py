@@ -8,22 +8,25 @@ number of the intent it was last written under; after a crash that tells which r
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from streaming.advance import SegmentChange
-from streaming.sink import ENTITY
+from streaming.arrow import plain_values, value_type_of
+from streaming.packed import Field, Layout, entities_of, row_count, split, without
 
 Part = tuple[bytes, str]
 """An entity's key and a view of it, or `WHOLE`."""
 WHOLE = ""
 _HEAD = b"h"
 _VIEW = b"v:"
+_ARROW = b"\xff\xff\xff\xff"
+"""What a stream of Arrow's begins with."""
+_ARROW_ENTITY = "__entity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Intent:
 
     Attributes:
         number: Grows by one with every intent of the partition.
-        rows: Offline rows by view, with the column `ENTITY`.
+        rows: Offline rows by view, packed with whose they are (`streaming/packed.py`).
         changes: Segments entered and left.
         void: What was to be written under an earlier number and was not, by that number.
         time_us: Logical time of the batch.
@@ -40,7 +43,7 @@ class Intent:
     """
 
     number: int
-    rows: Mapping[str, pa.Table] = field(default_factory=dict)
+    rows: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     changes: tuple[SegmentChange, ...] = ()
     void: Mapping[int, frozenset[Part]] = field(default_factory=dict)
     time_us: int = 0
@@ -50,8 +53,8 @@ class Intent:
     def entities(self) -> set[bytes]:
         """Entities that the intent says anything of."""
         keys = {change.key for change in self.changes}
-        for table in self.rows.values():
-            keys.update(table[ENTITY].to_pylist())
+        for part in chain.from_iterable(self.rows.values()):
+            keys.update(entities_of(part))
         return keys
 
     def without(self, parts: Collection[Part]) -> Intent:
@@ -60,13 +63,12 @@ class Intent:
             return self
         whole = {key for key, view in parts if view == WHOLE}
         rows = {}
-        for view, table in self.rows.items():
-            gone = pa.array([*whole, *(key for key, hidden in parts if hidden == view)], type=pa.binary())
-            rows[view] = table.filter(pc.invert(pc.is_in(table[ENTITY], value_set=gone)))
+        for view, own in self.rows.items():
+            gone = whole.union(key for key, hidden in parts if hidden == view)
+            kept = [without(part, gone) for part in own]
+            rows[view] = [part for part in kept if row_count(part)]
         changes = tuple(change for change in self.changes if change.key not in whole)
-        return replace(
-            self, rows={view: table for view, table in rows.items() if len(table)}, changes=changes
-        )
+        return replace(self, rows={view: own for view, own in rows.items() if own}, changes=changes)
 
     def to_fields(self) -> dict[bytes, bytes]:
         """The intent as fields of a stream entry."""
@@ -79,8 +81,8 @@ class Intent:
             "time_us": self.time_us,
             "created_us": self.created_us,
         }
-        tables = {_VIEW + view.encode(): _table_bytes(table) for view, table in self.rows.items()}
-        return {_HEAD: json.dumps(head).encode(), **tables}
+        rows = {_VIEW + view.encode(): b"".join(parts) for view, parts in self.rows.items()}
+        return {_HEAD: json.dumps(head).encode(), **rows}
 
     @staticmethod
     def from_fields(number: int, fields: Mapping[bytes, bytes]) -> Intent:
@@ -89,7 +91,7 @@ class Intent:
         return Intent(
             number=number,
             rows={
-                name.removeprefix(_VIEW).decode(): pa.ipc.open_stream(data).read_all()
+                name.removeprefix(_VIEW).decode(): _parts(data)
                 for name, data in fields.items()
                 if name.startswith(_VIEW)
             },
@@ -106,13 +108,16 @@ class Intent:
         )
 
 
-def _table_bytes(table: pa.Table) -> bytes:
-    """Rows as a stream of Arrow's: its schema, and what follows."""
-    messages = (batch.serialize().to_pybytes() for batch in table.to_batches())
-    return b"".join((_schema_bytes(table.schema), *messages))
+def _parts(data: bytes) -> list[bytes]:
+    return [_from_arrow(data)] if data.startswith(_ARROW) else split(data)
 
 
-@lru_cache(1024)
-def _schema_bytes(schema: pa.Schema) -> bytes:
-    data: bytes = schema.serialize().to_pybytes()
-    return data
+def _from_arrow(data: bytes) -> bytes:
+    """Rows as they were once written down, as a stream of Arrow's: the owner before may be an older version."""
+    table = pa.ipc.open_stream(data).read_all()
+    columns = table.drop_columns([_ARROW_ENTITY])
+    layout = Layout(
+        [Field(column.name, value_type_of(column.type)) for column in columns.schema], has_entities=True
+    )
+    entities = table[_ARROW_ENTITY].to_pylist()
+    return layout.pack(len(table), map(plain_values, columns.columns), entities=entities)

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import redis
 import structlog
 
@@ -190,7 +189,7 @@ class _Flush:
     progress: Progress
     rows: OfflineRows
     offline_count: int
-    events: list[pa.Table]
+    events: list[bytes]
     event_count: int
     written: Future[None]
 
@@ -380,10 +379,10 @@ class Materializer:
         written = self._files.submit(self._write_files, rows, events, self._checkpoint)
         self._flush = _Flush(self._landed, rows, offline_count, events, event_count, written)
 
-    def _write_files(self, rows: OfflineRows, events: list[pa.Table], checkpoint: Progress) -> None:
+    def _write_files(self, rows: OfflineRows, events: list[bytes], checkpoint: Progress) -> None:
         """A rename cannot be refused to who owns the partition no more, so that is asked before and after.
 
-        What is written is freed here, one by one: it is thousands of small tables, and batches would wait for that.
+        What is written is freed here: it is of thousands of batches, and those that come would wait for that.
         """
         if not rows and not events:
             return
@@ -398,9 +397,8 @@ class Materializer:
                 self._archive.discard(after, fence)
                 self._sink.discard(rows, first, fence)
                 raise
-        for tables in (*rows.values(), events):
-            while tables:
-                tables.pop()
+        for parts in (*rows.values(), events):
+            parts.clear()
 
     def _end_flush(self) -> None:
         """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""
@@ -1001,7 +999,7 @@ class Materializer:
         changes = tuple(change for part in writes for change in part.changes)
         return Intent(
             number=self._number + 1,
-            rows=rows.tables(),
+            rows=rows.packed,
             changes=changes,
             void=void,
             time_us=self._at.now_us,

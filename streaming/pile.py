@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
-
-MOST_SMALL = 16
-"""After so many tables they become one: thousands of small ones take long to write and to free, all at once."""
+from streaming.packed import row_count
 
 
 class Pile:
-    """Tables of one schema, one behind another; put together a few at a time while they come."""
+    """Packed rows (`streaming/packed.py`), one part behind another.
+
+    Thousands of parts are freed in no time, as they are plain bytes; of thousands of small tables that is not so.
+    """
 
     def __init__(self) -> None:
-        self._tables: list[pa.Table] = []
-        self._small: list[pa.Table] = []
+        self._parts: list[bytes] = []
         self.row_count = 0
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, parts: Sequence[bytes]) -> None:
         """Have rows behind all others."""
-        self.row_count += len(table)
-        self._small.append(table)
-        if len(self._small) >= MOST_SMALL:
-            self._tables.append(pa.concat_tables(self._small).combine_chunks())
-            self._small.clear()
+        self._parts += parts
+        self.row_count += sum(map(row_count, parts))
 
-    def take(self) -> list[pa.Table]:
+    def take(self) -> list[bytes]:
         """Everything, in order; other rows come from now on."""
-        taken = [*self._tables, *self._small]
-        self._tables, self._small, self.row_count = [], [], 0
+        taken, self._parts, self.row_count = self._parts, [], 0
         return taken
 
-    def give_back(self, tables: Sequence[pa.Table]) -> None:
+    def give_back(self, parts: Sequence[bytes]) -> None:
         """Have what was taken last before all that came since."""
-        self._tables = [*tables, *self._tables]
-        self.row_count += sum(map(len, tables))
+        self._parts = [*parts, *self._parts]
+        self.row_count += sum(map(row_count, parts))

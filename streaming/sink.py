@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -16,65 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from decision.schema import JoinKey, Value, ValueType, View
-from online.keys import US_PER_SECOND, EntityKeys
-from online.words import join_spans
+from decision.schema import View
 from streaming.advance import ViewValues
 from streaming.errors import SourceFileError
+from streaming.packed import Layout, tables
 from streaming.pile import Pile
-from streaming.windows.read import Column
 
 IntArray = npt.NDArray[np.int64]
 
 log = structlog.get_logger()
-
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-_SCALARS: dict[ValueType, pa.DataType] = {
-    ValueType.BYTES: pa.binary(),
-    ValueType.STRING: pa.string(),
-    ValueType.INT32: pa.int32(),
-    ValueType.INT64: pa.int64(),
-    ValueType.DOUBLE: pa.float64(),
-    ValueType.FLOAT: pa.float32(),
-    ValueType.BOOL: pa.bool_(),
-    ValueType.UNIX_TIMESTAMP: TIMESTAMP,
-}
-ENTITY = "__entity"
-"""Column of a batch's tables: the key of the row's entity; it stays out of Parquet."""
-_TEXTS = ("JSON", "UUID", "TIME_UUID", "DECIMAL")
-_SCALARS |= {ValueType[name]: pa.string() for name in _TEXTS}
-
-
-def arrow_type(value_type: ValueType) -> pa.DataType:
-    """The Parquet column type of a Feast value type; sets are stored as lists.
-
-    Raises:
-        ValueError: The type has no column of its own (maps, structs, nested collections, zoned instants).
-    """
-    element = _SCALARS.get(value_type)
-    if element is not None:
-        return element
-    name = value_type.name.removesuffix("_LIST").removesuffix("_SET")
-    scalar = _SCALARS.get(ValueType[name]) if name in ValueType.__members__ else None
-    if scalar is None or name == value_type.name:
-        raise ValueError(f"{value_type.name} has no column type in the offline log")
-    return pa.list_(scalar)
-
-
-def view_schema(view: View) -> pa.Schema:
-    """Columns of a view's offline log: join keys, features, event timestamp, and when the row became readable.
-
-    They go by the names that the view's source gives them, so that Feast reads them as it reads the rest of it.
-    """
-    columns = [(key.name, arrow_type(key.value_type)) for key in view.join_keys]
-    columns += [(feature.name, arrow_type(feature.value_type)) for feature in view.features]
-    columns += [(view.timestamp_column, TIMESTAMP), (view.created_column, TIMESTAMP)]
-    return pa.schema([(view.source_column(name), kind) for name, kind in columns])
-
-
-@lru_cache(1024)
-def _batch_schema(view: View) -> pa.Schema:
-    return view_schema(view).append(pa.field(ENTITY, pa.binary()))
 
 
 def parts_folder(view: View) -> Path:
@@ -242,29 +191,40 @@ class BatchRows:
     """Collects the offline rows of one batch.
 
     Args:
-        views: Views that have an offline log; rows of others are passed over.
+        layouts: Of views that have an offline log, as they were needed so far; rows of others are passed over.
         created_us: Wall time of the rows.
+
+    Attributes:
+        packed: The rows by view (`streaming/packed.py`), a part for each logical time.
     """
 
-    def __init__(self, views: Mapping[str, View], created_us: int) -> None:
-        self._views = views
+    def __init__(self, layouts: dict[str, Layout | None], created_us: int) -> None:
+        self._layouts = layouts
         self._created_us = created_us
-        self._tables: dict[str, list[pa.Table]] = {}
+        self.packed: dict[str, list[bytes]] = {}
 
     def add(self, values: ViewValues, rows: IntArray, entities: Sequence[bytes], at_us: int) -> None:
         """Log rows of a view's values, readable from logical time `at_us`, and whose they are."""
-        name = values.plan.view.name
-        if name in self._views and len(rows):
-            made = _table(values, rows, entities, at_us, self._created_us)
-            self._tables.setdefault(name, []).append(made)
+        view = values.plan.view
+        if view.name not in self._layouts or not len(rows):
+            return
+        layout = self._layouts[view.name]
+        if layout is None:
+            layout = self._layouts[view.name] = Layout.of_view(view, values.plan.keys)
+        columns = values.columns
+        part = layout.pack(
+            len(rows),
+            [columns[feature.name] for feature in view.features],
+            entities=entities,
+            rows=None if len(rows) == len(values.entities) else rows,
+            at_us=at_us,
+            created_us=self._created_us,
+        )
+        self.packed.setdefault(view.name, []).append(part)
 
-    def tables(self) -> dict[str, pa.Table]:
-        """The rows by view; the last column, `ENTITY`, says whose they are."""
-        return {view: pa.concat_tables(parts) for view, parts in self._tables.items()}
 
-
-OfflineRows = dict[str, list[pa.Table]]
-"""Rows by view."""
+OfflineRows = dict[str, list[bytes]]
+"""Rows by view, as `streaming/packed.py` has them."""
 
 
 class OfflineSink:
@@ -276,6 +236,7 @@ class OfflineSink:
 
     def __init__(self, views: Sequence[View], partition: int) -> None:
         self._views = {view.name: view for view in views if view.offline_path}
+        self._layouts: dict[str, Layout | None] = dict.fromkeys(self._views)
         self._piles = {view: Pile() for view in self._views}
         self._partition = partition
 
@@ -317,13 +278,13 @@ class OfflineSink:
 
     def batch(self, created_us: int) -> BatchRows:
         """A collector for the rows of a batch; they count once they are given to `extend`."""
-        return BatchRows(self._views, created_us)
+        return BatchRows(self._layouts, created_us)
 
-    def extend(self, tables: Mapping[str, pa.Table]) -> None:
+    def extend(self, rows: Mapping[str, Sequence[bytes]]) -> None:
         """Take rows that are true now; those of views that are no longer defined have nowhere to go."""
-        for view, table in tables.items():
-            if view in self._views:
-                self._piles[view].add(table.drop_columns([ENTITY]))
+        for view, parts in rows.items():
+            if view in self._piles:
+                self._piles[view].add(parts)
 
     def take(self) -> OfflineRows:
         """Everything collected; others come from now on."""
@@ -331,8 +292,8 @@ class OfflineSink:
 
     def give_back(self, rows: OfflineRows) -> None:
         """Have what was taken last before all that came since."""
-        for view, tables in rows.items():
-            self._piles[view].give_back(tables)
+        for view, parts in rows.items():
+            self._piles[view].give_back(parts)
 
     def write(self, rows: OfflineRows, first: int, fence: int) -> None:
         """Write what was taken; one write at a time, in any thread.
@@ -349,9 +310,9 @@ class OfflineSink:
             OSError: If a part cannot be written.
         """
         stem = self._stem(first)
-        for view, tables in rows.items():
+        for view, parts in rows.items():
             folder = parts_folder(self._views[view])
-            write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables))
+            write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables(parts)))
             for part in folder.glob(f"{stem}-*.parquet"):
                 if int(part.stem.rpartition("-")[2]) < fence:
                     part.unlink(missing_ok=True)
@@ -364,91 +325,3 @@ class OfflineSink:
 
     def _stem(self, first: int) -> str:
         return f"live-{self._partition}-{first:012d}"
-
-
-def _table(
-    values: ViewValues, rows: IntArray, entities: Sequence[bytes], at_us: int, created_us: int
-) -> pa.Table:
-    view = values.plan.view
-    keys = KeyColumns(values.plan.keys, entities)
-    columns = [keys.column(key) for key in view.join_keys]
-    whole = len(rows) == len(values.entities)
-    for feature in view.features:
-        kind = arrow_type(feature.value_type)
-        column = values.columns[feature.name]
-        if isinstance(column, Column) and column.offsets is None:
-            columns.append(column_array(column, kind, None if whole else rows))
-        else:
-            items = values.lists[feature.name]
-            columns.append(value_array([items[row] for row in rows.tolist()], kind))
-    columns += [timestamp_array(np.full(len(rows), moment, dtype=np.int64)) for moment in (at_us, created_us)]
-    return pa.Table.from_arrays([*columns, keys.entities], schema=_batch_schema(view))
-
-
-class KeyColumns:
-    """Join keys of entities as columns.
-
-    Args:
-        keys: Their join keys.
-        entities: Entity keys.
-    """
-
-    def __init__(self, keys: EntityKeys, entities: Sequence[bytes]) -> None:
-        self._data = b"".join(entities)
-        at = np.zeros(len(entities) + 1, dtype=np.int64)
-        np.cumsum(np.fromiter(map(len, entities), dtype=np.int64, count=len(entities)), out=at[1:])
-        self._first, self._stop = keys.split(self._data, at)
-        self._places = {key.name: place for place, key in enumerate(keys.join_keys)}
-        self.entities = pa.BinaryArray.from_buffers(
-            pa.binary(), len(entities), [None, _offsets(at[:-1], len(self._data)), pa.py_buffer(self._data)]
-        )
-
-    def column(self, key: JoinKey) -> pa.Array:
-        """The values of one join key."""
-        place = self._places[key.name]
-        column = slice(place, place + 1)
-        first, stop = (
-            np.ascontiguousarray(self._first[:, column]),
-            np.ascontiguousarray(self._stop[:, column]),
-        )
-        values, begins, _ = join_spans(np.frombuffer(self._data, dtype=np.uint8), first, stop)
-        kind = arrow_type(key.value_type)
-        if key.value_type in {ValueType.STRING, ValueType.BYTES}:
-            return pa.Array.from_buffers(
-                kind, len(first), [None, _offsets(begins, len(values)), pa.py_buffer(values)]
-            )
-        if key.value_type is ValueType.INT32:
-            return pa.array(values.view("<i4"), type=kind)
-        numbers = values.view("<i8")
-        if key.value_type is ValueType.UNIX_TIMESTAMP:
-            return timestamp_array(numbers * US_PER_SECOND)
-        return pa.array(numbers, type=kind)
-
-
-def _offsets(begins: IntArray, stop: int) -> pa.Buffer:
-    return pa.py_buffer(np.append(begins, stop).astype(np.int32))
-
-
-def column_array(column: Column, kind: pa.DataType, rows: IntArray | None = None) -> pa.Array:
-    """Values of a feature as a column; of some rows alone where `rows` names them."""
-    if column.offsets is not None:
-        assert rows is None, "lists are taken whole"
-        return pa.ListArray.from_arrays(pa.array(column.offsets), pa.array(column.values)).cast(kind)
-    values, null = column.values, column.null
-    if rows is not None:
-        values, null = values[rows], null[rows]
-    if kind == TIMESTAMP:
-        values = values.view("datetime64[us]")
-    return pa.array(values, type=kind, mask=null if null.any() else None)
-
-
-def value_array(values: Sequence[Value], kind: pa.DataType) -> pa.Array:
-    """Plain values as a column: timestamps are microseconds since the epoch, None is NULL."""
-    if pa.types.is_timestamp(kind):
-        return pa.array(values, type=pa.int64()).cast(kind)
-    return pa.array(values, type=kind)
-
-
-def timestamp_array(micros: IntArray) -> pa.Array:
-    """Microseconds since the epoch as a timestamp column."""
-    return pa.Array.from_buffers(TIMESTAMP, len(micros), [None, pa.py_buffer(np.ascontiguousarray(micros))])

@@ -18,7 +18,8 @@ from server.feast.entities import key_column
 from server.feast.plain import python_of
 from server.feast.protos import Value as ValueMessage
 from server.feast.pushed import Pushed
-from streaming.sink import parts_folder, value_array, view_schema, write_part
+from streaming.arrow import value_array, view_schema
+from streaming.sink import parts_folder, write_part
 
 Row = tuple[Value, ...]
 

@@ -26,8 +26,8 @@ from server.catalog_json import catalog_from_json, catalog_to_json
 from server.cli import app
 from server.config import FeastServing
 from server.repo import load_repo
+from streaming.arrow import view_schema
 from streaming.batch_views import load_batch_view
-from streaming.sink import view_schema
 from tests.support.feast_world import apply, run_waypost
 from tests.support.valkey import start_valkey
 from training.dataset import Dataset, features_at, find_service

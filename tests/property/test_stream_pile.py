@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.pile import MOST_SMALL, Pile
+from decision.schema import ValueType
+from streaming.packed import Field, Layout, tables
+from streaming.pile import Pile
 
 FEW = st.lists(st.integers(0, 9), max_size=3)
+LAYOUT = Layout([Field("n", ValueType.INT64)])
 
 
-@given(st.lists(st.one_of(FEW, st.sampled_from(["take", "give back"])), max_size=4 * MOST_SMALL))
+def _packed(numbers: list[int]) -> list[bytes]:
+    """A part for every two of them."""
+    return [LAYOUT.pack(len(own), [own]) for own in (numbers[:2], numbers[2:])]
+
+
+def _read(parts: list[bytes]) -> list[int]:
+    return [n for table in tables(parts) for n in table["n"].to_pylist()]
+
+
+@given(st.lists(st.one_of(FEW, st.sampled_from(["take", "give back"])), max_size=40))
 def test_rows_are_taken_in_the_order_in_which_they_came(turns: list[list[int] | str]) -> None:
-    """What is given back stands before what came since, and few tables are had at once."""
-    pile, taken = Pile(), list[pa.Table]()
+    """What is given back stands before what came since."""
+    pile, taken = Pile(), list[bytes]()
     expected, gone = list[int](), list[int]()
     for turn in turns:
         if turn == "take":
             taken, gone, expected = pile.take(), expected, []
-            assert len(taken) < len(turns) // MOST_SMALL + MOST_SMALL + 1
         elif turn == "give back":
             pile.give_back(taken)
             taken, gone, expected = [], [], [*gone, *expected]
         else:
-            pile.add(pa.table({"n": pa.array(turn, pa.int64())}))
+            assert isinstance(turn, list)
+            pile.add(_packed(turn))
             expected = [*expected, *turn]
         assert pile.row_count == len(expected)
-    assert [n for table in pile.take() for n in table["n"].to_pylist()] == expected
+    assert _read(pile.take()) == expected

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from decision.schema import Feature, JoinKey, ValueType, View
 from online.errors import KeyEncodingError
 from online.keys import EntityKeys
+from streaming.arrow import KeyColumns
 from streaming.errors import TransformError
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.plan import SourceEvents, ViewPlan
-from streaming.sink import KeyColumns
 
 TYPES: dict[ValueType, st.SearchStrategy[Any]] = {
     ValueType.STRING: st.text(max_size=6),
@@ -68,8 +68,7 @@ def test_keys_are_read_back_as_columns(kinds: list[ValueType], data: st.DataObje
     plan = _plan(kinds)
     rows = data.draw(st.lists(st.tuples(*(TYPES[kind] for kind in kinds)), max_size=5))
     entities = [plan.keys.encode({f"k{n}": value for n, value in enumerate(row)}) for row in rows]
-    columns = KeyColumns(plan.keys, entities)
-    assert columns.entities.to_pylist() == entities
+    columns = KeyColumns.of(plan.keys, entities)
     for number, key in enumerate(plan.view.join_keys):
         assert columns.column(key).to_pylist() == [row[number] for row in rows]
 
@@ -81,7 +80,7 @@ def test_keys_of_others_are_refused(key: bytes) -> None:
     whole = keys.encode({"k0": "a"})
     for wrong in (key, whole + key + b"!", whole[:-1], whole[:5] + key + whole[5:] + b"?"):
         with pytest.raises(KeyEncodingError):
-            KeyColumns(keys, [whole, wrong])
+            KeyColumns.of(keys, [whole, wrong])
 
 
 def test_the_events_customer_stands_in_for_a_missing_key() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow as pa
 import pytest
 import redis
 
+from decision.schema import ValueType
 from online.store import connect
 from online.write import EntityWrite, EntityWriter
 from streaming.advance import SegmentChange
@@ -15,9 +15,10 @@ from streaming.entity import POSITIONS, EntityState, positions_field
 from streaming.journal import WHOLE, Intent
 from streaming.lease import Leases
 from streaming.owner import PartitionOwner
+from streaming.packed import Field, Layout, entities_of
 from streaming.recovery import Settled, settle_intents
-from streaming.sink import ENTITY
 
+LAYOUT = Layout([Field("value", ValueType.INT64)], has_entities=True)
 ADA, BOB = b"\x01ada", b"\x01bob"
 
 
@@ -35,7 +36,7 @@ def _owner(client: redis.Redis) -> PartitionOwner:
 
 
 def _intent(number: int, *keys: bytes) -> Intent:
-    rows = pa.table({"value": [number] * len(keys), ENTITY: pa.array(keys, type=pa.binary())})
+    rows = [LAYOUT.pack(len(keys), [[number] * len(keys)], entities=keys)]
     changes = tuple(SegmentChange(key, "s", True, number, "customer_id") for key in keys)
     return Intent(number, rows={"view": rows}, changes=changes)
 
@@ -54,7 +55,7 @@ def _said(settled: Settled) -> list[tuple[int, list[bytes], list[bytes]]]:
     return [
         (
             intent.number,
-            [key for table in intent.rows.values() for key in table[ENTITY].to_pylist()],
+            [key for parts in intent.rows.values() for part in parts for key in entities_of(part)],
             [change.key for change in intent.changes],
         )
         for intent in settled.intents
