@@ -16,7 +16,7 @@ from hypothesis.internal.conjecture import providers
 
 from server.feast.type_checks import defer_feasts_checks
 from tests.support.reported import REPORTED
-from tests.support.valkey import close_emptied, emptied, start_valkey
+from tests.support.valkey import close_opened, emptied, start_valkey
 
 # Deadlines off: the first call of a kernel compiles it, and a shared two-core machine stalls at will.
 settings.register_profile(
@@ -92,7 +92,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _closing() -> Iterator[None]:
     """Connections of a test do not outlive it."""
     yield
-    close_emptied()
+    close_opened()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from tests.support.stream_world import (
     random_events,
     tick,
 )
+from tests.support.valkey import emptied, opened
 
 EVENT_COUNT = 60
 LATER_US = START_US + 7_200_000_000
@@ -109,11 +110,11 @@ def world() -> World:
 
 def _connect(url: str) -> redis.Redis:
     pool = redis.ConnectionPool.from_url(url, connection_class=DoomedConnection)
-    return redis.Redis(connection_pool=pool)
+    return opened(redis.Redis(connection_pool=pool))
 
 
 def _log_events(url: str, seed: int) -> None:
-    redis.Redis.from_url(url).flushall()
+    emptied(url)
     publish(url, random_events(seed, EVENT_COUNT))
     tick(url, LATER_US)
 

@@ -15,6 +15,7 @@ from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
 from tests.support.stopping import Stopped
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
+from tests.support.valkey import emptied
 from tests.support.worlds import apply_all, everyone_offline, lazy_files
 
 EVENTS = 30
@@ -24,8 +25,7 @@ EVENTS = 30
 @pytest.fixture
 def client(url: str) -> redis.Redis:
     """A client of a store whose log has one event of each customer."""
-    client = redis.Redis.from_url(url)
-    client.flushall()
+    client = emptied(url)
     publish(
         url,
         [

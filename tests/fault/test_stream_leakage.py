@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-import redis
 
 from decision.schema import FeatureRef, Service
 from online.write import EntityWriter
@@ -16,6 +15,7 @@ from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.history import Past
 from tests.support.stream_world import MINUTE_US, SCHEMA, START_US, World, catalog, random_events
+from tests.support.valkey import emptied
 from training.dataset import features_at
 from training.labels import TIME
 
@@ -37,8 +37,7 @@ REFS = tuple(
 
 def _training_rows(url: str, events: Sequence[EventRecord], at_us: Sequence[int]) -> list[dict[str, object]]:
     """Features of one customer and category at each instant, joined from the log that a backfill of `events` leaves."""
-    client = redis.Redis.from_url(url)
-    client.flushall()
+    client = emptied(url)
     world = World.create()
     backfill(
         client=client,

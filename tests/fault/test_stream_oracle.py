@@ -32,6 +32,7 @@ from tests.support.stream_world import (
     random_events,
     tick,
 )
+from tests.support.valkey import emptied
 
 SECOND_US = 1_000_000
 
@@ -43,9 +44,7 @@ def world() -> World:
 
 @pytest.fixture
 def client(url: str) -> redis.Redis:
-    client = redis.Redis.from_url(url)
-    client.flushall()
-    return client
+    return emptied(url)
 
 
 def _accepted(arrivals: list[tuple[int, EventRecord]]) -> list[EventRecord]:

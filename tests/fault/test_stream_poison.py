@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import redis
-
 from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from tests.support.stream_world import MINUTE_US, PROJECT, START_US, World, drain, publish
+from tests.support.valkey import emptied
 
 
 def test_the_batch_before_a_bad_event_is_counted_and_archived(url: str) -> None:
     """What a batch that landed was put off for is done before anything behind it is applied alone."""
-    client, world = redis.Redis.from_url(url), World.create()
-    client.flushall()
+    client, world = emptied(url), World.create()
     keys = PartitionKeys(PROJECT, 0)
     amounts = [19.99, 9.2e12, 9.2e12, 0.01]
     events = [

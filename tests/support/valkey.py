@@ -32,15 +32,22 @@ def start_valkey(data_dir: Path) -> Iterator[str]:
 _opened: list[redis.Redis] = []
 
 
-def emptied(url: str) -> redis.Redis:
-    """A connection to a store that has nothing in it any more; `close_emptied` closes it."""
-    client = redis.Redis.from_url(url)
+def opened(client: redis.Redis) -> redis.Redis:
+    """A client whose connections `close_opened` closes."""
     _opened.append(client)
+    return client
+
+
+def emptied(url: str) -> redis.Redis:
+    """A connection to a store that has nothing in it any more; `close_opened` closes it."""
+    client = opened(redis.Redis.from_url(url))
     client.flushall()
     return client
 
 
-def close_emptied() -> None:
+def close_opened() -> None:
     """Close connections rather than leave them to a look for garbage, which may come upon their sockets first."""
     while _opened:
-        _opened.pop().close()
+        client = _opened.pop()
+        client.close()
+        client.connection_pool.disconnect()  # which may have been made by itself
