@@ -955,16 +955,15 @@ class Materializer:
         refused: dict[str, list[bytes]] = {}
         hidden: set[Part] = set()
         for part, outcome in zip(writes, written, strict=True):
-            gone = [part.keys[number] for number in np.flatnonzero(~outcome.accepted).tolist()]
+            accepted = outcome.accepted
+            gone = [part.keys[number] for number in (~accepted).nonzero()[0].tolist()]
             if gone:
                 refused.setdefault(part.kind.name, []).extend(gone)
                 self._cache.drop(gone)
                 hidden.update((key, WHOLE) for key in gone)
-            unseen = part.fresh & ~outcome.visible & outcome.accepted
-            hidden.update(
-                (part.keys[number], part.kind.shown[view].view.name)
-                for view, number in np.argwhere(unseen).tolist()
-            )
+            views, unseen = (part.fresh & ~outcome.visible & accepted).nonzero()
+            for view, number in zip(views.tolist(), unseen.tolist(), strict=True):
+                hidden.add((part.keys[number], part.kind.shown[view].view.name))
             self.stats.writes += len(part)
             self.stats.refused_writes += len(gone)
             self.stats.state_bytes_written += outcome.state_bytes
@@ -993,7 +992,7 @@ class Materializer:
             for view, values in enumerate(part.values):
                 if values is None:
                     continue
-                numbers = np.flatnonzero(part.fresh[view])
+                numbers = part.fresh[view].nonzero()[0]
                 owners = [part.keys[number] for number in numbers.tolist()]
                 rows.add(values, part.places[view, numbers], owners, part.at_us)
         changes = tuple(change for part in writes for change in part.changes)
