@@ -70,15 +70,17 @@ class RecentIds:
         """
         marks = np.empty(len(hashes), dtype=np.uint8)
         self._make_room(len(hashes))
-        self._used = note_ids(self._table, self._used, MAX_RECENT_IDS, hashes, positions, marks)
-        new = marks == NEW
-        if not new.any():
-            return marks
-        records = np.empty((int(new.sum()), 2), dtype="<i8")
-        records[:, 0], records[:, 1] = hashes[new], positions[new]
-        owners = buckets[new]
-        for bucket in dict.fromkeys(owners.tolist()):
-            own = records if len(records) == 1 else records[owners == bucket]
+        before = self._used
+        self._used = note_ids(self._table, before, MAX_RECENT_IDS, hashes, positions, marks)
+        count = self._used - before
+        if count < len(marks):
+            new = marks == NEW
+            buckets, hashes, positions = buckets[new], hashes[new], positions[new]
+        records = np.empty((count, 2), dtype="<i8")
+        records[:, 0], records[:, 1] = hashes, positions
+        owners = dict.fromkeys(buckets.tolist())
+        for bucket in owners:
+            own = records if len(owners) == 1 else records[buckets == bucket]
             self._add(bucket, own.tobytes())
         return marks
 
