@@ -89,8 +89,7 @@ def entity_calls(
     keys = [key for part in parts for key in part.keys]
     if not keys:
         return EntityCalls([], np.zeros(0, dtype=np.int64))
-    words = _gathered(parts, len(keys))
-    _check_sizes(keys, words.sizes)
+    words = _gathered(parts, keys)
     blob = b"".join(keys)
     key_ends = itertools.accumulate(map(len, keys), initial=0)
     views = [len(part.views) for part in parts]
@@ -125,7 +124,7 @@ class _Gathered(NamedTuple):
     byte_count: int
 
 
-def _gathered(parts: Sequence[EntityWrites], entity_count: int) -> _Gathered:
+def _gathered(parts: Sequence[EntityWrites], keys: Sequence[bytes]) -> _Gathered:
     found = [(_NO_SPANS, _STATE, 0)]
     first = 0
     for part in parts:
@@ -139,10 +138,14 @@ def _gathered(parts: Sequence[EntityWrites], entity_count: int) -> _Gathered:
         for (own, section, entity), start in zip(found, starts, strict=False)
     ]
     spans = np.concatenate([own.table for own, _, _ in found], axis=1)
-    sizes = np.zeros((entity_count, _VIEWS + max(len(part.views) for part in parts)), dtype=np.int64)
-    span_at = np.zeros(entity_count + 1, dtype=np.int64)
-    state_bytes = np.zeros(entity_count, dtype=np.int64)
-    byte_count = tally(np.array(pieces), spans, sizes, span_at, state_bytes)
+    most = _most_words(_VIEWS + max([len(part.views) for part in parts]))
+    sizes = np.zeros((len(keys), len(most)), dtype=np.int64)
+    span_at = np.zeros(len(keys) + 1, dtype=np.int64)
+    state_bytes = np.zeros(len(keys), dtype=np.int64)
+    byte_count, large = tally(np.array(pieces), spans, most, sizes, span_at, state_bytes)
+    if large >= 0:
+        row, section = divmod(large, len(most))
+        check_size(keys[row], _field_count(int(sizes[row, section]), section))
     data = np.concatenate([own.data for own, _, _ in found])
     return _Gathered(data, spans, span_at, sizes, state_bytes, byte_count)
 
@@ -159,13 +162,10 @@ def check_size(key: bytes, count: int) -> None:
         )
 
 
-def _check_sizes(keys: Sequence[bytes], sizes: IntArray) -> None:
-    """As `check_size`, of words by entity and section."""
-    most = _most_words(sizes.shape[1])
-    if (sizes > most).any():
-        row, section = np.argwhere(sizes > most)[0].tolist()
-        words = int(sizes[row, section])
-        check_size(keys[row], words if section == _DROPPED else (words - 2 * (section >= _VIEWS)) // 2)
+def _field_count(words: int, section: int) -> int:
+    if section == _DROPPED:
+        return words
+    return words // 2 if section == _STATE else words // 2 - 1
 
 
 @cache

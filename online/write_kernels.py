@@ -135,14 +135,17 @@ def put_little(out, at, value, size):  # type: ignore[no-untyped-def]
     return at + size
 
 
-@_kernel(_INT(_T, _T, _T, _V, _V))
-def tally(pieces, spans, sizes, span_at, state_bytes):  # type: ignore[no-untyped-def]
-    """Count what each entity has, and give the spans their places among all; returns the bytes of all spans.
+@_kernel(types.UniTuple(_INT, 2)(_T, _T, _V, _T, _V, _V))
+def tally(pieces, spans, most, sizes, span_at, state_bytes):  # type: ignore[no-untyped-def]
+    """Count what each entity has, and give the spans their places among all.
+
+    Returns the bytes of all spans, and the place in `sizes`, row by row, of one that is larger than it may be, or -1.
 
     Args:
         pieces: Of each its spans, its section, its first entity, and where its bytes begin; shape (pieces, 4).
         spans: Those of all pieces, as `online.words.Spans` has them; from now on entities and places are among those
             of all pieces, and the entity of a span without words is -1.
+        most: Most words by section.
         sizes: Takes words by section; shape (entities, sections), zeros.
         span_at: Takes where the spans of each entity begin if those of one follow another; one more at the end, zeros.
         state_bytes: Takes the bytes of the first section.
@@ -165,9 +168,13 @@ def tally(pieces, spans, sizes, span_at, state_bytes):  # type: ignore[no-untype
             else:
                 spans[0, k] = -1
             k += 1
+    large = -1
     for i in range(sizes.shape[0]):
         span_at[i + 1] += span_at[i]
-    return total
+        for section in range(sizes.shape[1]):
+            if sizes[i, section] > most[section]:
+                large = i * sizes.shape[1] + section
+    return total, large
 
 
 @_kernel(_INT(_OUT, _INT, _V, _INT, _INT, _INT))
