@@ -151,8 +151,15 @@ class RedisPartitionReader:
         self._key = keys.log
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
-        """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first."""
-        return _taken(exchange(self._client, [self._command(after, count, wait_ms)]))
+        """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first.
+
+        The first of records that are appended in one go ends the wait, before the others are there; so what is there
+        after it is asked for behind it, in the same round trip.
+        """
+        commands = [self._command(after, count, 0)]
+        if wait_ms > 0:
+            commands.insert(0, self._command(after, 1, wait_ms))
+        return _taken(exchange(self._client, commands))
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
         """At most `count` records that are there behind `after`; what is returned must be called for them."""
@@ -174,9 +181,14 @@ class RedisPartitionReader:
 
 
 def _taken(replies: Sequence[object]) -> Records:
-    (answer,) = replies
-    if isinstance(answer, redis.RedisError):
-        raise answer
+    """The records of the last reply.
+
+    Raises:
+        redis.RedisError: What the store answered instead.
+    """
+    for answer in replies:
+        if isinstance(answer, redis.RedisError):
+            raise answer
     return _records(answer) if answer else Records.none()
 
 

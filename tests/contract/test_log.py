@@ -5,6 +5,7 @@ An implementation is named in `LOGS`; every claim below is then about it too.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from streaming.read_ahead import ReadAhead
 from streaming.redis_log import RedisLog, RedisPartitionReader, settle_partitions
 from streaming.timers import Timers
 from streaming.touch import Touch
+from tests.support.stores import wait_until
 
 PARTITIONS = 3
 NOW_US = 1_700_000_000_000_000
@@ -94,6 +96,11 @@ def _event(number: int, customer_id: str = "ada") -> EventRecord:
     return EventRecord(f"e{number}", "look", customer_id, NOW_US + number, {"what": "tea", "n": number})
 
 
+def _blocked_count(client: redis.Redis) -> int:
+    clients: Any = client.info("clients")
+    return int(clients["blocked_clients"])
+
+
 def _numbers(records: Sequence[LogRecord]) -> list[object]:
     return [record.event.properties["n"] for record in records if record.event]
 
@@ -136,6 +143,18 @@ async def test_log_keeps_the_order_of_a_customer(implementation: Implementation)
     assert _numbers(found) == list(range(15))
     times = [record.time_us for record in found]
     assert times == sorted(times)
+
+
+async def test_a_waiting_reader_gets_what_is_appended_at_once_whole(
+    implementation: Implementation, client: redis.Redis
+) -> None:
+    """The first record ends the wait, and those beside it must not wait until that one is applied."""
+    reader = implementation.reader(0)
+    async with implementation.log(1, 1000) as log:
+        reading = asyncio.create_task(asyncio.to_thread(reader.read, 0, 100, 20_000))
+        await asyncio.to_thread(wait_until, lambda: _blocked_count(client) == 1, "the reader waits", 20)
+        await log.append([_event(number) for number in range(13)], NOW_US)
+        assert _numbers(await reading) == list(range(13))
 
 
 async def test_log_places_each_customer_in_one_partition(implementation: Implementation) -> None:
