@@ -38,15 +38,19 @@ class Pool(redis.BlockingConnectionPool):
             connection = self.pool.get_nowait()
         except queue.Empty:
             return None
-        if connection is not None and _is_silent(connection):
-            return connection
-        self.pool.put_nowait(connection)
-        return None
+        is_ready = False
+        try:
+            is_ready = connection is not None and _is_silent(connection)
+        finally:
+            # Also where it cannot be opened: else there would be room for one less from now on.
+            if not is_ready:
+                self.pool.put_nowait(connection)
+        return connection if is_ready else None
 
 
 def _is_silent(connection: Any) -> bool:
+    connection.connect()
     try:
-        connection.connect()
         return not connection.can_read()
     except (redis.ConnectionError, redis.TimeoutError, OSError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,35 @@ def test_no_more_connections_are_open_than_are_allowed(client: redis.Redis) -> N
         for connection in (*held, held[0]):
             pool.release(connection)
         assert [pool.get_connection(), pool.get_connection()] == [held[1], held[0]]
+
+
+def test_a_connection_that_cannot_be_opened_is_tried_once(client: redis.Redis) -> None:
+    """Whoever finds the server down waits for that once, the second time too."""
+    tried = []
+
+    class Counted(redis.Connection):
+        def connect(self) -> None:
+            tried.append(self)
+            super().connect()  # type: ignore[no-untyped-call]
+
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        options = {**client.connection_pool.connection_kwargs, "port": nobody.getsockname()[1]}
+        pool = Pool(connection_class=Counted, max_connections=2, timeout=0.01, **options)  # type: ignore[no-untyped-call]
+        for attempts in (1, 2, 3):
+            with pytest.raises(redis.ConnectionError):
+                pool.get_connection()
+            assert len(tried) == attempts
+
+
+def test_a_connection_that_is_refused_stays_in_the_pool(client: redis.Redis) -> None:
+    """The server may refuse each for a while; the pool has room for as many afterwards."""
+    options = {**client.connection_pool.connection_kwargs, "db": 10**6}
+    pool = Pool(max_connections=1, timeout=0.01, **options)  # type: ignore[no-untyped-call]
+    with closing(redis.Redis.from_pool(pool)):
+        for _ in range(3):
+            with pytest.raises(redis.ResponseError, match="out of range"):
+                pool.get_connection()
 
 
 def _place(client: redis.Redis) -> str:
