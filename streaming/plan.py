@@ -77,9 +77,9 @@ class Transformed:
             IndexError: It is not.
         """
         count, rows = len(events.frame), frame.index.to_numpy()
-        are_numbers = rows.dtype.kind in "iu" or not len(rows)
+        are_numbers = rows.dtype.kind in "iu"
         is_whole = are_numbers and np.array_equal(rows, np.arange(count))
-        if not is_whole and not (are_numbers and rows.min(initial=0) >= 0 and rows.max(initial=-1) < count):
+        if len(rows) and not is_whole and not (are_numbers and rows.min() >= 0 and rows.max() < count):
             raise IndexError("the index is not that of the events")
         self.frame = frame
         self.source: IntArray = rows.astype(np.int64, copy=False)

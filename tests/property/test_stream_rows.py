@@ -73,6 +73,32 @@ def test_keys_are_read_back_as_columns(kinds: list[ValueType], data: st.DataObje
         assert columns.column(key).to_pylist() == [row[number] for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("index", "source"),
+    [
+        (pd.Index([2, 0], dtype="uint32"), [2, 0]),
+        (pd.Index([1], dtype="int8"), [1]),
+        (pd.Index([3], dtype="uint64"), None),
+        (pd.Index([-1]), None),
+        (pd.DatetimeIndex(["2026-01-01"]), None),
+        (pd.DatetimeIndex([]), []),
+        (pd.Index([], dtype=object), []),
+    ],
+)
+def test_rows_are_those_of_the_events_that_their_index_names(
+    index: pd.Index[Any], source: list[int] | None
+) -> None:
+    """Integers of any type; what is left of no event may have any index."""
+    plan = _plan([ValueType.STRING])
+    frame = pd.DataFrame({"k0": ["a"] * len(index), "x": [1] * len(index)}, index=index)
+    feed = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0", "v")
+    if source is None:
+        with pytest.raises(TransformError, match="must keep the index of the events"):
+            feed.transformed(_events(["c"] * 3))
+    else:
+        assert feed.transformed(_events(["c"] * 3)).source.tolist() == source
+
+
 @given(st.binary(max_size=60))
 def test_keys_of_others_are_refused(key: bytes) -> None:
     """What is no key of these join keys and this project is an error, whatever its bytes."""
