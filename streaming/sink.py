@@ -312,7 +312,9 @@ class OfflineSink:
         stem = self._stem(first)
         for view, parts in rows.items():
             folder = parts_folder(self._views[view])
-            write_part(folder, f"{stem}-{fence}", pa.concat_tables(tables(parts)))
+            # What an owner before left may be of fewer segments, or more: each row has NULL where it has no value.
+            whole = pa.concat_tables(tables(parts), promote_options="permissive")
+            write_part(folder, f"{stem}-{fence}", whole)
             for part in folder.glob(f"{stem}-*.parquet"):
                 if int(part.stem.rpartition("-")[2]) < fence:
                     part.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from decision.schema import Feature, ValueType
 from streaming.advance import SegmentChange
 from streaming.journal import WHOLE, Intent
 from streaming.packed import tables
@@ -113,3 +114,23 @@ def test_rows_of_both_versions_go_to_one_file(tmp_path: Path) -> None:
     (part,) = tmp_path.glob("*.parquet")
     rows = pq.read_table(part)
     assert _shown({"mixed": rows[:5]}) == _shown({"mixed": rows[5:]})
+
+
+def test_rows_of_before_a_segment_was_added_go_to_the_same_file(tmp_path: Path) -> None:
+    """The repo changed after a crash: nothing of either is lost, and nobody stands still for it."""
+    view = replace(
+        MARKS,
+        features=(Feature(name="loyal", value_type=ValueType.BOOL), *MARKS.features),
+        offline_path=str(tmp_path / "*.parquet"),
+    )
+    sink = OfflineSink([view], 0)
+    batch = sink.batch(CREATED_US)
+    values = values_of(plan_of(view), {"loyal": [True, True, False], "good": [False, True, None]}, 3)
+    batch.add(values, np.arange(3), USERS, AT_US)
+    sink.extend(_intent().rows)
+    sink.extend(batch.packed)
+    sink.write(sink.take(), 7, 1)
+    (part,) = tmp_path.glob("*.parquet")
+    rows = pq.read_table(part)
+    assert rows["good"].to_pylist() == [True, None, False, False, True, None]
+    assert rows["loyal"].to_pylist() == [None, None, None, True, True, False]
