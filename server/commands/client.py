@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from server.commands.options import DEFAULT_TARGET, AsJson, Target
-from server.commands.output import fail, reports_errors, say, say_json, table
+from server.commands.output import fail, json_text, reports_errors, say, say_json, table
 from server.wording import counted
 
 
@@ -164,7 +163,7 @@ def watch(
         for response in segments_pb2_grpc.SegmentServiceStub(channel).WatchSegments(request):
             for change in response.changes:
                 line = {**message_json(change), "position": response.position}
-                typer.echo(json.dumps(line, ensure_ascii=False) if as_json else change_text(change))
+                say(json_text(line) if as_json else change_text(change))
                 seen += 1
                 if count is not None and seen >= count:
                     return

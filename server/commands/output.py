@@ -27,6 +27,8 @@ _LEAST_FOLDED = 20
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 """What a terminal would obey rather than show; ids and details of events come from outside."""
 _LINES = {code: said for code, said in _CONTROLS.items() if chr(code) not in "\t\n"}
+_ESCAPES = {code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F}
+"""Those that JSON leaves as they are."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,7 +49,12 @@ def status(text: str) -> None:
 
 def say_json(value: object) -> None:
     """A value for machines."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json_text(value, indent=2))
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """A value for machines, as text that does nothing to a terminal."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).translate(_ESCAPES)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, folded: str) -> None:

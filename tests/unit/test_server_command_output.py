@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
@@ -52,3 +54,13 @@ def test_what_a_terminal_would_obey_is_spelt_out(
     told = capsys.readouterr().out
     assert not set(told) & {"\x1b", "\0", "\r", "\x9b", "\x07"}
     assert all(shown in told for shown in ("\\x1b[2J", "\\x00", "\\x0d", "\\x9b", "\\x1b]0;t\\x07c\nd"))
+
+
+def test_a_terminal_obeys_nothing_of_what_is_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON escapes the first control characters only; the others begin sequences too."""
+    value = {"id": "\x1b[2J\x9b2J\x7f é"}
+    output.say_json(value)
+    told = capsys.readouterr().out
+    assert not set(told) & {"\x1b", "\x9b", "\x7f"}
+    assert "é" in told
+    assert json.loads(told) == value
