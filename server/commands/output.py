@@ -33,8 +33,9 @@ _ESCAPES = {code: f"\\u{code:04x}" for code in _CONTROLS if code >= 0x7F}
 P = ParamSpec("P")
 R = TypeVar("R")
 
-console = Console()
-errors = Console(stderr=True)
+# Without emoji: `shop:key:7` is an id, and has no picture in it.
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def say(text: str = "") -> None:
@@ -73,7 +74,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
             say("  ".join(others))
             say(f"    {row[place]}")
         return
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=Text(title.translate(_CONTROLS), style="table.title"), title_justify="left")
     for column in columns:
         grid.add_column(column, overflow="fold", no_wrap=column != folded)
     for row in lines:

@@ -64,3 +64,15 @@ def test_a_terminal_obeys_nothing_of_what_is_for_machines(capsys: pytest.Capture
     assert not set(told) & {"\x1b", "\x9b", "\x7f"}
     assert "é" in told
     assert json.loads(told) == value
+
+
+def test_ids_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever they would mean to who draws tables."""
+    spelt = "shop:key:7 [/x] [red]"
+    output.say(spelt)
+    output.hint(spelt)
+    output.table(f"What {spelt} \x1b]0;t has", ("what", "count"), [(spelt, "1")], folded="what")
+    told, hinted = capsys.readouterr()
+    assert told.count(spelt) == 3
+    assert "\\x1b]0;t" in told
+    assert hinted.strip() == spelt
