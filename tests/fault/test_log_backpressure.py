@@ -45,6 +45,8 @@ def test_full_log_refuses_and_keeps_every_acknowledged_event(tmp_path: Path) -> 
                 assert _visits(clinic) == acknowledged
                 site.wait(lambda: _is_accepted(clinic, acknowledged), "room in the log again")
                 site.wait(lambda: _visits(clinic) == acknowledged + 1, "and applied")
+                events = _counted(acknowledged + 1)
+                site.wait(lambda: events in _metrics(port), "and counted, which comes after")
                 _watched(clinic, port, acknowledged + 1)
         finally:
             site.stop()
@@ -93,11 +95,20 @@ def _visits(clinic: Clinic) -> int:
     return int(answer.columns[0].values[0].int64_value)
 
 
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
+        metrics: str = answer.read().decode()
+    return metrics
+
+
+def _counted(events: int) -> str:
+    return f'waypost_stream_events_total{{partition="0"}} {float(events)}'
+
+
 def _watched(clinic: Clinic, port: int, events: int) -> None:
     """What the process, the store and the server say of it agrees."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as answer:
-        metrics = answer.read().decode()
-    assert f'waypost_stream_events_total{{partition="0"}} {float(events)}' in metrics
+    metrics = _metrics(port)
+    assert _counted(events) in metrics
     assert f'waypost_stream_freshness_arrival_seconds_count{{partition="0"}} {float(events)}' in metrics
     assert 'waypost_stream_flips_total{partition="0",segment="regular"} 1.0' in metrics
     (part,) = clinic.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=TIMEOUT_S).partitions
