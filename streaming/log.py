@@ -7,8 +7,8 @@ partition, and a record is durable once `append` has returned.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
 from typing import NamedTuple, Protocol, overload
@@ -74,6 +74,19 @@ class Records(Sequence[LogRecord]):
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def without_events(self, positions: Collection[int]) -> Records:
+        """The same records, those at some positions without their event and their time."""
+        gone = np.isin(self.positions, list(positions))
+        if not gone.any():
+            return self
+        (kept,) = (~gone[self.event_rows]).nonzero()
+        return replace(
+            self,
+            time_us=np.where(gone, 0, self.time_us),
+            events=self.events.take(kept),
+            event_rows=self.event_rows[kept],
+        )
 
     @property
     def event_positions(self) -> IntArray:

@@ -63,6 +63,8 @@ CAREFUL_BATCHES = 64
 """How many batches are not computed ahead after one that was void."""
 POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
 """What one event can cause by its content; it must never stop the events behind it."""
+NOT_APPLICABLE = "NOT_APPLICABLE"
+"""Why such an event is put aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +252,7 @@ class Materializer:
         self._waiting = Records.none()
         self._landed = Progress()
         self._careful = 0
+        self._put_aside_before: frozenset[int] = frozenset()
         self._quiet_reads = 0
         self._background = ThreadPoolExecutor(1, "writes")
         self._files = ThreadPoolExecutor(1, "files")
@@ -292,6 +295,8 @@ class Materializer:
         self._check_files(checkpoint)
         self._archive.start(checkpoint.position, self._owner.check)
         self._sink.start(checkpoint.intent, self._owner.fence, self._owner.check)
+        # Whoever put them aside applied what came after: read again, they would seem to be applied too.
+        self._put_aside_before = self._owner.buried(checkpoint.position, NOT_APPLICABLE)
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
@@ -347,6 +352,10 @@ class Materializer:
         records, self._waiting = self._waiting, Records.none()
         if not len(records):
             records = self._read(self._wait_ms())
+        if self._put_aside_before and len(records):
+            records = records.without_events(self._put_aside_before)
+            last = int(records.positions[-1])
+            self._put_aside_before = frozenset(place for place in self._put_aside_before if place > last)
         self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
         if len(records) or self._timers.next_due_us() <= self._at.now_us:
             self._apply(records)
@@ -565,7 +574,7 @@ class Materializer:
         if len(record):
             self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
             if len(record.events):
-                self._bury([_letter(record, 0, "NOT_APPLICABLE", "", str(error))])
+                self._bury([_letter(record, 0, NOT_APPLICABLE, "", str(error))])
             else:
                 log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
             self._note_landed(self._at)

@@ -201,6 +201,13 @@ class PartitionOwner:
         """Leave figures for `waypost status` and the metrics."""
         self._run([(b"HSET", self.keys.stats, *(str(part) for item in figures.items() for part in item))])
 
+    def buried(self, after: int, reason: str) -> frozenset[int]:
+        """Positions behind one from which events were put aside for a reason, and still lie there."""
+        entries: Any = self._client.xrange(self.keys.dead_letters, min=unpack_position(after + 1))
+        return frozenset(
+            pack_position(place) for place, fields in entries if fields[b"reason"] == reason.encode()
+        )
+
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Put events aside, each under its position in the log; one that lies there already stays as it is."""
         entries: Any = self._client.xrevrange(self.keys.dead_letters, count=1)

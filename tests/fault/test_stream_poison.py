@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
@@ -35,3 +37,30 @@ def test_the_batch_before_a_bad_event_is_counted_and_archived(url: str) -> None:
     tables = read_live(world.archive, 0, 0, int(checkpoint[b"position"]))
     found = [EventRecord.from_bytes(text).event_id for table in tables for text in archived_events(table)]
     assert found == ["e0", "e1", "e3"]
+
+
+@pytest.mark.parametrize("batch_records", [1, 3, 100])
+def test_what_was_put_aside_leaves_no_trace_in_the_next_owner(url: str, batch_records: int) -> None:
+    """One that dies before its checkpoint leaves states behind that are past the event: it must not count as applied.
+
+    Mended and sent again under the same id, it counts, and the archive has it once.
+    """
+    client, world = emptied(url), World.create()
+    keys = PartitionKeys(PROJECT, 0)
+    first, bad, last, mended = (
+        EventRecord(name, "buy", "ada", START_US + n, {"category": "tea", "amount": amount})
+        for n, (name, amount) in enumerate([("e0", 1.0), ("e1", 9.3e12), ("e2", 2.0), ("e1", 4.0)])
+    )
+    publish(url, [(START_US + n, event) for n, event in enumerate([first, bad, last])])
+    drain(world.materializer(client, batch_records=batch_records))
+    heir = world.materializer(client, batch_records=batch_records)
+    drain(heir)
+    publish(url, [(START_US + 10, mended)])
+    drain(heir)
+    heir.checkpoint()
+
+    assert client.xlen(keys.dead_letters) == 1
+    checkpoint: Any = client.hgetall(keys.checkpoint)
+    tables = read_live(world.archive, 0, 0, int(checkpoint[b"position"]))
+    found = [EventRecord.from_bytes(text) for table in tables for text in archived_events(table)]
+    assert [event.properties["amount"] for event in found] == [1.0, 2.0, 4.0]
