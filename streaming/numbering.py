@@ -17,8 +17,12 @@ MOST_BY_HAND = 512
 """Up to so many values a dictionary is done before pandas has found out what they are."""
 
 
-def numbered(values: npt.NDArray[Any]) -> tuple[IntArray, list[Any]]:
+def numbered(values: npt.NDArray[Any] | pd.api.extensions.ExtensionArray) -> tuple[IntArray, list[Any]]:
     """The number of each value, -1 for NULL, and the distinct values in the order of their numbers."""
+    if not isinstance(values, np.ndarray):
+        if pd.api.types.is_integer_dtype(values.dtype):
+            return _factorized(values)  # made an array of numpy's, they would be floats where one is NULL
+        values = np.asarray(values)
     kind, are_few = values.dtype.kind, len(values) <= MOST_BY_HAND
     if kind == "O":
         items = values.tolist()
@@ -26,6 +30,10 @@ def numbered(values: npt.NDArray[Any]) -> tuple[IntArray, list[Any]]:
             return _by_hand(items)
     elif kind == "i" and are_few:
         return _by_hand(values.tolist())
+    return _factorized(values)
+
+
+def _factorized(values: Any) -> tuple[IntArray, list[Any]]:
     codes, distinct = pd.factorize(values)
     return codes.astype(np.int64, copy=False), distinct.tolist()
 

@@ -100,7 +100,7 @@ class Transformed:
     def codes(self, name: str | None) -> tuple[IntArray, list[Any]]:
         """Numbers of the values of a column, -1 for NULL, and the values; of the events' customers for None."""
         if name not in self._codes:
-            values = self._customer_ids if name is None else np.asarray(self.column(name))
+            values = self._customer_ids if name is None else self.column(name)
             self._codes[name] = numbered(values)
         return self._codes[name]
 

@@ -48,8 +48,15 @@ def test_rows_are_keyed_as_one_by_one(kinds: list[ValueType], count: int, data: 
     ]
     rows = [[data.draw(values) for values in few] for _ in range(count)]
     events = _events(["c"] * count)
+    are_declared = data.draw(st.booleans())
     frame = pd.DataFrame(
-        {f"k{n}": np.array([row[n] for row in rows] or [], dtype=object) for n in range(len(kinds))}
+        {
+            # Whole numbers come as the events' properties do, or as a transformation may leave them.
+            f"k{n}": pd.array([row[n] for row in rows], dtype="Int64")
+            if are_declared and kind is not ValueType.STRING
+            else np.array([row[n] for row in rows] or [], dtype=object)
+            for n, kind in enumerate(kinds)
+        }
     ).assign(x=range(count))
     plan = _plan(kinds)
     made = ViewPlan(plan.view, lambda _: frame, None, plan.keys, "k0", "v").transformed(events)
