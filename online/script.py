@@ -21,6 +21,9 @@ _PASSING = (
 _PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY ")
 """Refusals of any write, until there is memory, room on the disk, a replica or a master again."""
 
+MOST_TOGETHER = 4
+"""Most calls of one transaction: what others ask of the server waits for all of it."""
+
 
 class Script:
     """One script; each call is one command, so it runs on any node that has its keys."""
@@ -61,6 +64,9 @@ class Script:
     ) -> Callable[[], tuple[object, list[object]]]:
         """Call another script once and then this one for each call, in order, all in one piece, sent at once.
 
+        A few are one transaction, so that a server that syncs every write does so once for all: it reads 16 KiB from
+        a connection at a time, carries out what it has, and syncs that.
+
         Args:
             client: The store, one server.
             first: The other script and its call. Where it is not carried out, those of this one must do nothing.
@@ -74,10 +80,12 @@ class Script:
             StoreUnavailableError: As there, by both.
         """
         before, call = first
-        asked = ask(client, [before.by_hash(call), *map(self.by_hash, calls)])
+        commands = [before.by_hash(call), *map(self.by_hash, calls)]
+        are_few = len(calls) <= MOST_TOGETHER
+        asked = ask(client, [(b"MULTI",), *commands, (b"EXEC",)] if are_few else commands)
 
         def take() -> tuple[object, list[object]]:
-            reply, *replies = asked()
+            reply, *replies = _carried_out(asked()) if are_few else asked()
             if _unknown([reply]):
                 (reply,) = before.run(client, [call])
                 return reply, self.run(client, calls)
@@ -95,6 +103,21 @@ class Script:
 
     def _whole(self, calls: Sequence[Command], places: Sequence[int]) -> Iterator[Command]:
         return ((b"EVAL", self._source, *calls[place]) for place in places)
+
+
+def _carried_out(replies: Sequence[object]) -> list[object]:
+    """What the commands of a transaction were answered, of all that came back.
+
+    Raises:
+        StoreReplyError: It was not carried out.
+        StoreUnavailableError: As `Script.run`.
+    """
+    *queued, done = replies
+    if isinstance(done, list):
+        return done
+    refused = [reply for reply in queued if isinstance(reply, redis.RedisError)]
+    _checked([*refused, done])
+    raise StoreReplyError(f"the store answered a transaction with {type(done).__name__}, not with its replies")
 
 
 def _unknown(replies: Sequence[object]) -> list[int]:

@@ -503,6 +503,28 @@ def test_nothing_is_written_where_the_announcement_failed(client: Any) -> None:
     assert list(client.scan_iter()) == [SIGN_KEY]
 
 
+def test_few_entities_are_written_in_one_transaction_with_their_announcement(client: Any) -> None:
+    """The store syncs once for it; of many, others wait for a part at a time."""
+    many = [replace(write(0), key=KEYS.encode({"user_id": number})) for number in range(65)]
+    for count, transactions in ((1, 1), (64, 1), (65, 0)):
+        client.flushall()
+        client.config_resetstat()
+        _, outcomes = _announced(client, many[:count], b"3:1")
+        assert all(found.accepted.all() for found in outcomes)
+        calls = {name: figures["calls"] for name, figures in client.info("commandstats").items()}
+        assert calls.get("cmdstat_exec", 0) == transactions
+
+
+def test_a_transaction_that_is_not_taken_tells_why(client: Any) -> None:
+    """Of the first that was refused in it; nothing is written then."""
+    call = (-1, SIGN_KEY, b"3:1")
+    with pytest.raises(StoreReplyError, match="be negative"):
+        EntityWriter(client).ask_behind(
+            Announcement(_LEAVE, call, SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
+        )()
+    assert not list(client.scan_iter())
+
+
 def test_few_entities_of_one_server_may_follow_an_announcement(client: Any) -> None:
     """Many go over several connections, where nothing says which comes first."""
     writer = EntityWriter(client)
