@@ -18,11 +18,11 @@ from server.definitions import definitions
 from server.repo import Repo
 from server.stream_plans import current_repo, entity_writer, stream_plan
 from streaming.archive import archive_folder
+from streaming.aside import POISON
 from streaming.errors import StreamingError
 from streaming.file_locks import FilesHeld
 from streaming.generations import BUILD_TTL_MS, Definition, DefinitionsOutdated, Generations, Unfinished
 from streaming.keys import views_key
-from streaming.materializer import POISON
 from streaming.shadow import (
     BuildAbandoned,
     ShadowBuild,

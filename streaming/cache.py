@@ -96,6 +96,10 @@ class StateCache:
             if state is not None:
                 self._take_off(state)
 
+    def drop_touched(self) -> None:
+        """Forget the states that were taken out since the last shrinking."""
+        self.drop(list(self._touched))
+
     def clear(self) -> None:
         """Forget everything."""
         self.drop(list(self._states))

@@ -24,15 +24,15 @@ import numpy.typing as npt
 import redis
 import structlog
 
-from online.errors import KeyEncodingError, ValueEncodeError
 from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
 from streaming.advance import Group, advance
 from streaming.archive import Archive
+from streaming.aside import NOT_APPLICABLE, POISON, around, halves, letter, letters, refused
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.entity import NEVER_US, EntityState
-from streaming.errors import LeaseLost, StoreSetBack, StreamingError, TransformError
+from streaming.errors import LeaseLost, StoreSetBack, StreamingError
 from streaming.events import Events, EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
@@ -40,12 +40,11 @@ from streaming.log import PartitionReader, Records
 from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
-from streaming.recent import MAX_RECENT_IDS
 from streaming.recovery import settle_intents
 from streaming.sink import OfflineRows, OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
-from streaming.windows.errors import SumOverflow, ValueRefused
+from streaming.windows.inputs import prepare
 from streaming.writes import PreparedWrites, Written, note_written, prepare_writes, send_behind, send_writes
 
 IntArray = npt.NDArray[np.int64]
@@ -61,10 +60,6 @@ MOST_FORESEEN = 1_000
 """Events of a larger batch are made rows once it is known which count: the states that tell are read at once then."""
 CAREFUL_BATCHES = 64
 """How many batches are not computed ahead after one that was void."""
-POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
-"""What one event can cause by its content; it must never stop the events behind it."""
-NOT_APPLICABLE = "NOT_APPLICABLE"
-"""Why such an event is put aside."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -549,8 +544,22 @@ class Materializer:
         by the time before each record, so the clock must be where the batch began.
         """
         self._cache.clear()
-        self._apply_halves(records, list(due))
+        *before, last = around(records, self._refused(records.events)) or [records]
+        for some in before:
+            self._apply_halves(some, [])
+        self._apply_halves(last, list(due))
         self._owner.deliver()
+
+    def _refused(self, events: Events) -> list[int]:
+        """Events that are refused whatever the state of their entities is, which is soon found out."""
+        return list(refused(partial(self._prepare_rows, events), np.arange(len(events))))
+
+    def _prepare_rows(self, events: Events, rows: IntArray) -> None:
+        feeds = self._transform(events, rows)
+        for plan in (plan for kind in self._plan.kinds for plan in kind.views):
+            feed = feeds.get(plan.view.name)
+            if plan.windows is not None and feed is not None:
+                prepare(plan.windows, feed.batch(feed.codes, plan.windows))
 
     def _apply_halves(self, records: Records, due: Sequence[Member]) -> None:
         """Apply in one piece, or else in halves: one event among thousands costs a few pieces more, not thousands."""
@@ -560,12 +569,12 @@ class Materializer:
         try:
             self._apply_whole(records, set(due))
         except POISON as error:
-            self._cache.clear()
+            self._cache.drop_touched()
             if len(records) + len(due) == 1:
                 self._put_aside(records, due, before, error)
             else:
                 self._at = before
-                for some, members in _halves(records, due):
+                for some, members in halves(records, due):
                     self._apply_halves(some, members)
 
     def _put_aside(self, record: Records, due: Sequence[Member], before: _Moment, error: Exception) -> None:
@@ -574,7 +583,7 @@ class Materializer:
         if len(record):
             self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
             if len(record.events):
-                self._bury([_letter(record, 0, NOT_APPLICABLE, "", str(error))])
+                self._bury([letter(record, 0, NOT_APPLICABLE, "", str(error))])
             else:
                 log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
             self._note_landed(self._at)
@@ -762,23 +771,7 @@ class Materializer:
         self.stats.freshen(arrived_us, records.events.event_us[rows], readable_us, now_us)
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
-        self._bury(self._letters(records, admitted))
-
-    def _letters(self, records: Records, admitted: Admitted) -> list[DeadLetter]:
-        """What is put aside of a batch's events because of when or how often they came."""
-        schema = self._schema
-        late = f"arrived more than {schema.lateness_s} s after its event time"
-        ahead = f"lies more than {schema.max_future_s} s ahead of the materializer's clock"
-        crowded = f"its customer brought {MAX_RECENT_IDS} events within {schema.lateness_s} s already"
-        return [
-            _letter(records, event, *why)
-            for events, why in (
-                (admitted.crowded, ("CROWDED", "customer_id", crowded)),
-                (admitted.late, ("LATE", "event_time", late)),
-                (admitted.ahead, ("AHEAD", "event_time", ahead)),
-            )
-            for event in events.tolist()
-        ]
+        self._bury(letters(records, admitted, self._schema))
 
     def _ceiling_us(self) -> int:
         """How far time may move: not behind where it was, for this owner or the last, where the clock is set back."""
@@ -1026,21 +1019,13 @@ class Materializer:
         keys = [self._plan.kind_by_name[change.kind].keys.decode(change.key) for change in intent.changes]
         self._owner.log_changes(intent.number, intent.changes, keys)
 
-    def _bury(self, letters: Sequence[DeadLetter]) -> None:
+    def _bury(self, dead: Sequence[DeadLetter]) -> None:
         """Put events aside in the dead-letter log, with the reason and their bytes."""
-        if not letters:
+        if not dead:
             return
-        for letter in letters:
-            log.warning("event.buried", position=letter.position, reason=letter.reason, detail=letter.detail)
-        self._owner.bury(letters)
-
-
-def _halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Sequence[Member]]]:
-    """Records before what is due; where there is one of both alone, its halves."""
-    if len(records) and due:
-        return [(records, ()), (Records.none(), due)]
-    half, rest = len(records) // 2, len(due) // 2
-    return [(records[:half], due[:rest]), (records[half:], due[rest:])]
+        for one in dead:
+            log.warning("event.buried", position=one.position, reason=one.reason, detail=one.detail)
+        self._owner.bury(dead)
 
 
 def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[Member]) -> dict[Member, int]:
@@ -1057,15 +1042,3 @@ def _members(part: PreparedWrites, due: set[Member]) -> list[tuple[Member, int]]
     """Those of the due that are written by a part, and their numbers in it."""
     wanted = {key for name, key in due if name == part.kind.name}
     return [((part.kind.name, key), number) for number, key in enumerate(part.keys) if key in wanted]
-
-
-def _letter(records: Records, event: int, reason: str, field_name: str, detail: str) -> DeadLetter:
-    row = records.event_rows[event]
-    return DeadLetter(
-        position=int(records.positions[row]),
-        reason=reason,
-        field=field_name,
-        detail=detail,
-        arrived_us=int(records.arrived_us[row]),
-        event=records.events.texts[event],
-    )

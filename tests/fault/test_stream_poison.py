@@ -9,6 +9,8 @@ import pytest
 from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
+from streaming.log import Records
+from streaming.materializer import Materializer
 from tests.support.stream_world import MINUTE_US, PROJECT, START_US, World, drain, publish
 from tests.support.valkey import emptied
 
@@ -64,3 +66,29 @@ def test_what_was_put_aside_leaves_no_trace_in_the_next_owner(url: str, batch_re
     tables = read_live(world.archive, 0, 0, int(checkpoint[b"position"]))
     found = [EventRecord.from_bytes(text) for table in tables for text in archived_events(table)]
     assert [event.properties["amount"] for event in found] == [1.0, 2.0, 4.0]
+
+
+def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str, monkeypatch: Any) -> None:
+    """What is refused whatever the state is found before anything is written: a piece each, and one between two."""
+    client, world = emptied(url), World.create()
+    amounts = {40: 9.3e12, 41: 9.3e12, 150: 9.3e12}
+    events = [
+        EventRecord(
+            f"e{n}", "buy", f"c{n % 7}", START_US + n, {"category": "tea", "amount": amounts.get(n, 1.0)}
+        )
+        for n in range(200)
+    ]
+    publish(url, [(START_US + n, event) for n, event in enumerate(events)])
+    pieces: list[int] = []
+    apply = Materializer._apply_whole
+
+    def counted(self: Materializer, records: Records, due: Any) -> None:
+        pieces.append(len(records))
+        apply(self, records, due)
+
+    monkeypatch.setattr(Materializer, "_apply_whole", counted)
+    materializer = world.materializer(client, batch_records=500)
+    drain(materializer)
+    assert pieces == [40, 1, 1, 108, 1, 49]
+    assert materializer.stats.events == 197
+    assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 3
