@@ -31,8 +31,9 @@ from streaming.archive import Archive
 from streaming.aside import NOT_APPLICABLE, POISON, around, halves, letter, letters, refused
 from streaming.borrow import borrow
 from streaming.cache import StateCache
+from streaming.checkpoints import Checkpoints
 from streaming.entity import NEVER_US, EntityState
-from streaming.errors import LeaseLost, StoreSetBack, StreamingError
+from streaming.errors import StreamingError
 from streaming.events import Events, EventSchema
 from streaming.frame import events_frame
 from streaming.journal import WHOLE, Intent, Part
@@ -41,7 +42,7 @@ from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recovery import settle_intents
-from streaming.sink import OfflineRows, OfflineSink
+from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.inputs import prepare
@@ -53,7 +54,7 @@ log = structlog.get_logger()
 
 MAX_WRITE_ATTEMPTS = 20
 QUIET_READS = 5
-"""After so many reads that found nothing, a tenth of the rows is enough for the checkpoint to move at once."""
+"""After so many reads that found nothing, it is quiet."""
 WRITES_MS = 5
 """How long records are waited for beside writes on their way; about as long as a small batch's writes take."""
 MOST_FORESEEN = 1_000
@@ -172,29 +173,6 @@ class _Sent:
         (self.intended or self.written).result()
 
 
-@dataclass(frozen=True, slots=True)
-class _Flush:
-    """What is logged offline, on its way to the disk.
-
-    Attributes:
-        progress: The checkpoint that may be once it lies there.
-        rows: Offline rows, and their number; gone once they are written.
-        events: For the archive, and their number; gone then too.
-        written: Done then.
-    """
-
-    progress: Progress
-    rows: OfflineRows
-    offline_count: int
-    events: list[bytes]
-    event_count: int
-    written: Future[None]
-
-    @property
-    def row_count(self) -> int:
-        return max(self.offline_count, self.event_count)
-
-
 class Materializer:
     """Applies one partition of the log. One thread at work, one owner."""
 
@@ -250,15 +228,20 @@ class Materializer:
         self._put_aside_before: frozenset[int] = frozenset()
         self._quiet_reads = 0
         self._background = ThreadPoolExecutor(1, "writes")
-        self._files = ThreadPoolExecutor(1, "files")
-        self._flush: _Flush | None = None
         self._number = 0
-        self._checkpoint = Progress()
         self._created_us = 0
         self._reached_us = 0
-        self._unflushed = False
-        self._checkpointed_at = time.monotonic()
         self.stats = StreamStats()
+        self._checkpoints = Checkpoints(
+            reader=reader,
+            owner=owner,
+            sink=sink,
+            archive=archive,
+            stats=self.stats,
+            interval_s=limits.checkpoint_interval_s,
+            most_rows=limits.checkpoint_rows,
+            await_intent=self._await_intent,
+        )
 
     @property
     def now_us(self) -> int:
@@ -268,8 +251,9 @@ class Materializer:
     @property
     def settled_at(self) -> Progress | None:
         """The checkpoint, where everything that was applied is behind it; None where something is not."""
-        is_behind = self._flight is None and self._flush is None and self._landed == self._checkpoint
-        return self._checkpoint if is_behind else None
+        current = self._checkpoints.current
+        is_behind = self._flight is None and not self._checkpoints.is_flushing and self._landed == current
+        return current if is_behind else None
 
     @property
     def next_due_us(self) -> int:
@@ -281,15 +265,13 @@ class Materializer:
 
         Raises:
             LeaseLost: If another owner has come meanwhile; `step` and `checkpoint` raise it too.
+            StoreSetBack: If files hold something that the store knows nothing of.
         """
-        self._checkpoint = checkpoint = self._owner.checkpoint()
+        checkpoint = self._checkpoints.start()
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
         self._number = checkpoint.intent
         self._archived = checkpoint.archived
         self._created_us = checkpoint.created_us
-        self._check_files(checkpoint)
-        self._archive.start(checkpoint.position, self._owner.check)
-        self._sink.start(checkpoint.intent, self._owner.fence, self._owner.check)
         # Whoever put them aside applied what came after: read again, they would seem to be applied too.
         self._put_aside_before = self._owner.buried(checkpoint.position, NOT_APPLICABLE)
         self._recover()
@@ -298,24 +280,8 @@ class Materializer:
         self._show_applied(self._at.now_us)
         self._owner.deliver()
 
-    def _check_files(self, checkpoint: Progress) -> None:
-        """See that files hold nothing that the store knows nothing of; those of an emptied one are set aside."""
-        if not checkpoint.position:
-            return
-        ahead = self._archive.ahead(checkpoint.position, self._owner.fence, self._owner.log_end())
-        ahead += self._sink.ahead(checkpoint.intent, self._owner.fence)
-        if ahead:
-            # Another owner may have come since the checkpoint was read, and moved it.
-            self._owner.check()
-            raise StoreSetBack(
-                f"the store is older than its files: of partition {self._partition} it has {checkpoint.position} as "
-                f"its checkpoint, and {len(ahead)} files, as {ahead[0]}, are of later ones. If it was set back to a "
-                "copy, set the data folder and the offline files back to the same moment, or have what is later moved "
-                "aside by `waypost restored`"
-            )
-
     def _recover(self) -> None:
-        intents = self._owner.undelivered(self._checkpoint)
+        intents = self._owner.undelivered(self._checkpoints.current)
         if not intents:
             return
         self._reached_us = max(intent.time_us for intent in intents)
@@ -337,8 +303,7 @@ class Materializer:
 
         While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
         """
-        flushing = self._flush.row_count if self._flush else 0
-        if self._unflushed and self._waiting_rows + flushing >= self._limits.checkpoint_rows:
+        if self._checkpoints.is_stuck:
             self._land()
             time.sleep(self._limits.wait_ms / 1000)
             self._checkpoint_if_due()
@@ -362,79 +327,14 @@ class Materializer:
     def checkpoint(self) -> None:
         """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
         self._land()
-        self._end_flush()
-        self._begin_flush()
-        self._end_flush()
+        self._checkpoints.end()
+        self._checkpoints.begin(self._landed)
+        self._checkpoints.end()
 
     def close(self) -> None:
         """Wait until nothing of it is on its way, to the disk or to the store; nothing else may be asked of it then."""
         self._background.shutdown(cancel_futures=True)
-        self._files.shutdown(cancel_futures=True)
-
-    def _begin_flush(self) -> None:
-        """Write what is logged offline beside what follows; what is on its way into the store stays before it."""
-        self._checkpointed_at = time.monotonic()
-        if self._landed == self._checkpoint and not self._sink.row_count:
-            self.stats.written()
-            self._owner.publish_stats(self.stats.summary())
-            return
-        offline_count, event_count = self._sink.row_count, self._archive.row_count
-        rows, events = self._sink.take(), self._archive.take()
-        written = self._files.submit(self._write_files, rows, events, self._checkpoint)
-        self._flush = _Flush(self._landed, rows, offline_count, events, event_count, written)
-
-    def _write_files(self, rows: OfflineRows, events: list[bytes], checkpoint: Progress) -> None:
-        """A rename cannot be refused to who owns the partition no more, so that is asked before and after.
-
-        What is written is freed here: it is of thousands of batches, and those that come would wait for that.
-        """
-        if not rows and not events:
-            return
-        after, first, fence = checkpoint.position, checkpoint.intent + 1, self._owner.fence
-        with self._archive.writing():
-            self._owner.check()
-            self._archive.write(events, after, fence)
-            self._sink.write(rows, first, fence)
-            try:
-                self._owner.check()
-            except LeaseLost:
-                self._archive.discard(after, fence)
-                self._sink.discard(rows, first, fence)
-                raise
-        for parts in (*rows.values(), events):
-            parts.clear()
-
-    def _end_flush(self) -> None:
-        """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""
-        flush, self._flush = self._flush, None
-        if flush is None:
-            return
-        try:
-            flush.written.result()
-        except OSError as error:
-            self._sink.give_back(flush.rows)
-            self._archive.give_back(flush.events)
-            self._unflushed = True
-            self.stats.not_written(self._waiting_rows)
-            log.warning(
-                "materializer.offline_unwritable",
-                partition=self._partition,
-                rows_waiting=self._waiting_rows,
-                error=str(error),
-            )
-            self._owner.publish_stats(self.stats.summary())
-            return
-        self._unflushed = False
-        self.stats.written()
-        self.stats.offline_rows += flush.offline_count
-        if flush.event_count:
-            self.stats.archived_at_us = time.time_ns() // 1000
-        # What follows from batches before it may be on its way with the next one's intent.
-        self._await_intent()
-        self._owner.move_checkpoint(flush.progress)
-        self._reader.trim(flush.progress.position)
-        self._checkpoint = flush.progress
-        self._owner.publish_stats(self.stats.summary())
+        self._checkpoints.close()
 
     def _await_intent(self) -> None:
         """Wait until the intent of the writes on their way is written down, with the timers that it announces."""
@@ -451,11 +351,6 @@ class Materializer:
             created_us=self._created_us,
         )
 
-    @property
-    def _waiting_rows(self) -> int:
-        """Rows in memory that nobody writes to disk yet."""
-        return max(self._sink.row_count, self._archive.row_count)
-
     def _read(self, wait_ms: int) -> Records:
         return self._reader.read(self._at.position, self._most_records, wait_ms)
 
@@ -471,15 +366,7 @@ class Materializer:
             self._reader.tick(now_us)
 
     def _checkpoint_if_due(self) -> None:
-        if self._flush is not None:
-            if not self._flush.written.done() and self._waiting_rows < self._limits.checkpoint_rows:
-                return
-            self._end_flush()
-        waited_s = time.monotonic() - self._checkpointed_at
-        most_rows = self._limits.checkpoint_rows // (10 if self._quiet_reads >= QUIET_READS else 1)
-        full = self._waiting_rows >= most_rows and not self._unflushed
-        if full or waited_s >= self._limits.checkpoint_interval_s:
-            self._begin_flush()
+        self._checkpoints.move_if_due(self._landed, is_quiet=self._quiet_reads >= QUIET_READS)
 
     def _apply(self, records: Records) -> None:
         """Apply a batch, with everything that falls due by its end.
@@ -804,7 +691,7 @@ class Materializer:
         )
         for state in states:
             state.is_noted = True
-        forget_recent(states, self._checkpoint.time_us, lateness_us)
+        forget_recent(states, self._checkpoints.current.time_us, lateness_us)
         return admitted
 
     def _foreseen(self, events: Events) -> dict[str, ViewRows] | None:

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 import online.write
+import streaming.checkpoints
 import streaming.materializer
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
@@ -243,7 +244,8 @@ def test_timers_on_their_way_to_the_index_are_not_forgotten(
     url: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The earliest entries run out, and are read anew, while an intent that announces more is not written down yet."""
-    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", LazyExecutor)
+    for module in (streaming.materializer, streaming.checkpoints):
+        monkeypatch.setattr(module, "ThreadPoolExecutor", LazyExecutor)
     monkeypatch.setattr(streaming.materializer, "Timers", partial(Timers, most_held=20))
     client = _connect(url)
     client.flushall()

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import redis
 
-import streaming.materializer
+import streaming.checkpoints
 from streaming.archive import read_live
 from streaming.errors import LeaseLost
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
+from tests.support.lazy import LazyExecutor
 from tests.support.stopping import Stopped
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
-from tests.support.worlds import apply_all, everyone_offline, lazy_files
+from tests.support.worlds import apply_all, everyone_offline
 
 EVENTS = 30
 """Each has a row of its customer and one of that customer in its category: the world's checkpoint is due once."""
@@ -62,7 +63,7 @@ def _drained(world: World, client: redis.Redis) -> Materializer:
 
 def test_batches_do_not_wait_for_the_disk(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long files take, values are fresh; the checkpoint stays until they are there."""
-    monkeypatch.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
+    monkeypatch.setattr(streaming.checkpoints, "ThreadPoolExecutor", LazyExecutor)
     world = World.create()
     materializer = _drained(world, client)
     assert _counted(client, world) == EVENTS
@@ -81,7 +82,7 @@ def test_who_dies_before_the_files_are_there_leaves_them_to_the_next(
     """What was taken to be written and was not is in the journal still."""
     world = World.create()
     with monkeypatch.context() as patched:
-        patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
+        patched.setattr(streaming.checkpoints, "ThreadPoolExecutor", LazyExecutor)
         _drained(world, client)
     _drained(world, client).checkpoint()
     assert everyone_offline(world) == _everyone()
@@ -125,7 +126,7 @@ def test_files_of_who_is_owner_no_more_are_not_written(
     """Its thread comes to them when another has written all, under names that nobody would look at again."""
     world = World.create()
     with monkeypatch.context() as patched:
-        patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
+        patched.setattr(streaming.checkpoints, "ThreadPoolExecutor", LazyExecutor)
         before = _drained(world, client)
     _drained(world, client).checkpoint()
     files = _files(world)

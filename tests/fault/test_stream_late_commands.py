@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 import redis
 
-import streaming.materializer
+import streaming.checkpoints
 from online.errors import StoreUnavailableError
 from streaming.events import EventRecord
 from streaming.journal import Intent
 from streaming.keys import PartitionKeys
 from streaming.owner import PartitionOwner, Progress
 from tests.support.frozen import Way, freezable
+from tests.support.lazy import LazyExecutor
 from tests.support.materializers import PROJECT as CLINIC
 from tests.support.materializers import START_US as CLINIC_START_US
 from tests.support.materializers import Site, visits
 from tests.support.stores import wait_until
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
-from tests.support.worlds import everyone_offline, lazy_files
+from tests.support.worlds import everyone_offline
 
 EVENTS = 60
 
@@ -60,7 +61,7 @@ def test_a_checkpoint_that_moves_late_moves_not(
         move(self, progress)
 
     with monkeypatch.context() as patched:
-        patched.setattr(streaming.materializer, "ThreadPoolExecutor", lazy_files)
+        patched.setattr(streaming.checkpoints, "ThreadPoolExecutor", LazyExecutor)
         patched.setattr(PartitionOwner, "move_checkpoint", move_held)
         with (
             redis.Redis.from_url(f"redis://{way.address}/0?socket_timeout=0.5") as slow,

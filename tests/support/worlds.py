@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow.dataset as ds
 
 from online.store import connect
-from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import World, drain, stream_plan
-
-
-def lazy_files(workers: int, name: str) -> Any:
-    """Whoever writes files takes for ever; whoever writes to the store does not."""
-    return LazyExecutor() if name == "files" else ThreadPoolExecutor(workers, name)
 
 
 def apply_all(url: str, offline: Path) -> None:
