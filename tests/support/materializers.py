@@ -125,7 +125,7 @@ class Site:
     def _holds(self, done: Callable[[], bool]) -> bool:
         try:
             return done()
-        except (redis.ConnectionError, redis.ResponseError):
+        except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
             return False
 
     def said(self) -> str:
