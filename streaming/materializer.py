@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -42,11 +41,12 @@ from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recovery import settle_intents
+from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
 from streaming.windows.inputs import prepare
-from streaming.writes import PreparedWrites, Written, note_written, prepare_writes, send_behind, send_writes
+from streaming.writes import PreparedWrites, Written, prepare_writes
 
 IntArray = npt.NDArray[np.int64]
 
@@ -149,28 +149,7 @@ class _Flight(NamedTuple):
     start: _Moment
     end: _Moment
     until_us: int
-    sent: _Sent | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """Writes on their way.
-
-    Attributes:
-        intent: What they were announced by.
-        written: What became of the writes, and the wall time at which they were done.
-        intended: Done once the intent is written down, and what was to be done with it; None where that happens in one
-            piece with the writes.
-    """
-
-    writes: Sequence[PreparedWrites]
-    intent: Intent
-    written: Future[tuple[list[Written], int]]
-    intended: Future[None] | None = None
-
-    def await_intent(self) -> None:
-        """Wait until the intent is written down."""
-        (self.intended or self.written).result()
+    sent: Sent | None
 
 
 class Materializer:
@@ -227,9 +206,7 @@ class Materializer:
         self._careful = 0
         self._put_aside_before: frozenset[int] = frozenset()
         self._quiet_reads = 0
-        self._background = ThreadPoolExecutor(1, "writes")
-        self._number = 0
-        self._created_us = 0
+        self._sender = Sender(writer, owner, sink)
         self._reached_us = 0
         self.stats = StreamStats()
         self._checkpoints = Checkpoints(
@@ -269,9 +246,9 @@ class Materializer:
         """
         checkpoint = self._checkpoints.start()
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
-        self._number = checkpoint.intent
+        self._sender.number = checkpoint.intent
         self._archived = checkpoint.archived
-        self._created_us = checkpoint.created_us
+        self._sender.created_us = checkpoint.created_us
         # Whoever put them aside applied what came after: read again, they would seem to be applied too.
         self._put_aside_before = self._owner.buried(checkpoint.position, NOT_APPLICABLE)
         self._recover()
@@ -285,12 +262,13 @@ class Materializer:
         if not intents:
             return
         self._reached_us = max(intent.time_us for intent in intents)
-        self._created_us = max(self._created_us, *(intent.created_us for intent in intents))
+        sender = self._sender
+        sender.created_us = max(sender.created_us, *(intent.created_us for intent in intents))
         settled = settle_intents(self._client, self._writer, self._partition, intents)
-        self._number = intents[-1].number
+        sender.number = intents[-1].number
         if settled.void:
-            self._number += 1
-            self._owner.intend(Intent(self._number, void=settled.void), {})
+            sender.number += 1
+            self._owner.intend(Intent(sender.number, void=settled.void), {})
         announced = self._owner.last_change()
         for intent in settled.intents:
             self._sink.extend(intent.rows)
@@ -333,7 +311,7 @@ class Materializer:
 
     def close(self) -> None:
         """Wait until nothing of it is on its way, to the disk or to the store; nothing else may be asked of it then."""
-        self._background.shutdown(cancel_futures=True)
+        self._sender.close()
         self._checkpoints.close()
 
     def _await_intent(self) -> None:
@@ -346,9 +324,9 @@ class Materializer:
             position=at.position,
             time_us=at.now_us,
             record_count=at.record_count,
-            intent=self._number,
+            intent=self._sender.number,
             archived=self._archived,
-            created_us=self._created_us,
+            created_us=self._sender.created_us,
         )
 
     def _read(self, wait_ms: int) -> Records:
@@ -741,7 +719,7 @@ class Materializer:
         for number in entities.tolist():
             state = group.states[number]
             state.position = max(state.position, self._at.position)
-            state.mark = self._number + 1
+            state.mark = self._sender.number + 1
         return prepare_writes(group, entities, self._partition)
 
     def _leave_alone(self, group: Group, entities: IntArray, batch: _Batch) -> None:
@@ -801,39 +779,17 @@ class Materializer:
             ]
             if not writes and not hidden:
                 return readable_us
-            void = {self._number: hidden} if hidden else {}
+            void = {self._sender.number: hidden} if hidden else {}
             refused, hidden, readable_us = self._conclude(self._send(writes, void), batch)
         count = sum(map(len, refused.values()))
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
 
-    def _send(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> _Sent:
-        """Have it written down what is about to be written, and then written, beside what follows."""
-        intent = self._intent(writes, void)
-        announced = self._announced(writes)
-        intention = self._owner.intention(intent, announced)
-        if self._writer.may_follow(sum(map(len, writes))):
-            intended, work = None, partial(self._hear, send_behind(self._writer, intention, writes))
-        else:
-            intended = self._background.submit(self._owner.leave, intention)
-            work = partial(self._write, writes, intended)
-        sent = _Sent(writes, intent, self._background.submit(work), intended)
-        self._timers.remember(announced)
-        self._number = intent.number
-        note_written(writes)
+    def _send(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> Sent:
+        sent = self._sender.send(writes, void, self._at.now_us)
+        self._timers.remember(sent.announced)
         return sent
 
-    def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:
-        intended.result()
-        return send_writes(self._writer, writes), time.time_ns() // 1000
-
-    def _hear(self, answer: Callable[[], tuple[object, list[Written] | None]]) -> tuple[list[Written], int]:
-        reply, written = answer()
-        done_us = time.time_ns() // 1000
-        self._owner.check_done(reply and written is not None)
-        assert written is not None
-        return written, done_us
-
-    def _conclude(self, sent: _Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part], int]:
+    def _conclude(self, sent: Sent, batch: _Batch) -> tuple[dict[str, list[bytes]], frozenset[Part], int]:
         """Wait for writes, and do what follows from them.
 
         Returns:
@@ -862,37 +818,6 @@ class Materializer:
         if batch.due:
             self._settle(_due(writes, written, batch.due))
         return refused, frozenset(hidden), done_us
-
-    def _announced(self, writes: Sequence[PreparedWrites]) -> dict[Member, int]:
-        """Entries that the index of timers must have before the writes: those it has no earlier one of."""
-        announced: dict[Member, int] = {}
-        for part in writes:
-            held_us = np.array([state.announced_us for state in part.states], dtype=np.int64)
-            for number in np.flatnonzero(part.due_us < held_us).tolist():
-                due_us = int(part.due_us[number])
-                announced[part.kind.name, part.keys[number]] = due_us
-                part.states[number].announced_us = due_us
-        return announced
-
-    def _intent(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> Intent:
-        self._created_us = max(time.time_ns() // 1000, self._created_us + 1)
-        rows = self._sink.batch(self._created_us)
-        for part in writes:
-            for view, values in enumerate(part.values):
-                if values is None:
-                    continue
-                numbers = part.fresh[view].nonzero()[0]
-                owners = [part.keys[number] for number in numbers.tolist()]
-                rows.add(values, part.places[view, numbers], owners, part.at_us)
-        changes = tuple(change for part in writes for change in part.changes)
-        return Intent(
-            number=self._number + 1,
-            rows=rows.packed,
-            changes=changes,
-            void=void,
-            time_us=self._at.now_us,
-            created_us=self._created_us,
-        )
 
     def _settle(self, members: Mapping[Member, int]) -> None:
         if not members:

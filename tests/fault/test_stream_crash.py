@@ -15,6 +15,7 @@ import redis
 import online.write
 import streaming.checkpoints
 import streaming.materializer
+import streaming.sending
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
@@ -244,7 +245,7 @@ def test_timers_on_their_way_to_the_index_are_not_forgotten(
     url: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The earliest entries run out, and are read anew, while an intent that announces more is not written down yet."""
-    for module in (streaming.materializer, streaming.checkpoints):
+    for module in (streaming.sending, streaming.checkpoints):
         monkeypatch.setattr(module, "ThreadPoolExecutor", LazyExecutor)
     monkeypatch.setattr(streaming.materializer, "Timers", partial(Timers, most_held=20))
     client = _connect(url)
