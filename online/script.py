@@ -117,7 +117,9 @@ def _carried_out(replies: Sequence[object]) -> list[object]:
         return done
     refused = [reply for reply in queued if isinstance(reply, redis.RedisError)]
     _checked([*refused, done])
-    raise StoreReplyError(f"the store answered a transaction with {type(done).__name__}, not with its replies")
+    raise StoreReplyError(
+        f"the store answered a transaction with {type(done).__name__}, not with its replies"
+    )
 
 
 def _unknown(replies: Sequence[object]) -> list[int]:

@@ -6,14 +6,16 @@ Durable as far as the store is: with `appendfsync always`, an acknowledged recor
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import redis
 import redis.asyncio
 
-from online.exchange import ask, exchange
+from online.errors import StoreUnavailableError
+from online.exchange import ask, exchange, exchange_async
 from online.route import Command
 from streaming.errors import LogFull, StreamingError
 from streaming.events import EventRecord, Events
@@ -62,19 +64,10 @@ class RedisLog:
             LogFull: If a partition concerned has reached its bound; nothing was appended.
         """
         partitions = [partition_of(record.customer_id, len(self._keys)) for record in records]
-        touched = sorted(set(partitions))
-        await self._check_room(touched)
-        pipeline = self._client.pipeline(transaction=False)
-        for record, partition in zip(records, partitions, strict=True):
-            pipeline.xadd(self._keys[partition].log, record_fields(now_us, record))
-        for partition in touched:
-            pipeline.xlen(self._keys[partition].log)
-        answers = await pipeline.execute()
-        for partition, length in zip(touched, answers[len(records) :], strict=True):
-            self._lengths[partition] = length
+        answers = await self._append(partitions, (record_fields(now_us, record) for record in records))
         return [
             f"{partition}:{stream_id.decode()}"
-            for partition, stream_id in zip(partitions, answers[: len(records)], strict=True)
+            for partition, stream_id in zip(partitions, answers, strict=True)
         ]
 
     async def touch(self, touches: Sequence[Touch], now_us: int) -> None:
@@ -84,17 +77,8 @@ class RedisLog:
             LogFull: If a partition concerned has reached its bound; nothing was appended.
         """
         partitions = [partition_of(touch.owner, len(self._keys)) for touch in touches]
-        await self._check_room(sorted(set(partitions)))
-        pipeline = self._client.pipeline(transaction=False)
-        for touch, partition in zip(touches, partitions, strict=True):
-            fields = record_fields(now_us, None) | {TOUCH: member_text(touch.member)}
-            pipeline.xadd(self._keys[partition].log, fields)
-        concerned = sorted(set(partitions))
-        for partition in concerned:
-            pipeline.xlen(self._keys[partition].log)
-        answers = await pipeline.execute()
-        for partition, length in zip(concerned, answers[len(touches) :], strict=True):
-            self._lengths[partition] = length
+        tick = record_fields(now_us, None)
+        await self._append(partitions, (tick | {TOUCH: member_text(touch.member)} for touch in touches))
 
     async def tick(self, now_us: int) -> None:
         """Append a tick to every partition."""
@@ -112,6 +96,32 @@ class RedisLog:
         answers = await pipeline.execute()
         times = [int(fields[b"t"]) for entries in answers[::2] for _, fields in entries]
         return max([0, *times, *(int(answer) for answer in answers[1::2] if answer is not None)])
+
+    async def _append(self, partitions: Sequence[int], records: Iterable[dict[Any, Any]]) -> list[Any]:
+        """Append the fields of records, each to its partition; returns the ids of their entries."""
+        concerned = sorted(set(partitions))
+        await self._check_room(concerned)
+        keys = [keys.log.encode() for keys in self._keys]
+        commands: list[Command] = [
+            (b"XADD", keys[partition], b"*", *chain.from_iterable(fields.items()))
+            for partition, fields in zip(partitions, records, strict=True)
+        ]
+        commands += [(b"XLEN", keys[partition]) for partition in concerned]
+        answers = await self._ask(commands)
+        for partition, length in zip(concerned, answers[len(partitions) :], strict=True):
+            self._lengths[partition] = length
+        return answers[: len(partitions)]
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in one go; raises redis-py's errors, the first of those that they were answered with."""
+        try:
+            answers = await exchange_async(self._client, commands)
+        except StoreUnavailableError as error:
+            raise redis.ConnectionError(str(error)) from error
+        for answer in answers:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        return answers
 
     async def _check_room(self, partitions: Sequence[int]) -> None:
         # The length known from the last append is enough until it reaches the bound: it overshoots by a batch at most.
