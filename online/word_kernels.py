@@ -14,6 +14,7 @@ MAX_NUMBER_BYTES = 12
 _LOW = np.uint64(0x7F)
 _MORE = np.uint64(0x80)
 _SEVEN = np.uint64(7)
+_SEED = np.uint64(0x9E3779B97F4A7C15)
 _bytes = types.uint8[::1]
 _read = types.Array(types.uint8, 1, "C", readonly=True)
 _vector = types.int64[::1]
@@ -124,10 +125,10 @@ def digest_rows(data, row_first, row_stop, out):  # type: ignore[no-untyped-def]
     """A positive number that stands for each row's bytes; two rows have the same with a probability of 2⁻⁶³."""
     for i in range(out.shape[0]):
         first, stop = row_first[i], row_stop[i]
-        h = np.uint64(stop - first)
+        h = _mixed(np.uint64(stop - first) ^ _SEED)
         for start in range(first, stop, 8):
             x = np.uint64(0)
             for k in range(start, min(start + 8, stop)):
                 x = (x << np.uint64(8)) | np.uint64(data[k])
-            h = _mixed((h ^ x) * np.uint64(0x9E3779B97F4A7C15))
+            h = _mixed((h ^ x) * _SEED)
         out[i] = max(np.int64(h >> np.uint64(1)), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -165,7 +165,9 @@ def move_parts(folder: Path, names: Sequence[str], aside: Path) -> None:
         return
     aside.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).replace(aside / name)
+        # Who wrote one as an owner no more takes it back.
+        with suppress(FileNotFoundError):
+            (folder / name).replace(aside / name)
     # Back in their place after a power cut, they would be read again.
     for one in (aside, folder):
         sync(one)

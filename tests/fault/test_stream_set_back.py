@@ -22,6 +22,7 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.merging import merge_parts
 from streaming.redis_log import settle_partitions
+from streaming.sink import move_parts
 from tests.support.materializers import START_US as CLINIC_START_US
 from tests.support.materializers import Site, offline_logs, visits
 from tests.support.stream_world import PROJECT, START_US, World, catalog, drain, features, publish
@@ -179,3 +180,11 @@ def test_a_materializer_of_a_store_that_was_set_back_says_what_to_do(
         site.stop()
     assert len({text for number in range(2) for text in site.archived(number)}) == 40
     assert offline_logs(site.repo / "data")
+
+
+def test_parts_that_are_taken_back_while_they_are_set_aside_are_not_missed(tmp_path: Path) -> None:
+    """Their writer, an owner no more, was still at it when they were listed."""
+    (tmp_path / "live-0-1-1.parquet").touch()
+    aside = tmp_path / "earlier"
+    move_parts(tmp_path, ["live-0-0-1.parquet", "live-0-1-1.parquet"], aside)
+    assert [path.name for path in aside.iterdir()] == ["live-0-1-1.parquet"]
