@@ -20,7 +20,15 @@ from streaming.windows.errors import SumOverflow, ValueRefused
 
 IntArray = npt.NDArray[np.int64]
 
-POISON = (ValueRefused, SumOverflow, TransformError, ValueEncodeError, KeyEncodingError, OverflowError)
+POISON = (
+    ValueRefused,
+    SumOverflow,
+    TransformError,
+    ValueEncodeError,
+    KeyEncodingError,
+    OverflowError,
+    UnicodeEncodeError,
+)
 """What one event can cause by its content; it must never stop the events behind it."""
 NOT_APPLICABLE = "NOT_APPLICABLE"
 """Why such an event is put aside."""

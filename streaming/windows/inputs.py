@@ -249,4 +249,21 @@ def _carry(name: str, data: AnyArray, valid: AnyArray, carrier: Carrier) -> AnyA
             objects = data if data.dtype.kind == "O" else data.astype(object)
             fits = np.fromiter((isinstance(value, wanted) for value in objects), np.bool_, len(objects))
             _refuse(name, (valid != 0) & ~fits, objects, f"is not a {wanted.__name__}")
+            if carrier == Carrier.STRING:
+                _check_texts(name, objects, valid)
             return objects
+
+
+def _check_texts(name: str, texts: AnyArray, valid: AnyArray) -> None:
+    """See that they can be written as UTF-8, which has no bytes for half a character."""
+    try:
+        "".join(texts[valid != 0].tolist()).encode()
+    except UnicodeEncodeError:
+        halves = np.fromiter(
+            (ok and _has_halves(text) for text, ok in zip(texts, valid, strict=True)), np.bool_
+        )
+        _refuse(name, halves, texts, "has half a character, which UTF-8 cannot hold")
+
+
+def _has_halves(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)

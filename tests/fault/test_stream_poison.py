@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from streaming.archive import archived_events, read_live
@@ -11,7 +12,7 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import Materializer
-from tests.support.stream_world import MINUTE_US, PROJECT, START_US, World, drain, publish
+from tests.support.stream_world import MINUTE_US, PROJECT, START_US, TRANSFORMS, World, drain, publish
 from tests.support.valkey import emptied
 
 
@@ -92,3 +93,28 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
     assert pieces == [40, 1, 1, 108, 1, 49]
     assert materializer.stats.events == 197
     assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 3
+
+
+@pytest.mark.parametrize("view", ["spending", "looked"])
+def test_a_text_that_is_no_text_is_put_aside(url: str, monkeypatch: Any, view: str) -> None:
+    """A transformation may cut a character in two; UTF-8 has no bytes for the halves."""
+    client = emptied(url)
+    transform = TRANSFORMS[view]
+
+    def cut(events: pd.DataFrame) -> pd.DataFrame:
+        rows = transform(events)
+        return rows.assign(category=rows["category"].replace("cut", "\ud800"))
+
+    monkeypatch.setitem(TRANSFORMS, view, cut)
+    kind = "buy" if view == "spending" else "look"
+    categories = ["tea", "cut", "tea"] if view == "spending" else ["tea", "tea", "cut"]
+    events = [
+        EventRecord(f"e{n}", kind, "ada", START_US + n, {"category": category, "amount": 1.0})
+        for n, category in enumerate(categories)
+    ]
+    publish(url, [(START_US + n, event) for n, event in enumerate(events)])
+    materializer = World.create().materializer(client)
+    drain(materializer)
+    assert materializer.stats.events == 2
+    letters: Any = client.xrange(PartitionKeys(PROJECT, 0).dead_letters)
+    assert [letter[b"reason"] for _, letter in letters] == [b"NOT_APPLICABLE"]

@@ -15,7 +15,7 @@ from streaming.frame import events_frame
 _TIMES = st.integers(-(2**52), 2**52)
 _VALUES: dict[PropertyType, st.SearchStrategy[Any]] = {
     "string": st.text(max_size=4),
-    "double": st.floats(allow_nan=False),
+    "double": st.floats(allow_nan=False, allow_infinity=False),
     "int64": st.integers(-(2**63), 2**63 - 1),
     "bool": st.booleans(),
     "timestamp": _TIMES,
