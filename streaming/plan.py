@@ -51,12 +51,12 @@ class SourceEvents:
 
     @staticmethod
     def of(frame: pd.DataFrame) -> SourceEvents:
-        """Take the columns out."""
+        """Copy the columns out: a transformation may change the frame in place."""
         return SourceEvents(
             frame,
-            frame["event_id"].to_numpy(dtype=object),
-            frame["customer_id"].to_numpy(dtype=object),
-            microseconds(frame["event_time"]),
+            frame["event_id"].to_numpy(dtype=object, copy=True),
+            frame["customer_id"].to_numpy(dtype=object, copy=True),
+            microseconds(frame["event_time"]).copy(),
         )
 
 
@@ -76,7 +76,8 @@ class Transformed:
         Raises:
             IndexError: It is not.
         """
-        count, rows = len(events.frame), frame.index.to_numpy()
+        # Not of the frame, from which the transformation may have dropped rows in place.
+        count, rows = len(events.event_us), frame.index.to_numpy()
         are_numbers = rows.dtype.kind in "iu"
         is_whole = are_numbers and np.array_equal(rows, np.arange(count))
         if len(rows) and not is_whole and not (are_numbers and rows.min() >= 0 and rows.max() < count):
@@ -92,9 +93,16 @@ class Transformed:
         self.names = frozenset(frame.columns)
 
     def column(self, name: str) -> Any:
-        """The values of a column."""
+        """The values of a column.
+
+        Raises:
+            ValueError: Two have the name.
+        """
         if name not in self._columns:
-            self._columns[name] = raw_column(self.frame[name])
+            column = self.frame[name]
+            if isinstance(column, pd.DataFrame):
+                raise ValueError(f"there is more than one column {name!r}")
+            self._columns[name] = raw_column(column)
         return self._columns[name]
 
     def codes(self, name: str | None) -> tuple[IntArray, list[Any]]:
@@ -166,7 +174,7 @@ class ViewPlan:
         The customer's join key is the event's customer where the transformation does not give it.
 
         Raises:
-            TransformError: If a column is missing, or a join key does not fit its type.
+            TransformError: If a column is missing or there twice, or a join key does not fit its type.
         """
         names = self.view.key_names
         own_customer = self.customer_key in names and self.customer_key not in made.names
@@ -184,7 +192,14 @@ class ViewPlan:
             return ViewRows(
                 made, None, np.zeros(count, dtype=np.int64), [self.keys.encode({})] * min(count, 1)
             )
-        parts = [made.codes(None if own_customer and name == self.customer_key else name) for name in names]
+        try:
+            for name in self.columns:
+                made.column(name)
+            parts = [
+                made.codes(None if own_customer and name == self.customer_key else name) for name in names
+            ]
+        except (TypeError, ValueError) as error:
+            raise TransformError(f"view {self.view.name}: the transformation's result: {error}") from error
         codes, places = _distinct([(part, len(values)) for part, values in parts])
         uniques = {
             name: (values, place.tolist())
@@ -221,7 +236,9 @@ class ViewPlan:
         if self.transform is not None:
             try:
                 frame = self.transform(events.frame)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise TransformError(
                     f"view {self.view.name}: the transformation failed: {error!r}"
                 ) from error
@@ -400,17 +417,28 @@ class StreamPlan:
     def kind_by_name(self) -> dict[str, EntityKind]:
         return {kind.name: kind for kind in self.kinds}
 
+    @cached_property
+    def _views(self) -> tuple[ViewPlan, ...]:
+        return tuple(plan for kind in self.kinds for plan in kind.views)
+
+    @cached_property
+    def _are_several(self) -> bool:
+        return len({plan.transform for plan in self._views}) > 1
+
     def rows(self, events: SourceEvents) -> dict[str, ViewRows]:
         """What each view's transformation makes of events; views that share one have it run once.
+
+        Where there are several, each has a frame of its own, which it may change in place.
 
         Raises:
             TransformError: As `ViewPlan.rows`.
         """
         made: dict[Transform | None, Transformed] = {}
         rows: dict[str, ViewRows] = {}
-        for plan in [plan for kind in self.kinds for plan in kind.views]:
+        for plan in self._views:
             if plan.transform not in made:
-                made[plan.transform] = plan.transformed(events)
+                own = replace(events, frame=events.frame.copy()) if self._are_several else events
+                made[plan.transform] = plan.transformed(own)
             rows[plan.view.name] = plan.rows(made[plan.transform])
         return rows
 

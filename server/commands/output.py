@@ -126,4 +126,6 @@ def _told_of_store(error: Exception) -> str | None:
         return f"the store does not answer: {error}"
     if isinstance(error, redis.exceptions.NoPermissionError):
         return f"the store refuses: {error}; docs/operations.md says what its users must be allowed"
+    if isinstance(error, redis.exceptions.OutOfMemoryError | redis.exceptions.ReadOnlyError):
+        return f"the store takes no writes for now: {error}"
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,8 @@ from streaming.arrow import KeyColumns
 from streaming.errors import TransformError
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
-from streaming.plan import SourceEvents, ViewPlan
+from streaming.plan import SourceEvents, ViewPlan, ViewRows
+from tests.support.stream_world import SCHEMA, TRANSFORMS, stream_plan
 
 TYPES: dict[ValueType, st.SearchStrategy[Any]] = {
     ValueType.STRING: st.text(max_size=6),
@@ -131,3 +134,67 @@ def test_the_events_customer_stands_in_for_a_missing_key() -> None:
         ViewPlan(
             plan.view, lambda _: frame.set_index(pd.Index([2, 3, 0])), None, plan.keys, "k0", "v"
         ).transformed(events)
+
+
+def _made(transform: Any, events: SourceEvents) -> ViewRows:
+    plan = replace(_plan([ValueType.STRING], "customer_id"), transform=transform)
+    return plan.rows(plan.transformed(events))
+
+
+def test_rows_that_are_dropped_in_place_are_gone() -> None:
+    """The rest are those of their events still."""
+
+    def drop(events: pd.DataFrame) -> pd.DataFrame:
+        events.drop(events.index[events["customer_id"] == "bob"], inplace=True)
+        return events.assign(x=1, k0="key")
+
+    rows = _made(drop, _events(["ada", "bob", "eve"]))
+    assert rows.source.tolist() == [0, 2]
+    assert rows.made.event_ids.tolist() == ["e0", "e2"]
+
+
+def _twice(events: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([events.assign(x=1, k0="key")] * 2, axis=1)
+
+
+def _unhashable(events: pd.DataFrame) -> pd.DataFrame:
+    return events.assign(x=1, k0=[{} for _ in range(len(events))])
+
+
+def _ending(_: pd.DataFrame) -> pd.DataFrame:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("transform", "why"),
+    [(_twice, "more than one column 'x'"), (_unhashable, "unhashable"), (_ending, "failed: SystemExit")],
+)
+def test_results_that_cannot_be_taken_are_refused(transform: Any, why: str) -> None:
+    """Whatever a function does, it is told as its view's."""
+    with pytest.raises(TransformError, match=f"view v: .*{why}"):
+        _made(transform, _events(["ada"]))
+
+
+@pytest.mark.parametrize("first", ["spending", "looked"])
+def test_functions_of_views_have_frames_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """What one changes in place is not seen by the other, whichever comes first."""
+
+    def same(events: pd.DataFrame) -> pd.DataFrame:
+        return events.assign(bought_at=events["event_time"])
+
+    def changing(events: pd.DataFrame) -> pd.DataFrame:
+        events.loc[:, "customer_id"] = "other"
+        events["category"].to_numpy()[:] = "other"
+        return same(events)
+
+    for view in ("demand", "taste", "spending", "looked"):
+        monkeypatch.setitem(TRANSFORMS, view, changing if view == first else same)
+    event = EventRecord("e", "buy", "ada", 5, {"category": "tea", "amount": 1.0})
+    rows = stream_plan(tmp_path).rows(
+        SourceEvents.of(events_frame(Events.of([event]), SCHEMA.property_types))
+    )
+    seen = {view: rows[view].made.column("customer_id").tolist() for view in ("spending", "looked")}
+    assert seen == {view: ["other" if view == first else "ada"] for view in seen}
+    assert rows["looked"].made.column("category").tolist() == ["other" if first == "looked" else "tea"]
