@@ -13,7 +13,8 @@ from online.pipes import Asked, send_parts
 from online.route import Command
 from online.routed import AsyncRoutedClient, RoutedClient, send_async
 
-MAX_PIPELINE_COMMANDS = 1_000
+MAX_PIPELINE_COMMANDS = 1_100
+"""Enough for the thousand events of a call and for what is asked beside them."""
 LANES = 8
 LANE_COMMANDS = 2
 """Fewest commands for which another lane is worth its connection: two calls of sixteen entities exceed one read."""

@@ -18,8 +18,9 @@ _PASSING = (
     redis.exceptions.BusyLoadingError,
     redis.exceptions.MasterDownError,
 )
-_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY ")
+_PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY ", "OOM ", "READONLY ", "LOADING ", "MASTERDOWN ")
 """Refusals of any write, until there is memory, room on the disk, a replica or a master again."""
+_DISCARDED = "Transaction discarded because of: "
 
 MOST_TOGETHER = 4
 """Most calls of one transaction: what others ask of the server waits for all of it."""
@@ -64,8 +65,8 @@ class Script:
     ) -> Callable[[], tuple[object, list[object]]]:
         """Call another script once and then this one for each call, in order, all in one piece, sent at once.
 
-        A few are one transaction, so that a server that syncs every write does so once for all: it reads 16 KiB from
-        a connection at a time, carries out what it has, and syncs that.
+        A few are one transaction: a server that syncs every write reads 16 KiB from a connection at a time, carries
+        out what it has, and would sync each such part.
 
         Args:
             client: The store, one server.
@@ -85,7 +86,7 @@ class Script:
         asked = ask(client, [(b"MULTI",), *commands, (b"EXEC",)] if are_few else commands)
 
         def take() -> tuple[object, list[object]]:
-            reply, *replies = _carried_out(asked()) if are_few else asked()
+            reply, *replies = carried_out(asked()) if are_few else asked()
             if _unknown([reply]):
                 (reply,) = before.run(client, [call])
                 return reply, self.run(client, calls)
@@ -105,11 +106,11 @@ class Script:
         return ((b"EVAL", self._source, *calls[place]) for place in places)
 
 
-def _carried_out(replies: Sequence[object]) -> list[object]:
+def carried_out(replies: Sequence[object]) -> list[object]:
     """What the commands of a transaction were answered, of all that came back.
 
     Raises:
-        StoreReplyError: It was not carried out.
+        StoreReplyError: It was not carried out, or not as one.
         StoreUnavailableError: As `Script.run`.
     """
     *queued, done = replies
@@ -139,6 +140,6 @@ def _checked(replies: list[object]) -> list[object]:
 
 
 def _refusal(reply: redis.RedisError) -> StoreUnavailableError | StoreReplyError:
-    if isinstance(reply, _PASSING) or str(reply).startswith(_PASSING_CODES):
+    if isinstance(reply, _PASSING) or str(reply).removeprefix(_DISCARDED).startswith(_PASSING_CODES):
         return StoreUnavailableError(f"the store takes no writes for now: {reply}")
     return StoreReplyError(f"the store refused a write: {reply}")

@@ -31,11 +31,12 @@ def frame_of(columns: Mapping[str, Column], count: int) -> pd.DataFrame:
         count: Rows of each.
     """
     kinds = tuple([_kind(column) for column in columns.values()])
-    names, places = _layout(tuple(columns), kinds)
+    places = _layout(kinds)
     held = list(columns.values())
     blocks = [make_block(_block([held[place] for place in own], count), own) for own in places]
-    # pandas lets a name be given to an index in place.
-    manager = BlockManager(blocks, [names.view(), pd.RangeIndex(count)], verify_integrity=False)
+    # Each has names of its own: pandas lets what is behind an index be changed in place.
+    names = pd.Index(list(columns), dtype=object)
+    manager = BlockManager(blocks, [names, pd.RangeIndex(count)], verify_integrity=False)
     return pd.DataFrame._from_mgr(manager, manager.axes)  # noqa: SLF001 - as Arrow does
 
 
@@ -52,12 +53,12 @@ def _kind(column: Column) -> str:
 
 
 @lru_cache(256)
-def _layout(names: tuple[str, ...], kinds: tuple[str, ...]) -> tuple[pd.Index[str], list[list[int]]]:
-    """The names, and the numbers of the columns of each block."""
+def _layout(kinds: tuple[str, ...]) -> list[list[int]]:
+    """The numbers of the columns of each block."""
     blocks: dict[object, list[int]] = {}
     for place, kind in enumerate(kinds):
         blocks.setdefault(kind or place, []).append(place)
-    return pd.Index(names), list(blocks.values())
+    return list(blocks.values())
 
 
 def _block(columns: Sequence[Column], count: int) -> Any:

@@ -97,7 +97,7 @@ class StateCache:
                 self._take_off(state)
 
     def drop_touched(self) -> None:
-        """Forget the states that were taken out since the last shrinking."""
+        """Forget the states that were taken out since the last shrinking: no others can have been changed since."""
         self.drop(list(self._touched))
 
     def clear(self) -> None:

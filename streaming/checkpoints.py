@@ -22,8 +22,8 @@ from streaming.stats import StreamStats
 
 log = structlog.get_logger()
 
-QUIET_SHARE = 10
-"""Where nothing comes, this part of the rows is enough for the checkpoint to move at once."""
+QUIET_PART = 10
+"""Where nothing comes, one in so many of the rows is enough for the checkpoint to move at once."""
 
 
 class _Flush(NamedTuple):
@@ -125,13 +125,17 @@ class Checkpoints:
             if not self._flush.written.done() and self._waiting_rows < self._most_rows:
                 return
             self.end()
-        most_rows = self._most_rows // (QUIET_SHARE if is_quiet else 1)
+        most_rows = self._most_rows // (QUIET_PART if is_quiet else 1)
         is_full = self._waiting_rows >= most_rows and not self._is_unwritable
         if is_full or time.monotonic() - self._moved_at >= self._interval_s:
             self.begin(landed)
 
     def begin(self, landed: Progress) -> None:
-        """Write what is logged offline beside what follows; what is on its way into the store stays before it."""
+        """Write what is logged offline beside what follows; what is on its way into the store stays before it.
+
+        The flush before must have ended.
+        """
+        assert self._flush is None
         self._moved_at = time.monotonic()
         if landed == self.current and not self._sink.row_count:
             self._stats.written()

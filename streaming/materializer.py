@@ -409,15 +409,21 @@ class Materializer:
         by the time before each record, so the clock must be where the batch began.
         """
         self._cache.clear()
-        *before, last = around(records, self._refused(records.events)) or [records]
+        *before, last = around(records, self._refused(records)) or [records]
         for some in before:
             self._apply_halves(some, [])
         self._apply_halves(last, list(due))
         self._owner.deliver()
 
-    def _refused(self, events: Events) -> list[int]:
-        """Events that are refused whatever the state of their entities is, which is soon found out."""
-        return list(refused(partial(self._prepare_rows, events), np.arange(len(events))))
+    def _refused(self, records: Records) -> list[int]:
+        """Events that would count, and that a function or windows refuse by themselves: found without any writes."""
+        try:
+            rows = self._admit(records, *self._customers(records)).rows
+        except POISON:
+            return []
+        finally:
+            self._cache.clear()
+        return list(refused(partial(self._prepare_rows, records.events), rows))
 
     def _prepare_rows(self, events: Events, rows: IntArray) -> None:
         feeds = self._transform(events, rows)
@@ -434,6 +440,8 @@ class Materializer:
         try:
             self._apply_whole(records, set(due))
         except POISON as error:
+            # What it changed in memory it has loaded: a piece is settled before the next, and what fails behind its
+            # writes are writes made again, of states loaded anew.
             self._cache.drop_touched()
             if len(records) + len(due) == 1:
                 self._put_aside(records, due, before, error)

@@ -437,10 +437,17 @@ class StreamPlan:
         rows: dict[str, ViewRows] = {}
         for plan in self._views:
             if plan.transform not in made:
-                own = replace(events, frame=events.frame.copy()) if self._are_several else events
+                own = replace(events, frame=_own(events.frame)) if self._are_several else events
                 made[plan.transform] = plan.transformed(own)
             rows[plan.view.name] = plan.rows(made[plan.transform])
         return rows
+
+
+def _own(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy that has its names for itself too."""
+    copy = frame.copy()
+    copy.columns = copy.columns.copy(deep=True)
+    return copy
 
 
 def _identity(view: View) -> tuple[str, ...]:

@@ -79,6 +79,9 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
         )
         for n in range(200)
     ]
+    # One that does not count is no reason to cut.
+    late_us = START_US - 30 * MINUTE_US
+    events[60] = EventRecord("late", "buy", "c1", late_us, {"category": "tea", "amount": 9.3e12})
     publish(url, [(START_US + n, event) for n, event in enumerate(events)])
     pieces: list[int] = []
     apply = Materializer._apply_whole
@@ -91,8 +94,9 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
     materializer = world.materializer(client, batch_records=500)
     drain(materializer)
     assert pieces == [40, 1, 1, 108, 1, 49]
-    assert materializer.stats.events == 197
-    assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 3
+    assert materializer.stats.events == 196
+    assert materializer.stats.late == 1
+    assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 4
 
 
 @pytest.mark.parametrize("view", ["spending", "looked"])

@@ -87,6 +87,7 @@ def test_what_a_transformation_changes_in_place_is_its_own() -> None:
     frame = events_frame(events, types)
     frame.loc[0, ["event_time", "x", "y"]] = [pd.Timestamp(7, unit="s", tz="UTC"), "other", 2.0]
     frame.columns.name = "columns"
+    frame.columns.values[0] = "name"
     frame["z"] = "other"
     assert events.event_us.tolist() == [5]
     pd.testing.assert_frame_equal(events_frame(events, types), _by_column(events, types))

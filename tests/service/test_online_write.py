@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
 from online.entity_calls import EntityWrites
 from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
-from online.script import Script
+from online.script import Script, carried_out
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
@@ -517,12 +518,28 @@ def test_few_entities_are_written_in_one_transaction_with_their_announcement(cli
 
 def test_a_transaction_that_is_not_taken_tells_why(client: Any) -> None:
     """Of the first that was refused in it; nothing is written then."""
-    call = (-1, SIGN_KEY, b"3:1")
-    with pytest.raises(StoreReplyError, match="be negative"):
+    with pytest.raises(StoreReplyError, match="wrong number of arguments"):
         EntityWriter(client).ask_behind(
-            Announcement(_LEAVE, call, SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
+            Announcement(_LEAVE, (), SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
         )()
     assert not list(client.scan_iter())
+
+
+@pytest.mark.parametrize(
+    ("why", "error"),
+    [
+        ("BUSY Redis is busy running a script", StoreUnavailableError),
+        ("OOM command not allowed when used memory > 'maxmemory'", StoreUnavailableError),
+        ("ERR of another kind", StoreReplyError),
+    ],
+)
+def test_a_transaction_that_is_discarded_as_others_are_is_waited_for(
+    why: str, error: type[Exception]
+) -> None:
+    """The server was held by somebody else's script, or full, when it came to its end."""
+    discarded = redis.exceptions.ExecAbortError(f"Transaction discarded because of: {why}")
+    with pytest.raises(error, match=why.split(maxsplit=1)[0]):
+        carried_out([b"OK", b"QUEUED", discarded])
 
 
 def test_few_entities_of_one_server_may_follow_an_announcement(client: Any) -> None:
