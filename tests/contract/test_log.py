@@ -13,7 +13,11 @@ from typing import Any, Protocol
 
 import pytest
 import redis
+import redis.asyncio
 
+import online.exchange
+from online.route import Command
+from online.routed import send_async
 from online.store import connect, connect_async
 from streaming.advance import SegmentChange
 from streaming.errors import LeaseLost, LogFull, StreamingError
@@ -239,6 +243,25 @@ async def test_newest_time_of_a_log_is_known_without_reading_it(url: str, client
     _owner(client).move_checkpoint(Progress(time_us=NOW_US + 9))
     assert await log.last_time_us() == NOW_US + 9
     await connection.aclose()
+
+
+async def test_the_most_events_of_a_call_are_appended_in_one_go(
+    url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second round trip would wait for the first to be synced, and could fail once all is appended."""
+    sent: list[int] = []
+
+    async def counted(to: redis.asyncio.Redis, commands: Sequence[Command]) -> list[object]:
+        sent.append(len(commands))
+        return await send_async(to, commands)
+
+    monkeypatch.setattr(online.exchange, "send_async", counted)
+    events = [EventRecord(f"e{n}", "buy", f"c{n}", NOW_US, {}) for n in range(1_000)]
+    connection = connect_async(url)
+    await RedisLog(connection, "p", PARTITIONS, 10_000).append(events, NOW_US)
+    await connection.aclose()
+    assert sent == [len(events) + PARTITIONS]
+    assert sum(client.xlen(PartitionKeys("p", number).log) for number in range(PARTITIONS)) == len(events)
 
 
 def test_positions_pack_and_unpack_in_order() -> None:

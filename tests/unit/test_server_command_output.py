@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import redis
+import typer
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -76,3 +78,19 @@ def test_ids_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert told.count(spelt) == 3
     assert "\\x1b]0;t" in told
     assert hinted.strip() == spelt
+
+
+@pytest.mark.parametrize("error", [redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError])
+def test_a_store_that_takes_no_writes_is_told_in_a_line(
+    error: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command that is its first writer ends with a message, not with a traceback."""
+
+    @output.reports_errors
+    def command() -> None:
+        raise error("command not allowed")
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
+    assert ended.value.exit_code == output.REFUSED
+    assert capsys.readouterr().err == "the store takes no writes for now: command not allowed\n"
