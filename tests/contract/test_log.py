@@ -261,7 +261,8 @@ async def test_the_most_events_of_a_call_are_appended_in_one_go(
     await RedisLog(connection, "p", PARTITIONS, 10_000).append(events, NOW_US)
     await connection.aclose()
     assert sent == [len(events) + PARTITIONS]
-    assert sum(client.xlen(PartitionKeys("p", number).log) for number in range(PARTITIONS)) == len(events)
+    stored: list[Any] = [client.xlen(PartitionKeys("p", number).log) for number in range(PARTITIONS)]
+    assert sum(stored) == len(events)
 
 
 def test_positions_pack_and_unpack_in_order() -> None:
