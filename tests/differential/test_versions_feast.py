@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 from typer.testing import CliRunner
 
 from online.keys import EntityKeys
@@ -36,6 +38,7 @@ from server.stream_plans import current_repo, stream_plan
 from streaming.batch_views import load_batch_view
 from tests.support.clinic import refusal
 from tests.support.feast_world import FEATURE_SERVER, Door, apply, by_name, request, run_waypost
+from tests.support.stores import wait_until
 from tests.support.valkey import start_valkey
 from training.dataset import Dataset, features_at, find_service
 from training.verify import verify_against_feast
@@ -46,7 +49,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Feast's own, at import and 
 
 BOTH = [FeastSource.REPO, FeastSource.REGISTRY]
 AT = datetime(2024, 5, 1, tzinfo=UTC)
-TAKE_OVER_S = 60.0
 NUMBERED_ANEW = {"stats__clicks": 0, "stats@v1__clicks": 11}
 STORE = """
 project: aged
@@ -338,10 +340,11 @@ def test_reads_move_to_a_new_version_while_serving(url: str, repo: Path, source:
             with applied_at_once(repo) as aside:
                 aside.write_to_online_store("stats", frame(clicks=11, buys=12))
                 aside.push("pushes", frame(level=20, rank=21))
-            deadline = datetime.now(UTC) + timedelta(seconds=TAKE_OVER_S)
-            while not found or found[-1]["stats__clicks"] != 11:
-                assert reader.is_alive()
-                assert datetime.now(UTC) < deadline
+            wait_until(
+                lambda: not reader.is_alive() or bool(found and found[-1]["stats__clicks"] == 11),
+                "the new version is read",
+            )
+            assert reader.is_alive()
         finally:
             ended.set()
             reader.join()
@@ -354,31 +357,30 @@ def test_reads_move_to_a_new_version_while_serving(url: str, repo: Path, source:
 
 @pytest.mark.parametrize(("source", "left"), zip(BOTH, ["nothing", "no file"], strict=True))
 def test_a_registry_that_is_lost_takes_no_versions_along(
-    url: str, repo: Path, source: FeastSource, left: str, capsys: pytest.CaptureFixture[str]
+    url: str, repo: Path, source: FeastSource, left: str
 ) -> None:
     """Feast writes the file in place, so that it is empty for a moment: first versions are not read meanwhile."""
     apply(repo)
     change(repo, CLICKS, f'{CLICKS}, Field(name="buys", dtype=Int64)')
     apply(repo).write_to_online_store("stats", frame(clicks=11, buys=12))
     registry = repo / "data" / "registry.db"
-    with served(repo, url, source, refresh_s=0.1) as door:
+    with served(repo, url, source, refresh_s=0.1) as door, capture_logs() as said:
         assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
         kept = registry.read_bytes()
         if left == "nothing":
             registry.write_bytes(b"")
         else:
             registry.unlink()
-        deadline, said = datetime.now(UTC) + timedelta(seconds=TAKE_OVER_S), ""
-        while "definitions.refused" not in said:
-            said += "".join(capsys.readouterr())
-            assert "definitions.swapped" not in said
-            assert datetime.now(UTC) < deadline
+        wait_until(lambda: _told(said, "definitions.refused"), "the lost registry is refused")
+        assert not _told(said, "definitions.swapped")
         assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
         registry.write_bytes(kept)
-        while "definitions.swapped" not in said:
-            said += "".join(capsys.readouterr())
-            assert datetime.now(UTC) < deadline
+        wait_until(lambda: _told(said, "definitions.swapped"), "the registry that is back serves")
         assert numbers(ours(door, "stats:clicks")) == {"stats__clicks": 11}
+
+
+def _told(said: list[EventDict], event: str) -> bool:
+    return any(line["event"] == event for line in said)
 
 
 @contextmanager

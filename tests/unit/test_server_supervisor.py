@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 import server.supervisor
 from server.config import Settings
@@ -64,13 +66,15 @@ def _wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_store_that_cannot_start_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def _count(said: list[EventDict], event: str) -> int:
+    return sum(line["event"] == event for line in said)
+
+
+def test_a_store_that_cannot_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes on without it is not ended, and it comes back where it was when it can."""
     monkeypatch.setattr(server.supervisor, "STORE_RETRY_S", 0.01)
     stopping = threading.Event()
-    with Stack(Settings(repo=tmp_path, data_dir=tmp_path)) as stack:
+    with capture_logs() as said, Stack(Settings(repo=tmp_path, data_dir=tmp_path)) as stack:
         url, store = stack.start_store(), stack.store
         assert store is not None
         store.kill()
@@ -78,15 +82,8 @@ def test_a_store_that_cannot_start_is_waited_for(
             fcntl.flock(lock, fcntl.LOCK_EX)
             supervised = threading.Thread(target=stack.supervise, args=[stopping])
             supervised.start()
-            said = ""
-
-            def tried_twice() -> bool:
-                nonlocal said
-                said += capsys.readouterr().out
-                return said.count("store.not_started") > 1
-
-            _wait_until(tried_twice)
-            assert said.count("store.died") == 1
+            _wait_until(lambda: _count(said, "store.not_started") > 1)
+            assert _count(said, "store.died") == 1
         _wait_until(lambda: store.running)
         stopping.set()
         supervised.join(WAIT_S)
