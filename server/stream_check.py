@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +31,10 @@ from streaming.windows.stream import apply
 Row = tuple[bytes, dict[str, Any]]
 
 VARIED_TURNS = 4
+MANY_TURNS = 48
+"""Enough for functions to show themselves that keep a number of rows, or that renumber those with large values."""
+MOST_DECADES = 6
+ALONE, PARTED, TURNED = "by itself", "among fewer others", "when the events come in another order"
 SHOWN = 120
 SAMPLE_US = 1_700_000_000_000_000
 _SAMPLES: dict[str, Value] = {"string": "1", "int64": 1, "double": 1.0, "bool": True, "timestamp": SAMPLE_US}
@@ -45,7 +51,7 @@ def stream_problems(repo: Repo, policy: Policy) -> list[Problem]:
         return []
     except (StreamingError, OnlineStoreError) as error:
         return [Problem(message=str(error))]
-    events, varied = list(sample_events(repo.events)), _varied_events(repo.events)
+    events, varied = list(sample_events(repo.events)), _Varied.of(repo.events)
     problems = [problem for view, problem in _unlogged(repo, plan) if not _is_only_pushed(repo, view)]
     for view_plan in (view_plan for kind in plan.kinds for view_plan in kind.views):
         if _is_only_pushed(repo, view_plan.view):
@@ -112,27 +118,40 @@ def _sample(declared: PropertySchema) -> Value:
     return value
 
 
-def _varied_events(schema: EventSchema) -> list[EventRecord]:
-    """Events of each type, of several customers and instants, whose values differ and are left out by turns."""
-    samples = list(sample_events(schema))
-    return [
-        EventRecord(
-            f"varied-{turn}-{place}",
-            sample.event_type,
-            str(1 + (turn + place) % 2),
-            sample.event_us + turn * US_PER_SECOND,
-            {
-                name: _other(schema.types[sample.event_type].properties[name], value, turn)
-                for name, value in sample.properties.items()
-            },
-        )
-        for turn in range(VARIED_TURNS)
-        for place, sample in enumerate(samples)
-    ]
+class _Varied(NamedTuple):
+    """Events of each type, of several customers and instants, whose values differ and are left out by turns.
+
+    Attributes:
+        few: Values close to the samples'.
+        many: Those, and others of all sizes.
+    """
+
+    few: list[EventRecord]
+    many: list[EventRecord]
+
+    @staticmethod
+    def of(schema: EventSchema) -> _Varied:
+        """Make them up."""
+        samples = list(sample_events(schema))
+        many = [
+            EventRecord(
+                f"varied-{turn}-{place}",
+                sample.event_type,
+                str(1 + (turn + place) % 2),
+                sample.event_us + turn * US_PER_SECOND,
+                {
+                    name: _other(schema.types[sample.event_type].properties[name], value, turn)
+                    for name, value in sample.properties.items()
+                },
+            )
+            for turn in range(MANY_TURNS)
+            for place, sample in enumerate(samples)
+        ]
+        return _Varied(many[: VARIED_TURNS * len(samples)], many)
 
 
 def _other(declared: PropertySchema, value: Value, turn: int) -> Value:
-    """Another value of a property, within what is declared."""
+    """Another value of a property, within what is declared; the first ones lie close together."""
     if declared.allowed:
         return declared.allowed[turn % len(declared.allowed)]
     if declared.type == "bool":
@@ -141,7 +160,8 @@ def _other(declared: PropertySchema, value: Value, turn: int) -> Value:
         return str(1 + turn % 3)
     if declared.type == "timestamp":
         return SAMPLE_US + turn * US_PER_SECOND
-    more = value + (turn if declared.type == "int64" else turn * 0.5)  # type: ignore[operator]
+    step = turn * 10 ** (turn // VARIED_TURNS % MOST_DECADES)
+    more = value + (step if declared.type == "int64" else step * 0.5)
     return value if declared.maximum is not None and more > declared.maximum else more
 
 
@@ -187,27 +207,44 @@ def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Non
     ViewValues.of(plan, np.arange(len(states)), applied.columns, applied.value_us)
 
 
-def _row_problems(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Iterator[Problem]:
-    """Whether an event becomes the same rows by itself, among others and among others in another order."""
+def _row_problems(plan: ViewPlan, varied: _Varied, schema: EventSchema) -> Iterator[Problem]:
+    """Whether an event becomes the same rows by itself, among few others, among many, and in another order."""
+    few, many = varied
+    made = partial(_rows_by_event, plan, schema)
     try:
-        together = _rows_by_event(plan, events, schema)
-        alone = [rows for event in events for rows in _rows_by_event(plan, [event], schema)]
-        turned = _rows_by_event(plan, events[::-1], schema)[::-1]
+        alone = [rows for event in few for rows in made([event])]
+        problem = _difference(plan, few, made(few), {ALONE: alone, TURNED: made(few[::-1])[::-1]})
     except (StreamingError, OnlineStoreError) as error:
-        yield Problem(message=f"view {plan.view.name}: {error} (tried on made-up events)")
-        return
-    for how, others in (("by itself", alone), ("when the events come in another order", turned)):
-        for event, expected, found in zip(events, together, others, strict=True):
+        problem = Problem(message=f"view {plan.view.name}: {error} (tried on made-up events)")
+    if problem is None:
+        half = len(many) // 2
+        # A function may refuse values beyond those that it is for.
+        with suppress(StreamingError, OnlineStoreError):
+            parted = made(many[:half]) + made(many[half:])
+            problem = _difference(plan, many, made(many), {PARTED: parted, TURNED: made(many[::-1])[::-1]})
+    if problem is not None:
+        yield problem
+
+
+def _difference(
+    plan: ViewPlan,
+    events: Sequence[EventRecord],
+    together: Sequence[list[Row]],
+    others: Mapping[str, Sequence[list[Row]]],
+) -> Problem | None:
+    """An event that becomes other rows than it does together with all, by how it was tried."""
+    for how, rows in others.items():
+        for event, expected, found in zip(events, together, rows, strict=True):
             if found != expected:
-                yield Problem(
+                return Problem(
                     message=f"view {plan.view.name}: its function makes other rows of an event {how}: write it so that "
                     f"each row depends on its own event alone (tried on made-up events; one of type "
                     f"{event.event_type!r} became {_shown(found)} instead of {_shown(expected)})"
                 )
-                return
+    return None
 
 
-def _rows_by_event(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> list[list[Row]]:
+def _rows_by_event(plan: ViewPlan, schema: EventSchema, events: list[EventRecord]) -> list[list[Row]]:
     """What a view makes of each event: entity keys and cells."""
     made = plan.transformed(SourceEvents.of(events_frame(Events.of(events), schema.property_types)))
     rows = plan.rows(made)

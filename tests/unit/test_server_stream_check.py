@@ -107,8 +107,10 @@ def test_transformation_that_cannot_work_is_named(tmp_path: Path, transform: Any
         lambda events: _buys(events).assign(category=lambda rows: rows["category"].shift(fill_value="0")),
         lambda events: _buys(events).iloc[:1],
         lambda events: _buys(events)[lambda rows: rows["amount"] >= rows["amount"].median()],
+        lambda events: _buys(events).head(20),
+        lambda events: _buys(events)[lambda rows: rows["amount"] > 1_000].reset_index(drop=True),
     ],
-    ids=["cumsum", "drop_duplicates", "mean", "shift", "first", "median"],
+    ids=["cumsum", "drop_duplicates", "mean", "shift", "first", "median", "head", "renumbered"],
 )
 def test_transformation_that_looks_at_other_rows_is_refused(tmp_path: Path, transform: Any) -> None:
     """What an event becomes may not depend on the events beside it, others in stream and backfill."""
@@ -116,6 +118,18 @@ def test_transformation_that_looks_at_other_rows_is_refused(tmp_path: Path, tran
     said = _said(stream_problems(_repo(tmp_path, transforms=transforms), Policy()))
     assert "view demand: its function makes other rows of an event" in said
     assert "spending" not in said
+
+
+def test_transformation_that_refuses_large_values_passes(tmp_path: Path) -> None:
+    """What is declared is wider than what it is for: such an event is put aside when it comes."""
+
+    def bounded(events: pd.DataFrame) -> pd.DataFrame:
+        if (events["amount"] > 1_000).any():
+            raise ValueError("too much")
+        return _buys(events)
+
+    transforms = dict.fromkeys(("spending", "demand", "taste"), bounded) | {"looked": lambda events: events}
+    assert stream_problems(_repo(tmp_path, transforms=transforms), Policy()) == []
 
 
 def test_transformation_that_makes_several_rows_of_an_event_passes(tmp_path: Path) -> None:
