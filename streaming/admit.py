@@ -15,7 +15,7 @@ import numpy.typing as npt
 from streaming.admit_kernels import KINDS, judge, put_apart
 from streaming.entity import EntityState, recent_bucket_us
 from streaming.log import Records
-from streaming.recent import id_hashes
+from streaming.recent import SAME, id_hashes
 
 IntArray = npt.NDArray[np.int64]
 
@@ -89,6 +89,32 @@ def admit(
         duplicate_count=repeated - counting,
         hashes=hashes,
         now_us=moved_us,
+    )
+
+
+def would_count(
+    records: Records, customers: Customers, *, now_us: int, lateness_us: int, ceiling_us: int
+) -> IntArray:
+    """Those events of a batch that would count if each came next, and the others had never come; nothing is noted.
+
+    Args:
+        records: In log order.
+        customers: Whose they are.
+        now_us: Logical time before any of them.
+        lateness_us: As in `admit`.
+        ceiling_us: As there.
+    """
+    events, positions = records.events, records.event_positions
+    moved_us = np.minimum(records.time_us[records.event_rows], ceiling_us)
+    earliest_us = np.maximum(now_us, moved_us) - lateness_us
+    (timely,) = ((events.event_us <= ceiling_us) & (events.event_us >= earliest_us)).nonzero()
+    events_timely = timely.tolist()
+    hashes = id_hashes([events.event_ids[event] for event in events_timely]).tolist()
+    owners, places = customers.codes[timely].tolist(), positions[timely].tolist()
+    known = [customers.states[owner].recent_ids for owner in owners]
+    notes = zip(events_timely, known, hashes, places, strict=True)
+    return np.array(
+        [event for event, recent, *note in notes if recent is None or recent.look_up(*note) <= SAME], np.int64
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -34,36 +34,46 @@ NOT_APPLICABLE = "NOT_APPLICABLE"
 """Why such an event is put aside."""
 
 
-def refused(attempt: Callable[[IntArray], object], rows: IntArray) -> Iterator[int]:
-    """Those of some rows that an attempt at each alone refuses, in order; found by halves.
+def refused(attempt: Callable[[IntArray], object], rows: IntArray) -> Iterator[tuple[int, Exception]]:
+    """Those of some rows that an attempt at each alone refuses, in order, and the errors.
 
-    An attempt at rows together is refused where one of them would be. It costs no more than what it does, so this is
-    for what is done without the store.
+    An attempt at rows together is refused where one of them would be. A few are found by halves; where one follows the
+    other, one attempt finds each. An attempt costs no more than what it does, so this is for what is done without the
+    store.
     """
-    if not len(rows):
-        return
-    try:
-        attempt(rows)
-    except POISON:
-        if len(rows) == 1:
-            yield int(rows[0])
-        else:
-            half = len(rows) // 2
-            yield from refused(attempt, rows[:half])
-            yield from refused(attempt, rows[half:])
+    start, size, bad_stop = 0, len(rows), 0
+    while start < len(rows):
+        if bad_stop > start:
+            size = max((bad_stop - start) // 2, 1)
+        some = rows[start : start + size]
+        try:
+            attempt(some)
+        except POISON as error:
+            bad_stop = start + len(some)
+            if len(some) > 1:
+                continue
+            yield int(some[0]), error
+            size = 0
+        start += len(some)
+        size = max(4 * size, 1)
 
 
-def around(records: Records, events: Sequence[int]) -> list[Records]:
-    """Records cut so that each of some events, by their numbers in order, is alone."""
-    rows = records.event_rows[list(events)]
-    cuts = sorted({0, len(records), *rows.tolist(), *(rows + 1).tolist()})
-    return [records[start:stop] for start, stop in pairwise(cuts)]
+def runs(records: Records, events: Collection[int]) -> list[tuple[Records, list[int]]]:
+    """Records cut into runs: of neighbours that have one of some events each, with their numbers, and of others."""
+    numbers = np.array(sorted(events), dtype=np.int64)
+    chosen = np.zeros(len(records), dtype=np.bool_)
+    chosen[records.event_rows[numbers]] = True
+    cuts = [0, *(np.flatnonzero(np.diff(chosen)) + 1).tolist(), len(records)]
+    owners = iter(numbers.tolist())
+    return [
+        (records[start:stop], list(islice(owners, stop - start)) if chosen[start] else [])
+        for start, stop in pairwise(cuts)
+        if start < stop
+    ]
 
 
 def halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Sequence[Member]]]:
-    """Records before what is due; where there is one of both alone, its halves."""
-    if len(records) and due:
-        return [(records, ()), (Records.none(), due)]
+    """Both, cut in two."""
     half, rest = len(records) // 2, len(due) // 2
     return [(records[:half], due[:rest]), (records[half:], due[rest:])]
 

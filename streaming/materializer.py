@@ -24,10 +24,10 @@ import redis
 import structlog
 
 from online.write import EntityWriter
-from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids
+from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids, would_count
 from streaming.advance import Group, advance
 from streaming.archive import Archive
-from streaming.aside import NOT_APPLICABLE, POISON, around, halves, letter, letters, refused
+from streaming.aside import NOT_APPLICABLE, POISON, halves, letter, letters, runs
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.checkpoints import Checkpoints
@@ -41,11 +41,11 @@ from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.recovery import settle_intents
+from streaming.refusals import refusals
 from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
-from streaming.windows.inputs import prepare
 from streaming.writes import PreparedWrites, Written, prepare_writes
 
 IntArray = npt.NDArray[np.int64]
@@ -59,6 +59,10 @@ WRITES_MS = 5
 """How long records are waited for beside writes on their way; about as long as a small batch's writes take."""
 MOST_FORESEEN = 1_000
 """Events of a larger batch are made rows once it is known which count: the states that tell are read at once then."""
+SEARCHED_RECORDS = 1_000
+"""So many records are searched at once for what cannot be applied, where much of it was just found."""
+MOST_SEARCHED = 8_000
+"""At most, where little was."""
 CAREFUL_BATCHES = 64
 """How many batches are not computed ahead after one that was void."""
 
@@ -403,34 +407,67 @@ class Materializer:
         return len(records) >= self._most_records or len(self._waiting) > 0
 
     def _apply_apart(self, records: Records, due: set[Member]) -> None:
-        """Find out what cannot be applied, and apply all else.
+        """Find out what cannot be applied, and apply all else, some records after the other.
 
         States in memory may be ahead of the store now; what was written is skipped by its position. Lateness is judged
         by the time before each record, so the clock must be where the batch began.
         """
         self._cache.clear()
-        *before, last = around(records, self._refused(records)) or [records]
-        for some in before:
-            self._apply_halves(some, [])
-        self._apply_halves(last, list(due))
+        start, size = 0, SEARCHED_RECORDS
+        while start < len(records):
+            refused_count = self._apply_searched(records[start : start + size])
+            self._owner.deliver()
+            self._cache.shrink()
+            start += size
+            # Large pieces cost less; small ones, where much is put aside, show sooner what has come of them.
+            size = SEARCHED_RECORDS if 10 * refused_count > size else min(4 * size, MOST_SEARCHED)
+        self._apply_halves(Records.none(), list(due))
         self._owner.deliver()
 
-    def _refused(self, records: Records) -> list[int]:
-        """Events that would count, and that a function or windows refuse by themselves: found without any writes."""
-        try:
-            rows = self._admit(records, *self._customers(records)).rows
-        except POISON:
-            return []
-        finally:
-            self._cache.clear()
-        return list(refused(partial(self._prepare_rows, records.events), rows))
+    def _apply_searched(self, records: Records) -> int:
+        """Apply records but for those of which it shows before any write that they cannot be; returns how many."""
+        details = self._refused(records)
+        for some, events in runs(records, details):
+            if events:
+                self._pass_over(some, [details[event] for event in events])
+            else:
+                self._apply_halves(some, [])
+        return len(details)
 
-    def _prepare_rows(self, events: Events, rows: IntArray) -> None:
-        feeds = self._transform(events, rows)
-        for plan in (plan for kind in self._plan.kinds for plan in kind.views):
-            feed = feeds.get(plan.view.name)
-            if plan.windows is not None and feed is not None:
-                prepare(plan.windows, feed.batch(feed.codes, plan.windows))
+    def _refused(self, records: Records) -> dict[int, str]:
+        """Events that may count, and that a function or windows refuse by themselves, and why; found without writes."""
+        try:
+            rows = self._would_count(records)
+        except POISON:
+            return {}
+        return refusals(self._plan, partial(self._source_events, records.events), rows)
+
+    def _would_count(self, records: Records) -> IntArray:
+        """Events that would count if each came next."""
+        customers, codes = self._customers(records)
+        return would_count(
+            records,
+            Customers(codes, self._cache.load(self._plan.customer, customers)),
+            now_us=self._at.now_us,
+            lateness_us=self._schema.lateness_us,
+            ceiling_us=self._ceiling_us(),
+        )
+
+    def _pass_over(self, records: Records, details: Sequence[str]) -> None:
+        """Put events aside that are refused: one a record, each with why. Those that do not count are applied.
+
+        They move the time, which those that are put aside do not, nor does their id count as having come.
+        """
+        start = 0
+        while start < len(records):
+            counts = np.zeros(len(records) - start, dtype=np.bool_)
+            counts[self._would_count(records[start:])] = True
+            stop = start + _leading(counts)
+            if stop > start:
+                self._put_aside(records[start:stop], details[start:stop])
+            start, stop = stop, stop + _leading(~counts[stop - start :])
+            self._apply_halves(records[start:stop], [])
+            start = stop
 
     def _apply_halves(self, records: Records, due: Sequence[Member]) -> None:
         """Apply in one piece, or else in halves: one event among thousands costs a few pieces more, not thousands."""
@@ -443,26 +480,36 @@ class Materializer:
             # What it changed in memory it has loaded: a piece is settled before the next, and what fails behind its
             # writes are writes made again, of states loaded anew.
             self._cache.drop_touched()
-            if len(records) + len(due) == 1:
-                self._put_aside(records, due, before, error)
-            else:
-                self._at = before
+            self._at = before
+            if len(records) + len(due) > 1:
                 for some, members in halves(records, due):
                     self._apply_halves(some, members)
-
-    def _put_aside(self, record: Records, due: Sequence[Member], before: _Moment, error: Exception) -> None:
-        """Go on behind the one record, or the one entity that is due, that cannot be applied."""
-        self.stats.dead += 1
-        if len(record):
-            self._at = _Moment(int(record.positions[0]), before.record_count + 1, self._at.now_us)
-            if len(record.events):
-                self._bury([letter(record, 0, NOT_APPLICABLE, "", str(error))])
+            elif len(records):
+                self._leave_out(records, error)
             else:
-                log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
-            self._note_landed(self._at)
+                self._give_up(due, error)
+
+    def _leave_out(self, record: Records, error: Exception) -> None:
+        """Go on behind the one record that cannot be applied."""
+        if not len(record.events):
+            log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
+        self._put_aside(record, [str(error)])
+
+    def _put_aside(self, records: Records, details: Sequence[str]) -> None:
+        """Go on behind records that cannot be applied, and put their events aside, each with why."""
+        self.stats.dead += len(records)
+        self._at = _Moment(int(records.positions[-1]), self._at.record_count + len(records), self._at.now_us)
+        events = range(len(records.events))
+        self._bury([letter(records, event, NOT_APPLICABLE, "", details[event]) for event in events])
+        self._note_landed(self._at)
+        self._show_applied(self._at.now_us)
+
+    def _give_up(self, due: Sequence[Member], error: Exception) -> None:
+        """Go on without the one entity that is due and cannot be brought forward."""
+        self.stats.dead += 1
         for kind, key in due:
             log.error("entity.not_advanced", kind=kind, key=key.hex(), exc_info=error)
-            self._owner.conclude({}, due)
+        self._owner.conclude({}, due)
         self._show_applied(self._at.now_us)
 
     def _apply_whole(self, records: Records, due: set[Member]) -> None:
@@ -690,16 +737,16 @@ class Materializer:
             return None
 
     def _transform(self, events: Events, rows: IntArray) -> dict[str, ViewRows]:
-        if not len(rows):
-            return {}
+        return self._plan.rows(self._source_events(events, rows)) if len(rows) else {}
+
+    def _source_events(self, events: Events, rows: IntArray) -> SourceEvents:
+        """Some events as the transformations take them."""
         events = events.take(rows)
-        return self._plan.rows(
-            SourceEvents(
-                events_frame(events, self._schema.property_types),
-                np.array(events.event_ids, dtype=object),
-                np.array(events.customer_ids, dtype=object),
-                events.event_us,
-            )
+        return SourceEvents(
+            events_frame(events, self._schema.property_types),
+            np.array(events.event_ids, dtype=object),
+            np.array(events.customer_ids, dtype=object),
+            events.event_us,
         )
 
     def _prepare(self, kind: EntityKind, keys: Sequence[bytes], batch: _Batch) -> list[PreparedWrites]:
@@ -846,6 +893,11 @@ class Materializer:
         for one in dead:
             log.warning("event.buried", position=one.position, reason=one.reason, detail=one.detail)
         self._owner.bury(dead)
+
+
+def _leading(flags: npt.NDArray[np.bool_]) -> int:
+    """How many are set before the first that is not."""
+    return len(flags) if flags.all() else int(flags.argmin())
 
 
 def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[Member]) -> dict[Member, int]:

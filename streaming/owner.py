@@ -25,6 +25,8 @@ from streaming.timers import Member, member_text
 Argument = bytes | int
 MAX_CHANGES = 100_000
 MAX_DEAD_LETTERS = 100_000
+LETTERS_AT_ONCE = 500
+"""Dead letters of one call: the store does nothing else meanwhile."""
 _MEMBERS_PER_COMMAND = 2_000
 
 _RUN = Script("""
@@ -222,8 +224,8 @@ class PartitionOwner:
             for letter in sorted(letters, key=lambda letter: letter.position)
             if letter.position > last
         ]  # fmt: skip
-        if commands:
-            self._run(commands)
+        for start in range(0, len(commands), LETTERS_AT_ONCE):
+            self._run(commands[start : start + LETTERS_AT_ONCE])
 
     def check(self) -> None:
         """Nothing, but that no other owner has come."""

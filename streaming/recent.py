@@ -94,6 +94,11 @@ class RecentIds:
             self._add(bucket, _RECORD.pack(hashed, position))
         return mark
 
+    def look_up(self, hashed: int, position: int) -> int:
+        """What `note` would say of an id if it came next; it is not noted."""
+        mark: int = note_id(self._table, self._used, 0, hashed, position)
+        return NEW if mark == CROWDED and self._used < MAX_RECENT_IDS else mark
+
     def _add(self, bucket: int, records: bytes) -> None:
         packed = self._packed.get(bucket)
         if packed is None:

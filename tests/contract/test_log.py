@@ -16,6 +16,7 @@ import redis
 import redis.asyncio
 
 import online.exchange
+import streaming.owner
 from online.route import Command
 from online.routed import send_async
 from online.store import connect, connect_async
@@ -403,6 +404,21 @@ def test_timers_are_kept_at_the_earliest_and_settled(client: redis.Redis) -> Non
     timers.load()
     assert timers.next_due_us() == 90
     assert timers.due(1000, 10) == [ada]
+
+
+def test_many_dead_letters_are_put_aside_in_bounded_calls(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store answers others in between, and they lie in order."""
+    monkeypatch.setattr(streaming.owner, "LETTERS_AT_ONCE", 2)
+    owner = _owner(client)
+    owner.bury([DeadLetter(1 << 20, "LATE", "event_time", "too late", 0, b"[]")])
+    client.config_resetstat()
+    owner.bury([DeadLetter(n << 20, "LATE", "event_time", "too late", 0, b"[]") for n in range(7, 0, -1)])
+    stats: Any = client.info("commandstats")
+    assert stats["cmdstat_evalsha"]["calls"] == 3
+    letters: Any = client.xrange(owner.keys.dead_letters)
+    assert [name for name, _ in letters] == [b"%d-0" % n for n in range(1, 8)]
 
 
 def test_segment_changes_and_dead_letters_are_logged_once(client: redis.Redis) -> None:

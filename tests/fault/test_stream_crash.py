@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.timers import Timers
+from tests.support.doomed import Crash, Doom, DoomedConnection, doomed
 from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import (
     MINUTE_US,
@@ -32,71 +32,14 @@ from tests.support.stream_world import (
     publish,
     random_events,
     tick,
+    without_segment_times,
 )
-from tests.support.valkey import emptied, opened
+from tests.support.valkey import emptied
 
 EVENT_COUNT = 60
 LATER_US = START_US + 7_200_000_000
 Features = dict[bytes, dict[bytes, bytes]]
 Offline = dict[str, list[tuple[Any, ...]]]
-
-
-class Crash(BaseException):
-    """The process is gone."""
-
-
-class Doom:
-    """Counts sends of all connections and ends the process at one of them.
-
-    Attributes:
-        left: Sends until then.
-        after: Whether it ends before it can read the answer.
-        cut: Where not: how much of the bytes are sent, from 0 to 1.
-    """
-
-    def __init__(self, at: int, rng: random.Random) -> None:
-        self.left = at
-        self.after = rng.random() < 0.4
-        self.cut = rng.choice([0.0, rng.random()])
-        self.struck = False
-
-
-class DoomedConnection(redis.Connection):
-    """A connection whose process dies at a given send: before it, in it, or before it can read the answer."""
-
-    doom: Doom | None = None
-
-    def send_packed_command(self, command: object, check_health: bool = True) -> None:
-        doom = type(self).doom
-        if doom is not None:
-            doom.left -= 1
-            if doom.struck or (doom.left < 0 and not doom.after):
-                if not doom.struck:
-                    self._send_part(command, doom.cut)
-                self._die(doom)
-        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
-
-    def read_response(self, *args: object, **kwargs: object) -> object:
-        doom = type(self).doom
-        answer = super().read_response(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if doom is not None and doom.left < 0 and doom.after:
-            self._die(doom)
-        return answer
-
-    def _send_part(self, command: Any, share: float) -> None:
-        """Have the store take what is whole in the first bytes of several commands."""
-        data = b"".join(command)
-        self.connect()  # type: ignore[no-untyped-call]
-        connected: Any = self._sock
-        connected.sendall(data[: int(share * len(data))])
-        connected.shutdown(socket.SHUT_WR)
-        while connected.recv(65_536):
-            pass
-
-    def _die(self, doom: Doom) -> None:
-        doom.struck = True
-        self.disconnect()  # type: ignore[no-untyped-call]
-        raise Crash
 
 
 @pytest.fixture(params=[256, 0], ids=["in one piece", "behind its intent"])
@@ -110,11 +53,6 @@ def world() -> World:
     return World.create()
 
 
-def _connect(url: str) -> redis.Redis:
-    pool = redis.ConnectionPool.from_url(url, connection_class=DoomedConnection)
-    return opened(redis.Redis(connection_pool=pool))
-
-
 def _log_events(url: str, seed: int) -> None:
     emptied(url)
     publish(url, random_events(seed, EVENT_COUNT))
@@ -123,7 +61,7 @@ def _log_events(url: str, seed: int) -> None:
 
 def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, bytes]]:
     _log_events(url, seed)
-    client = _connect(url)
+    client = doomed(url)
     drain(world.materializer(client))
     return features(client, world.plan)
 
@@ -131,15 +69,11 @@ def _undisturbed(url: str, world: World, seed: int) -> dict[bytes, dict[bytes, b
 def _expected(url: str, world: World, seed: int) -> tuple[Features, list[dict[bytes, bytes]], Offline]:
     """Features, segment changes and offline rows of an undisturbed run of one record a batch."""
     _log_events(url, seed)
-    client = _connect(url)
+    client = doomed(url)
     materializer = world.materializer(client, batch_records=1)
     drain(materializer)
     materializer.checkpoint()
     return features(client, world.plan), _changes(client), _offline(world)
-
-
-def _without_segment_times(hashes: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
-    return {key: {f: v for f, v in fields.items() if f != b"_ts:segments"} for key, fields in hashes.items()}
 
 
 def _crashing_run(
@@ -149,7 +83,7 @@ def _crashing_run(
     _log_events(url, seed)
     crashes = 0
     while True:
-        client = _connect(url)
+        client = doomed(url)
         DoomedConnection.doom = Doom(rng.randrange(1, 20), rng) if crashes < 40 else None
         try:
             with closing(world.materializer(client, batch_records=rng.randrange(1, 20))) as materializer:
@@ -159,7 +93,7 @@ def _crashing_run(
             continue
         finally:
             DoomedConnection.doom = None
-        return features(_connect(url), world.plan), crashes
+        return features(doomed(url), world.plan), crashes
 
 
 @pytest.mark.usefixtures("pieces")
@@ -172,13 +106,13 @@ def test_crash_at_any_command_leaves_the_same_features(url: str, world: World, s
     assert len(expected) > 10
     found, crashes = _crashing_run(url, world, seed, random.Random(seed))
     assert crashes > 5
-    assert _without_segment_times(found) == _without_segment_times(expected)
+    assert without_segment_times(found) == without_segment_times(expected)
 
 
 def test_replay_of_the_whole_log_changes_nothing(url: str, world: World) -> None:
     """A materializer that lost its checkpoint reads everything again and leaves every value as it is."""
     expected = _undisturbed(url, world, 9)
-    client = _connect(url)
+    client = doomed(url)
     client.delete(PartitionKeys(PROJECT, 0).checkpoint)
     drain(world.materializer(client, batch_records=3))
     assert features(client, world.plan) == expected
@@ -192,7 +126,7 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     """Segment changes, offline rows and all features are those of an undisturbed run, where batches are the same."""
     undisturbed, disturbed = World.create(), World.create()
     expected = _expected(url, undisturbed, seed)
-    archived = _archived(_connect(url), undisturbed)
+    archived = _archived(doomed(url), undisturbed)
     assert len(expected[1]) > 5
     assert len(archived) == EVENT_COUNT
 
@@ -201,7 +135,7 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     while True:
         DoomedConnection.doom = Doom(rng.randrange(1, 60), rng) if crashes < 40 else None
         try:
-            with closing(disturbed.materializer(_connect(url), batch_records=1)) as materializer:
+            with closing(disturbed.materializer(doomed(url), batch_records=1)) as materializer:
                 drain(materializer)
                 materializer.checkpoint()
             break
@@ -210,7 +144,7 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
         finally:
             DoomedConnection.doom = None
     assert crashes > 5
-    found = _connect(url)
+    found = doomed(url)
     assert features(found, disturbed.plan) == expected[0]
     assert _changes(found) == expected[1]
     assert _offline(disturbed) == expected[2]
@@ -224,7 +158,7 @@ def test_entries_too_many_in_the_index_of_timers_change_nothing(url: str, seed: 
     expected = _expected(url, undisturbed, seed)
 
     _log_events(url, seed)
-    client, rng, timers = _connect(url), random.Random(seed), PartitionKeys(PROJECT, 0).timers
+    client, rng, timers = doomed(url), random.Random(seed), PartitionKeys(PROJECT, 0).timers
     materializer = disturbed.materializer(client, batch_records=1)
     while materializer.step():
         if rng.random() < 0.3:
@@ -248,7 +182,7 @@ def test_timers_on_their_way_to_the_index_are_not_forgotten(
     for module in (streaming.sending, streaming.checkpoints):
         monkeypatch.setattr(module, "ThreadPoolExecutor", LazyExecutor)
     monkeypatch.setattr(streaming.materializer, "Timers", partial(Timers, most_held=20))
-    client = _connect(url)
+    client = doomed(url)
     client.flushall()
     many_at_once = [START_US + number for number in range(30)]
     few = [START_US + (number + 1) * 5 * MINUTE_US for number in range(30)]
@@ -279,7 +213,7 @@ def test_entities_that_others_change_meanwhile_end_as_if_they_had_not(
     expected = _expected(url, undisturbed, seed)
 
     _log_events(url, seed)
-    client, rng = _connect(url), random.Random(seed)
+    client, rng = doomed(url), random.Random(seed)
     writer = EntityWriter(client)
     materializer = disturbed.materializer(client, batch_records=1)
     while materializer.step():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming import admit as admitting
 from streaming import recent
-from streaming.admit import Admitted, Customers, admit, forget_recent
+from streaming.admit import Admitted, Customers, admit, forget_recent, would_count
 from streaming.entity import EntityState, recent_bucket_us
 from streaming.events import EventRecord, Events
 from streaming.log import Records
@@ -62,11 +63,20 @@ def _walk(
     return kinds, repeated, now_us
 
 
-def _admit(records: Records, states: list[EntityState], now_us: int) -> Admitted:
-    codes = np.array([int(name[1:]) for name in records.events.customer_ids], dtype=np.int64)
-    return admit(
-        records, Customers(codes, states), now_us=now_us, lateness_us=LATENESS_US, ceiling_us=CEILING_US
+def _customers(records: Records, states: list[EntityState]) -> Customers:
+    return Customers(
+        np.array([int(name[1:]) for name in records.events.customer_ids], dtype=np.int64), states
     )
+
+
+def _admit(records: Records, states: list[EntityState], now_us: int) -> Admitted:
+    customers = _customers(records, states)
+    return admit(records, customers, now_us=now_us, lateness_us=LATENESS_US, ceiling_us=CEILING_US)
+
+
+def _would_count(records: Records, states: list[EntityState], now_us: int) -> npt.NDArray[np.int64]:
+    customers = _customers(records, states)
+    return would_count(records, customers, now_us=now_us, lateness_us=LATENESS_US, ceiling_us=CEILING_US)
 
 
 @settings(deadline=None)
@@ -74,7 +84,10 @@ def _admit(records: Records, states: list[EntityState], now_us: int) -> Admitted
 def test_events_count_as_a_plain_walk_finds(
     batches: list[list[tuple[int, tuple[int, int, int] | None]]], most: int, by_hand: int, replayed: bool
 ) -> None:
-    """In batches of any size, whether a batch is read again or not, and however many ids are kept."""
+    """In batches of any size, whether a batch is read again or not, and however many ids are kept.
+
+    Each by itself is told before, without a trace.
+    """
     states = [EntityState() for _ in range(3)]
     known: list[dict[int, int]] = [{} for _ in states]
     now_us, first = NOW_US, 0
@@ -82,7 +95,15 @@ def test_events_count_as_a_plain_walk_finds(
         patched.setattr(recent, "MAX_RECENT_IDS", most)
         patched.setattr(admitting, "MOST_BY_HAND", by_hand)
         for batch in [batch for batch in batches for _ in range(1 + replayed)]:
-            found = _admit(_records(batch, first), states, now_us)
+            alone = [
+                row
+                for row, (_, event) in enumerate(batch)
+                if event is not None
+                and _walk([batch[row]], [dict(ids) for ids in known], first + row, now_us)[0]["rows"]
+            ]
+            records = _records(batch, first)
+            assert records.event_rows[_would_count(records, states, now_us)].tolist() == alone
+            found = _admit(records, states, now_us)
             kinds, repeated, now_us = _walk(batch, known, first, now_us)
             assert {name: getattr(found, name).tolist() for name in kinds} == kinds
             assert (found.duplicate_count, found.now_us) == (repeated, now_us)

@@ -47,6 +47,8 @@ def test_recent_ids_are_those_of_a_dict(
                 else:
                     known[hashed] = position, bucket
                     expected.append(NEW)
+            for note, mark in zip(notes[:1], expected, strict=False):
+                assert ids.look_up(*note[1:]) == mark
             assert (_note_alone if alone else _note)(ids, notes) == expected
             if forgotten is not None:
                 ids.forget(forgotten)

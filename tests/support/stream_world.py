@@ -268,3 +268,8 @@ def features(client: redis.Redis, plan: StreamPlan) -> dict[bytes, dict[bytes, b
             if key.endswith(suffix) and not key.startswith((b"{", b"wp:")):
                 found[key] = node.hgetall(key)  # type: ignore[assignment]
     return found
+
+
+def without_segment_times(hashes: dict[bytes, dict[bytes, bytes]]) -> dict[bytes, dict[bytes, bytes]]:
+    """Hashes but for when segments were last entered or left, which differs with the size of batches."""
+    return {key: {f: v for f, v in fields.items() if f != b"_ts:segments"} for key, fields in hashes.items()}
