@@ -146,6 +146,7 @@ class _Flight(NamedTuple):
         start: Before the batch.
         end: After it.
         until_us: Logical time that everything is brought to once the writes are done.
+        due_us: No entity that is due, and that the batch brings forward, was due before.
         sent: The writes.
     """
 
@@ -153,6 +154,7 @@ class _Flight(NamedTuple):
     start: _Moment
     end: _Moment
     until_us: int
+    due_us: int
     sent: Sent | None
 
 
@@ -208,6 +210,7 @@ class Materializer:
         self._waiting = Records.none()
         self._landed = Progress()
         self._careful = 0
+        self._drawn_us = NEVER_US
         self._put_aside_before: frozenset[int] = frozenset()
         self._quiet_reads = 0
         self._sender = Sender(writer, owner, sink)
@@ -370,11 +373,11 @@ class Materializer:
         except POISON:
             self._at = before
             self._land()
-            self._apply_apart(records, due)
+            self._apply_apart(records, due, self._take_drawn_us())
             return
         coming = self._ask_behind(records)
         try:
-            self._launch(batch, writes, before)
+            self._launch(batch, writes, before, self._take_drawn_us())
             self._keep_landed()
         finally:
             self._waiting = coming()
@@ -383,7 +386,13 @@ class Materializer:
 
     def _due(self, records: Records) -> set[Member]:
         """Entities that are due now, as many as are taken at once beside such records."""
+        self._drawn_us = min(self._drawn_us, self._timers.next_due_us())
         return set(self._timers.due(self._at.now_us, max(len(records), self._limits.timers_per_batch)))
+
+    def _take_drawn_us(self) -> int:
+        """Before when none was due that the timers hold no more; whoever takes it keeps readers behind that."""
+        drawn_us, self._drawn_us = self._drawn_us, NEVER_US
+        return drawn_us
 
     def _may_run_ahead(self, writes: Sequence[PreparedWrites]) -> bool:
         """Not where others have changed entities lately, nor where the cache could lose one that is on its way."""
@@ -406,13 +415,20 @@ class Materializer:
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
         return len(records) >= self._most_records or len(self._waiting) > 0
 
-    def _apply_apart(self, records: Records, due: set[Member]) -> None:
+    def _apply_apart(self, records: Records, due: set[Member], due_us: int) -> None:
         """Find out what cannot be applied, and apply all else, some records after the other.
 
         States in memory may be ahead of the store now; what was written is skipped by its position. Lateness is judged
         by the time before each record, so the clock must be where the batch began.
+
+        Args:
+            records: The batch.
+            due: Entities that are due by its end.
+            due_us: None of them was due before.
         """
         self._cache.clear()
+        # The timers hold them no more, and they are brought forward behind the last record.
+        drawn_us, self._drawn_us = self._drawn_us, min(self._drawn_us, due_us)
         start, size = 0, SEARCHED_RECORDS
         while start < len(records):
             refused_count = self._apply_searched(records[start : start + size])
@@ -422,6 +438,8 @@ class Materializer:
             # Large pieces cost less; small ones, where much is put aside, show sooner what has come of them.
             size = SEARCHED_RECORDS if 10 * refused_count > size else min(4 * size, MOST_SEARCHED)
         self._apply_halves(Records.none(), list(due))
+        self._drawn_us = drawn_us
+        self._show_applied(self._at.now_us)
         self._owner.deliver()
 
     def _apply_searched(self, records: Records) -> int:
@@ -516,7 +534,8 @@ class Materializer:
         """Apply a batch with nothing on its way before it or after it."""
         before = self._at
         batch = self._draw(records)
-        self._finish_flight(self._launch(batch, self._compute(batch, due), before), is_ahead=False)
+        flight = self._launch(batch, self._compute(batch, due), before, self._drawn_us)
+        self._finish_flight(flight, is_ahead=False)
 
     def _draw(self, records: Records) -> _Batch:
         """Find out what records bring, and move the clock to their end."""
@@ -570,13 +589,15 @@ class Materializer:
             halvings += 1
         self._most_records = max(1, self._limits.batch_records >> halvings)
 
-    def _launch(self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment) -> _Flight:
+    def _launch(
+        self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, due_us: int
+    ) -> _Flight:
         """Send off that what a batch writes be written down, and written."""
         sent = self._send(writes, {}) if writes else None
         self._owner.deliver()
         self._foresee(batch, writes)
         until_us = min(self._at.now_us, self._timers.next_due_us() - 1)
-        self._flight = _Flight(batch, start, self._at, until_us, sent)
+        self._flight = _Flight(batch, start, self._at, until_us, due_us, sent)
         self._cache.shrink()
         return self._flight
 
@@ -610,7 +631,7 @@ class Materializer:
             return self._finish_flight(flight, is_ahead=is_ahead)
         except POISON:
             self._at = flight.start
-            self._apply_apart(flight.batch.records, flight.batch.due)
+            self._apply_apart(flight.batch.records, flight.batch.due, flight.due_us)
             return False
 
     def _finish_flight(self, flight: _Flight, *, is_ahead: bool) -> bool:
@@ -702,7 +723,8 @@ class Materializer:
 
     def _show_applied(self, until_us: int) -> None:
         """Tell readers how far features are current: not past an entity that is due and waits its turn."""
-        self._owner.show(replace(self._landed, time_us=min(until_us, self._timers.next_due_us() - 1)))
+        waiting_us = min(self._timers.next_due_us(), self._drawn_us)
+        self._owner.show(replace(self._landed, time_us=min(until_us, waiting_us - 1)))
 
     def _customers(self, records: Records) -> tuple[list[bytes], IntArray]:
         """Entity keys of the customers of a batch's events, and for each event the number of its own."""
