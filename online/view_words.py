@@ -84,16 +84,19 @@ class ViewWords:
         text_at = [np.zeros(count + 1, dtype=np.int64)]
         for number, feature in enumerate(features):
             column = columns[feature.name]
-            if isinstance(column, tuple):
-                payload[number] = _payload(feature.value_type, *column)
-                null[number] = column[1]
-                continue
+            try:
+                if isinstance(column, tuple):
+                    payload[number] = _payload(feature.value_type, *column)
+                    null[number] = column[1]
+                    continue
+                encode = encoder(feature.value_type)
+                encoded = [encode(value) for value in column]
+            except (ValueEncodeError, OverflowError, UnicodeEncodeError) as error:
+                raise ValueEncodeError(f"feature {self._view.name}.{feature.name}: {error}") from error
             if forms[number] != TEXT:
                 forms = forms.copy()
                 forms[number] = TEXT
             null[number] = 0
-            encode = encoder(feature.value_type)
-            encoded = [encode(value) for value in column]
             starts = np.full(count + 1, text_at[-1][-1])
             starts[1:] += np.cumsum([len(data) for data in encoded], dtype=np.int64)
             payload[number] = len(text_at)

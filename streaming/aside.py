@@ -78,6 +78,11 @@ def halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Seque
     return [(records[:half], due[:rest]), (records[half:], due[rest:])]
 
 
+def reason(error: Exception) -> str:
+    """Why an event cannot be applied, for a reader who has it alone before them."""
+    return error.detail if isinstance(error, ValueRefused | SumOverflow) else str(error)
+
+
 def letter(records: Records, event: int, reason: str, field_name: str, detail: str) -> DeadLetter:
     """What is put aside of an event, by its number."""
     row = records.event_rows[event]

@@ -27,7 +27,7 @@ from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids, would_count
 from streaming.advance import Group, advance
 from streaming.archive import Archive
-from streaming.aside import NOT_APPLICABLE, POISON, halves, letter, letters, runs
+from streaming.aside import NOT_APPLICABLE, POISON, halves, letter, letters, reason, runs
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.checkpoints import Checkpoints
@@ -511,7 +511,7 @@ class Materializer:
         """Go on behind the one record that cannot be applied."""
         if not len(record.events):
             log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
-        self._put_aside(record, [str(error)])
+        self._put_aside(record, [reason(error)])
 
     def _put_aside(self, records: Records, details: Sequence[str]) -> None:
         """Go on behind records that cannot be applied, and put their events aside, each with why."""

@@ -61,6 +61,9 @@ ARRIVALS = st.lists(
 """Seconds since the one before, how late, whose, what it is, and of which of those before it is a repetition."""
 
 
+LEAVES = "leaves int64 (±9.2e12 with six decimals); sum a smaller unit or a shorter window"
+
+
 class Told(NamedTuple):
     """What a materializer says of a log: letters by position, and what it counted."""
 
@@ -73,17 +76,22 @@ class Told(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def patched() -> Iterator[None]:
-    """A function that raises on some events, and few records and letters at once, so that there are many pieces."""
-    buys = TRANSFORMS["spending"]
+    """Functions that raise on some events or cut characters in two, and few records and letters at once."""
+    buys, looks = TRANSFORMS["spending"], TRANSFORMS["looked"]
 
     def raising(events: pd.DataFrame) -> pd.DataFrame:
         if (events["category"] == "boom").any():
             raise ZeroDivisionError
         return buys(events)
 
+    def cutting(events: pd.DataFrame) -> pd.DataFrame:
+        rows = looks(events)
+        return rows.assign(category=rows["category"].replace("cut", "\ud800"))
+
     with pytest.MonkeyPatch.context() as patch:
         for view in ("spending", "demand", "taste"):
             patch.setitem(TRANSFORMS, view, raising)
+        patch.setitem(TRANSFORMS, "looked", cutting)
         patch.setattr(streaming.materializer, "SEARCHED_RECORDS", 8)
         patch.setattr(streaming.owner, "LETTERS_AT_ONCE", 3)
         yield
@@ -233,3 +241,49 @@ def test_letters_come_while_others_are_looked_for(url: str, monkeypatch: pytest.
         drain(materializer)
     assert seen == [(0, 0, 0), (8, 8, 0), (16, 16, 0)]
     assert _letters(client, places) == _walk(arrivals).letters
+
+
+@pytest.mark.parametrize(
+    ("kind", "properties", "detail"),
+    [
+        (
+            "buy",
+            {"category": "tea", "amount": 9.3e12},
+            "view spending: column 'amount': 9300000000000.0 is past ±9.2e12, the range of a sum",
+        ),
+        (
+            "buy",
+            {"category": "tea", "amount": 9.2e12},
+            f"sum of spending.total_30m {LEAVES}",
+        ),
+        ("buy", PARTS["no key"], "view demand: join key 'category' = 5 is not text; send STRING as text"),
+        (
+            "buy",
+            PARTS["the function raises"],
+            "view spending: the transformation failed: ZeroDivisionError()",
+        ),
+        ("look", {"category": 5}, "feature looked.category: 5 is not text"),
+        (
+            "look",
+            {"category": "cut"},
+            "feature looked.category: '\\ud800' is not valid Unicode text",
+        ),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_letter_names_field_and_value(
+    url: str, kind: str, properties: dict[str, Value], detail: str, before: int
+) -> None:
+    """And not where in a batch the event was, nor how numpy writes its value, wherever that is."""
+    client, world = emptied(url), World.create()
+    large: dict[str, Value] = {"category": "jam", "amount": 9.2e12}
+    events = [
+        *(EventRecord(f"e{n}", "buy", f"c{n}", START_US + n, PARTS["good"]) for n in range(before)),
+        EventRecord("large", "buy", "ada", START_US + 7, large),
+        EventRecord("bad", kind, "ada", START_US + 8, properties),
+    ]
+    publish(url, [(event.event_us, event) for event in events])
+    with closing(world.materializer(client, batch_records=100)) as materializer:
+        drain(materializer)
+    ((_, letter),) = client.xrange(PartitionKeys(PROJECT, 0).dead_letters)  # type: ignore[misc]
+    assert letter[b"detail"].decode() == detail

@@ -17,6 +17,7 @@ from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.plan import SourceEvents, StreamPlan
 from streaming.refusals import refusals
+from streaming.windows.errors import ValueRefused
 from streaming.windows.inputs import prepare
 from tests.support.stream_world import SCHEMA, TRANSFORMS, World
 
@@ -44,7 +45,10 @@ def _alone(plan: StreamPlan, events: Events, event: int) -> str:
         for view in (view for kind in plan.kinds for view in kind.views if view.windows is not None):
             assert view.windows is not None
             feed = feeds[view.view.name]
-            prepare(view.windows, feed.batch(feed.codes, view.windows))
+            try:
+                prepare(view.windows, feed.batch(feed.codes, view.windows))
+            except ValueRefused as error:
+                return f"view {view.view.name}: {error.detail}"
     except POISON as error:
         return str(error)
     return ""
