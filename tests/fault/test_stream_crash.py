@@ -20,7 +20,7 @@ from streaming.archive import archived_events, read_live
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.timers import Timers
-from tests.support.doomed import Crash, Doom, DoomedConnection, doomed
+from tests.support.doomed import Crash, Doom, DoomedConnection, doomed, drain_over_crashes
 from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import (
     MINUTE_US,
@@ -131,18 +131,9 @@ def test_crash_at_any_command_loses_and_doubles_nothing_that_left(url: str, seed
     assert len(archived) == EVENT_COUNT
 
     _log_events(url, seed)
-    rng, crashes = random.Random(seed), 0
-    while True:
-        DoomedConnection.doom = Doom(rng.randrange(1, 60), rng) if crashes < 40 else None
-        try:
-            with closing(disturbed.materializer(doomed(url), batch_records=1)) as materializer:
-                drain(materializer)
-                materializer.checkpoint()
-            break
-        except Crash:
-            crashes += 1
-        finally:
-            DoomedConnection.doom = None
+    crashes = drain_over_crashes(
+        lambda: disturbed.materializer(doomed(url), batch_records=1), random.Random(seed), 60
+    )
     assert crashes > 5
     found = doomed(url)
     assert features(found, disturbed.plan) == expected[0]

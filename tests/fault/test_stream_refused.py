@@ -23,7 +23,7 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import Materializer
-from tests.support.doomed import Crash, Doom, DoomedConnection, doomed
+from tests.support.doomed import doomed, drain_over_crashes
 from tests.support.stream_world import (
     MINUTE_US,
     PROJECT,
@@ -202,19 +202,11 @@ def test_a_crash_among_what_is_refused_loses_and_doubles_nothing(url: str, seed:
     ]
     arrivals = _arrivals(drawn)
     expected = _undisturbed(url, arrivals)
-    world, crashes = World.create(), 0
+    world = World.create()
     client, places = _publish(url, arrivals)
-    while True:
-        DoomedConnection.doom = Doom(rng.randrange(1, 15), rng) if crashes < 40 else None
-        try:
-            with closing(world.materializer(doomed(url), batch_records=rng.choice([5, 100]))) as materializer:
-                drain(materializer)
-                materializer.checkpoint()
-            break
-        except Crash:
-            crashes += 1
-        finally:
-            DoomedConnection.doom = None
+    crashes = drain_over_crashes(
+        lambda: world.materializer(doomed(url), batch_records=rng.choice([5, 100])), rng, 15
+    )
     assert crashes > 5
     assert _letters(client, places) == _walk(arrivals).letters
     assert (without_segment_times(features(client, world.plan)), _archived(client, world)) == expected

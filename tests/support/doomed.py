@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import redis
 
+from streaming.materializer import Materializer
+from tests.support.stream_world import drain
 from tests.support.valkey import opened
 
 
@@ -73,3 +77,26 @@ def doomed(url: str) -> redis.Redis:
     """A connection that dies when `DoomedConnection.doom` says; `close_opened` closes it."""
     pool = redis.ConnectionPool.from_url(url, connection_class=DoomedConnection)
     return opened(redis.Redis(connection_pool=pool))
+
+
+def drain_over_crashes(make: Callable[[], Materializer], rng: random.Random, most_sends: int) -> int:
+    """Have materializers apply all there is and move the checkpoint, over deaths at random sends; returns how many.
+
+    Args:
+        make: Gives the next one, on a connection of `doomed`.
+        rng: Draws when and how each dies.
+        most_sends: About how many sends one lives for.
+    """
+    crashes = 0
+    while True:
+        DoomedConnection.doom = Doom(rng.randrange(1, most_sends), rng) if crashes < 40 else None
+        try:
+            with closing(make()) as materializer:
+                drain(materializer)
+                materializer.checkpoint()
+        except Crash:
+            crashes += 1
+        else:
+            return crashes
+        finally:
+            DoomedConnection.doom = None
