@@ -26,6 +26,7 @@ from streaming.owner import PartitionOwner
 from streaming.plan import StreamPlan
 from streaming.redis_log import RedisLog, RedisPartitionReader
 from streaming.sink import OfflineSink
+from tests.support.valkey import close_later
 
 CUSTOMER_NAMES = ("ada", "bob", "bob\0cyd")
 """Of random events; whoever takes a text to end at a zero byte takes two of them for one."""
@@ -248,6 +249,7 @@ class World:
                 **{"wait_ms": 0, "checkpoint_interval_s": 3600, "checkpoint_rows": 40, **(limits or {})},
             ),
         )
+        close_later(materializer.close)
         materializer.start()
         return materializer
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import redis
@@ -29,12 +30,17 @@ def start_valkey(data_dir: Path) -> Iterator[str]:
         yield server.url
 
 
-_opened: list[redis.Redis] = []
+_closers: list[Callable[[], None]] = []
+
+
+def close_later(close: Callable[[], None]) -> None:
+    """Have `close_opened` close what has threads that use a client, before it closes that."""
+    _closers.append(close)
 
 
 def opened(client: redis.Redis) -> redis.Redis:
     """A client whose connections `close_opened` closes."""
-    _opened.append(client)
+    close_later(partial(_close, client))
     return client
 
 
@@ -46,8 +52,14 @@ def emptied(url: str) -> redis.Redis:
 
 
 def close_opened() -> None:
-    """Close connections rather than leave them to a look for garbage, which may come upon their sockets first."""
-    while _opened:
-        client = _opened.pop()
-        client.close()
-        client.connection_pool.disconnect()  # which may have been made by itself
+    """Close connections rather than leave them to a look for garbage, which may come upon their sockets first.
+
+    What was opened last comes first: a thread that is still at work would connect anew.
+    """
+    while _closers:
+        _closers.pop()()
+
+
+def _close(client: redis.Redis) -> None:
+    client.close()
+    client.connection_pool.disconnect()  # which may have been made by itself
