@@ -34,6 +34,7 @@ class Admitted(NamedTuple):
         duplicate_count: How many event ids their customer had already brought.
         hashes: Of the event ids, for every event.
         now_us: Logical time after the batch.
+        ceiling_us: What time was not to move past, where that decided anything; else None.
     """
 
     rows: IntArray
@@ -43,6 +44,7 @@ class Admitted(NamedTuple):
     duplicate_count: int
     hashes: IntArray
     now_us: int
+    ceiling_us: int | None
 
 
 class Customers(NamedTuple):
@@ -73,7 +75,7 @@ def admit(
     events = records.events
     marks = np.empty(len(events), dtype=np.uint8)
     timely, order = np.empty((2, len(events)), dtype=np.int64)
-    moved_us, count = judge(
+    moved_us, count, is_capped = judge(
         records.time_us, records.event_rows, events.event_us, now_us, ceiling_us, lateness_us, marks, timely
     )
     timely, hashes = timely[:count], id_hashes(events.event_ids)
@@ -89,6 +91,7 @@ def admit(
         duplicate_count=repeated - counting,
         hashes=hashes,
         now_us=moved_us,
+        ceiling_us=ceiling_us if is_capped else None,
     )
 
 

@@ -15,7 +15,7 @@ _V, _M = types.int64[::1], types.uint8[::1]
 
 
 @njit(
-    [types.UniTuple(types.int64, 2)(_V, _V, _V, types.int64, types.int64, types.int64, _M, _V)],
+    [types.UniTuple(types.int64, 3)(_V, _V, _V, types.int64, types.int64, types.int64, _M, _V)],
     cache=True,
     nogil=True,
     boundscheck=False,
@@ -34,14 +34,16 @@ def judge(time_us, event_rows, event_us, now_us, ceiling_us, lateness_us, marks,
         timely: Takes the numbers of those in time.
 
     Returns:
-        The clock behind the last record, and how many events are in time.
+        The clock behind the last record, how many events are in time, and 1 where the ceiling decided anything, else 0.
     """
-    clock_us, count, event = now_us, 0, 0
+    clock_us, count, event, is_capped = now_us, 0, 0, 0
     for row in range(time_us.shape[0]):
-        moved_us = min(time_us[row], ceiling_us)
+        moved_us = time_us[row]
+        if moved_us > ceiling_us:
+            moved_us, is_capped = ceiling_us, 1
         if event < event_rows.shape[0] and event_rows[event] == row:
             if event_us[event] > ceiling_us:
-                marks[event] = AHEAD
+                marks[event], is_capped = AHEAD, 1
             else:
                 if event_us[event] < max(clock_us, moved_us) - lateness_us:
                     marks[event] = LATE
@@ -53,7 +55,7 @@ def judge(time_us, event_rows, event_us, now_us, ceiling_us, lateness_us, marks,
                 moved_us = max(moved_us, event_us[event])
             event += 1
         clock_us = max(clock_us, moved_us)
-    return clock_us, count
+    return clock_us, count, is_capped
 
 
 @njit([types.void(_M, _V, _V)], cache=True, nogil=True, boundscheck=False)

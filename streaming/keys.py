@@ -104,6 +104,11 @@ class PartitionKeys:
         return self._key("dead_letters")
 
     @property
+    def verdicts(self) -> str:
+        """Sorted set: what was judged by more than the log tells (`streaming/verdicts.py`); score: the log's milliseconds."""
+        return self._key("verdicts")
+
+    @property
     def stats(self) -> str:
         """Hash of figures that `waypost status` shows."""
         return self._key("stats")

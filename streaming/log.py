@@ -75,18 +75,20 @@ class Records(Sequence[LogRecord]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def without_events(self, positions: Collection[int]) -> Records:
-        """The same records, those at some positions without their event and their time."""
-        gone = np.isin(self.positions, list(positions))
+    def without_events(self, positions: Collection[int], *, moves_time: bool) -> Records:
+        """The same records, those at some positions without their event.
+
+        Args:
+            positions: Of such records.
+            moves_time: Whether time is moved by them as it was with the event, or not at all.
+        """
+        gone = np.isin(self.event_positions, list(positions))
         if not gone.any():
             return self
-        (kept,) = (~gone[self.event_rows]).nonzero()
-        return replace(
-            self,
-            time_us=np.where(gone, 0, self.time_us),
-            events=self.events.take(kept),
-            event_rows=self.event_rows[kept],
-        )
+        (kept,) = (~gone).nonzero()
+        rows, time_us = self.event_rows[gone], self.time_us.copy()
+        time_us[rows] = np.maximum(time_us[rows], self.events.event_us[gone]) if moves_time else 0
+        return replace(self, time_us=time_us, events=self.events.take(kept), event_rows=self.event_rows[kept])
 
     @property
     def event_positions(self) -> IntArray:

@@ -46,6 +46,7 @@ from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
+from streaming.verdicts import Verdicts, left_out
 from streaming.writes import PreparedWrites, Written, prepare_writes
 
 IntArray = npt.NDArray[np.int64]
@@ -211,7 +212,7 @@ class Materializer:
         self._landed = Progress()
         self._careful = 0
         self._drawn_us = NEVER_US
-        self._put_aside_before: frozenset[int] = frozenset()
+        self._verdicts = Verdicts()
         self._quiet_reads = 0
         self._sender = Sender(writer, owner, sink)
         self._reached_us = 0
@@ -256,8 +257,7 @@ class Materializer:
         self._sender.number = checkpoint.intent
         self._archived = checkpoint.archived
         self._sender.created_us = checkpoint.created_us
-        # Whoever put them aside applied what came after: read again, they would seem to be applied too.
-        self._put_aside_before = self._owner.buried(checkpoint.position, NOT_APPLICABLE)
+        self._verdicts = self._owner.verdicts(checkpoint.position)
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
@@ -297,10 +297,7 @@ class Materializer:
         records, self._waiting = self._waiting, Records.none()
         if not len(records):
             records = self._read(self._wait_ms())
-        if self._put_aside_before and len(records):
-            records = records.without_events(self._put_aside_before)
-            last = int(records.positions[-1])
-            self._put_aside_before = frozenset(place for place in self._put_aside_before if place > last)
+        records = self._verdicts.told(records)
         self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
         if len(records) or self._timers.next_due_us() <= self._at.now_us:
             self._apply(records)
@@ -468,7 +465,7 @@ class Materializer:
             Customers(codes, self._cache.load(self._plan.customer, customers)),
             now_us=self._at.now_us,
             lateness_us=self._schema.lateness_us,
-            ceiling_us=self._ceiling_us(),
+            ceiling_us=self._ceiling_us(records),
         )
 
     def _pass_over(self, records: Records, details: Sequence[str]) -> None:
@@ -518,6 +515,7 @@ class Materializer:
         self.stats.dead += len(records)
         self._at = _Moment(int(records.positions[-1]), self._at.record_count + len(records), self._at.now_us)
         events = range(len(records.events))
+        self._owner.note(left_out(position) for position in records.event_positions.tolist())
         self._bury([letter(records, event, NOT_APPLICABLE, "", details[event]) for event in events])
         self._note_landed(self._at)
         self._show_applied(self._at.now_us)
@@ -593,6 +591,8 @@ class Materializer:
         self, batch: _Batch, writes: Sequence[PreparedWrites], start: _Moment, due_us: int
     ) -> _Flight:
         """Send off that what a batch writes be written down, and written."""
+        self._owner.note(self._verdicts.of(batch.records, batch.admitted))
+        self._reached_us = max(self._reached_us, self._at.now_us)
         sent = self._send(writes, {}) if writes else None
         self._owner.deliver()
         self._foresee(batch, writes)
@@ -651,6 +651,7 @@ class Materializer:
         self._settle(flight.batch.settled)
         self._archived += len(flight.batch.admitted.rows)
         self._note_landed(flight.end)
+        self._verdicts.forget(flight.end.position)
         self._show_applied(flight.until_us)
         self._unkept = flight, readable_us
         if not (held and is_ahead):
@@ -714,8 +715,11 @@ class Materializer:
         self.stats.dead += len(admitted.crowded)
         self._bury(letters(records, admitted, self._schema))
 
-    def _ceiling_us(self) -> int:
+    def _ceiling_us(self, records: Records) -> int:
         """How far time may move: not behind where it was, for this owner or the last, where the clock is set back."""
+        noted_us = self._verdicts.ceiling_us(records)
+        if noted_us is not None:
+            return noted_us
         if self._system_now_us is None:
             return NEVER_US - 1
         most_us = self._system_now_us() + self._schema.max_future_s * 1_000_000
@@ -742,7 +746,7 @@ class Materializer:
             Customers(codes, states),
             now_us=self._at.now_us,
             lateness_us=lateness_us,
-            ceiling_us=self._ceiling_us(),
+            ceiling_us=self._ceiling_us(records),
         )
         for state in states:
             state.is_noted = True

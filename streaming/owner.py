@@ -19,8 +19,9 @@ from streaming.advance import SegmentChange
 from streaming.errors import LeaseLost
 from streaming.journal import Intent
 from streaming.lease import PartitionLease
-from streaming.positions import pack_position, unpack_position
+from streaming.positions import SEQUENCE_BITS, pack_position, unpack_position
 from streaming.timers import Member, member_text
+from streaming.verdicts import Verdict, Verdicts
 
 Argument = bytes | int
 MAX_CHANGES = 100_000
@@ -103,10 +104,14 @@ class PartitionOwner:
 
     def log_end(self) -> int:
         """Position of the last record that was ever appended to the partition's log; 0 for none."""
-        if not self._client.exists(self.keys.log):
+        return self._last_id(self.keys.log)
+
+    def _last_id(self, stream: str) -> int:
+        """Position under which something was appended to a stream last, though it be gone since; 0 for none."""
+        if not self._client.exists(stream):
             return 0
-        stream: Any = self._client.xinfo_stream(self.keys.log)
-        return pack_position(stream["last-generated-id"])
+        found: Any = self._client.xinfo_stream(stream)
+        return pack_position(found["last-generated-id"])
 
     def last_change(self) -> int:
         """Number of the last intent whose segment changes are in their log."""
@@ -196,6 +201,8 @@ class PartitionOwner:
             [
                 (b"HSET", self.keys.checkpoint, *_fields(progress)),
                 (b"XTRIM", self.keys.journal, b"MINID", f"{progress.intent + 1}-0"),
+                # Those of the very millisecond stay for the next one: their scores do not tell which is behind.
+                (b"ZREMRANGEBYSCORE", self.keys.verdicts, b"-inf", b"(%d" % (progress.position >> SEQUENCE_BITS)),
             ]
         )
 
@@ -203,17 +210,21 @@ class PartitionOwner:
         """Leave figures for `waypost status` and the metrics."""
         self._run([(b"HSET", self.keys.stats, *(str(part) for item in figures.items() for part in item))])
 
-    def buried(self, after: int, reason: str) -> frozenset[int]:
-        """Positions behind one from which events were put aside for a reason, and still lie there."""
-        entries: Any = self._client.xrange(self.keys.dead_letters, min=unpack_position(after + 1))
-        return frozenset(
-            pack_position(place) for place, fields in entries if fields[b"reason"] == reason.encode()
-        )
+    def verdicts(self, after: int) -> Verdicts:
+        """What is noted of records behind a position."""
+        words: Any = self._client.zrange(self.keys.verdicts, 0, -1)
+        return Verdicts(words, after)
+
+    def note(self, verdicts: Iterable[Verdict]) -> None:
+        """Before what follows from verdicts is written: note them; done by what comes next."""
+        self._pending += [
+            (b"ZADD", self.keys.verdicts, *chunk)
+            for chunk in _flat((verdict.position >> SEQUENCE_BITS, verdict.word) for verdict in verdicts)
+        ]
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Put events aside, each under its position in the log; one that lies there already stays as it is."""
-        entries: Any = self._client.xrevrange(self.keys.dead_letters, count=1)
-        last = pack_position(entries[0][0]) if entries else 0
+        """Put events aside, each under its position in the log; one that ever lay there stays as it is, or gone."""
+        last = self._last_id(self.keys.dead_letters)
         commands = [
             (
                 b"XADD", self.keys.dead_letters, b"MAXLEN", b"~", MAX_DEAD_LETTERS,
@@ -224,6 +235,8 @@ class PartitionOwner:
             for letter in sorted(letters, key=lambda letter: letter.position)
             if letter.position > last
         ]  # fmt: skip
+        pending, self._pending = self._pending, []
+        commands = [*pending, *commands]
         for start in range(0, len(commands), LETTERS_AT_ONCE):
             self._run(commands[start : start + LETTERS_AT_ONCE])
 

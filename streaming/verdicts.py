@@ -1,0 +1,114 @@
+"""What was judged by more than the log tells, noted until the checkpoint is behind it.
+
+A record that is read again after a crash must be judged as it was, for what came behind it may be applied. Lateness and
+repetition follow from the log and from what the store has of the customer. Three judgements do not: how far time may
+move hangs on the system's clock; what windows refuse on states that have gone on since; and for how many ids of a
+customer there is room on which of them were forgotten meanwhile. So these are written down before anything that follows
+from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from streaming.admit import Admitted
+from streaming.log import Records
+
+_CEILING, _CROWDED, _REFUSED = b"ceiling", b"crowded", b"refused"
+
+
+class Verdict(NamedTuple):
+    """One judgement as the store keeps it.
+
+    Attributes:
+        word: What it says.
+        position: The last one that it is about.
+    """
+
+    word: bytes
+    position: int
+
+
+class _Ceiling(NamedTuple):
+    """Time was not to move past a moment, while records from one position to another were judged."""
+
+    first: int
+    last: int
+    most_us: int
+
+
+def left_out(position: int) -> Verdict:
+    """The event there is put aside, since it cannot be applied; its record does not move time either."""
+    return _verdict(_REFUSED, position, position)
+
+
+class Verdicts:
+    """What is known to be judged behind the checkpoint.
+
+    Args:
+        words: As the store has them.
+        after: Position of the checkpoint.
+    """
+
+    def __init__(self, words: Iterable[bytes] = (), after: int = 0) -> None:
+        self._ceilings: list[_Ceiling] = []
+        self._left_out: dict[bytes, set[int]] = {_CROWDED: set(), _REFUSED: set()}
+        for word in words:
+            name, *numbers = word.split(b":")
+            if name == _CEILING:
+                self._ceilings.append(_Ceiling(*map(int, numbers)))
+            else:
+                self._left_out[name].add(int(numbers[0]))
+        self._ceilings.sort()
+        self.forget(after)
+
+    @property
+    def _are_none(self) -> bool:
+        return not self._ceilings and not any(self._left_out.values())
+
+    def of(self, records: Records, admitted: Admitted) -> Iterator[Verdict]:
+        """What must be noted of a batch before it is applied; the batch is judged so from now on."""
+        if admitted.ceiling_us is not None:
+            ceiling = _Ceiling(int(records.positions[0]), int(records.positions[-1]), admitted.ceiling_us)
+            if ceiling not in self._ceilings:
+                self._ceilings = sorted([*self._ceilings, ceiling])
+                yield _verdict(_CEILING, ceiling.last, *ceiling)
+        for position in records.event_positions[admitted.crowded].tolist():
+            yield _verdict(_CROWDED, position, position)
+
+    def told(self, records: Records) -> Records:
+        """The first of some records as they must be judged: without events that are left out, under one ceiling."""
+        if not len(records) or self._are_none:
+            return records
+        records = records.without_events(self._left_out[_REFUSED], moves_time=False)
+        records = records.without_events(self._left_out[_CROWDED], moves_time=True)
+        first = int(records.positions[0])
+        for ceiling in self._ceilings:
+            if first <= ceiling.last:
+                stop = ceiling.last if ceiling.first <= first else ceiling.first - 1
+                return records[: int(np.searchsorted(records.positions, stop, "right"))]
+        return records
+
+    def ceiling_us(self, records: Records) -> int | None:
+        """What time was not to move past when records that begin with the first of these were judged, if that is noted."""
+        if not len(records):
+            return None
+        first = int(records.positions[0])
+        return next(
+            (ceiling.most_us for ceiling in self._ceilings if ceiling.first <= first <= ceiling.last), None
+        )
+
+    def forget(self, until: int) -> None:
+        """Forget what is about nothing behind a position: it is not judged again."""
+        if self._are_none:
+            return
+        self._ceilings = [ceiling for ceiling in self._ceilings if ceiling.last > until]
+        for name, positions in self._left_out.items():
+            self._left_out[name] = {position for position in positions if position > until}
+
+
+def _verdict(name: bytes, position: int, *numbers: int) -> Verdict:
+    return Verdict(b":".join([name, *(b"%d" % number for number in numbers)]), position)
