@@ -233,7 +233,7 @@ class _Worker:
     def _step(self, materializer: Materializer, followed: PolicyFollower, stopping: threading.Event) -> str:
         """Apply until it must end or plan anew; returns the build that asks for a pause, where that is why."""
         while not stopping.is_set():
-            materializer.step()
+            materializer.step(stopping.is_set)
             if followed.changed():
                 break
             if followed.pause:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ log = structlog.get_logger()
 
 BEATS_PER_LEASE = 5
 """A lease is renewed this often in its life, so that a few lost beats do not cost it."""
+_LOOKS_PER_BEAT = 10
+"""How often runners are looked at while they end."""
 
 
 class Runner:
@@ -81,28 +84,42 @@ class Sharer:
             except (redis.RedisError, OnlineStoreError) as error:
                 log.warning("materializer.store_lost", error=str(error))
             stopping.wait(self._beat_s)
-        for runner in self._runners.values():
-            runner.stop()
-        while self._runners:
-            self._sweep()
-            threading.Event().wait(self._beat_s / 10)
+        self._end()
         try:
             self._leases.leave()
         except (redis.RedisError, OnlineStoreError) as error:
             log.warning("materializer.store_lost", error=str(error))
 
+    def _end(self) -> None:
+        """End the runners; what each has at work is still its own until it is done."""
+        for runner in self._runners.values():
+            runner.stop()
+        for look in itertools.count():
+            self._sweep()
+            if not self._runners:
+                return
+            if look % _LOOKS_PER_BEAT == 0:
+                try:
+                    self._renew()
+                except (redis.RedisError, OnlineStoreError) as error:
+                    log.warning("materializer.store_lost", error=str(error))
+            threading.Event().wait(self._beat_s / _LOOKS_PER_BEAT)
+
     def _beat(self) -> None:
         self._sweep()
         members = self._leases.join()
         running = [runner for runner in self._runners.values() if not runner.stopping]
-        for runner in self._runners.values():
-            if not self._leases.renew(runner.lease):
-                runner.stop()
+        self._renew()
         want = fair_share(self._owner, members, self._count)
         for runner in running[want:]:
             log.info("partition.given_up", partition=runner.lease.keys.partition, members=len(members))
             runner.stop()
         self._take(want - len(running))
+
+    def _renew(self) -> None:
+        for runner in self._runners.values():
+            if not self._leases.renew(runner.lease):
+                runner.stop()
 
     def _sweep(self) -> None:
         """Forget runners that have ended, and let others have their partitions."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from decision.lang.timing import next_flip_us
 from decision.schema import Value
@@ -272,27 +271,8 @@ def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | No
 def latest_row(plan: ViewPlan, feed: ViewRows, number: int) -> LatestRow:
     """A row of a view without windows, by its number among the view's rows."""
     place = number if feed.rows is None else int(feed.rows[number])
-    row = feed.made.frame.iloc[place]
-    values = {feature.name: plain(row[feature.name]) for feature in plan.view.features}
+    values = {feature.name: feed.made.plain(feature.name)[place] for feature in plan.view.features}
     return LatestRow(int(feed.made.event_us[place]), feed.made.event_ids[place], values)
-
-
-def timestamp_us(moment: pd.Timestamp) -> int:
-    """Microseconds since the epoch; `Timestamp.value` counts nanoseconds and ends in 2262."""
-    return int(moment.as_unit("us").to_numpy().view("int64"))
-
-
-def plain(value: Any) -> Value:
-    """A pandas cell as a plain value: NaN, NaT and NA are NULL, timestamps are whole seconds in microseconds."""
-    if isinstance(value, (list, tuple, np.ndarray)):
-        items: list[Any] = [plain(item) for item in value]
-        return tuple(items)
-    if pd.isna(value):
-        return None
-    if isinstance(value, pd.Timestamp):
-        return timestamp_us(value) // 1_000_000 * 1_000_000
-    scalar: Value = value.item() if isinstance(value, np.generic) else value
-    return scalar
 
 
 def _advance_segments(

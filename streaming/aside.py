@@ -32,6 +32,8 @@ POISON = (
 """What one event can cause by its content; it must never stop the events behind it."""
 NOT_APPLICABLE = "NOT_APPLICABLE"
 """Why such an event is put aside."""
+MAX_DETAIL_CHARS = 500
+"""Of why a letter was put aside; what a function raises is of any length."""
 
 
 def refused(attempt: Callable[[IntArray], object], rows: IntArray) -> Iterator[tuple[int, Exception]]:
@@ -90,7 +92,7 @@ def letter(records: Records, event: int, reason: str, field_name: str, detail: s
         position=int(records.positions[row]),
         reason=reason,
         field=field_name,
-        detail=detail,
+        detail=detail if len(detail) <= MAX_DETAIL_CHARS else detail[: MAX_DETAIL_CHARS - 1] + "…",
         arrived_us=int(records.arrived_us[row]),
         event=records.events.texts[event],
     )

@@ -105,7 +105,7 @@ class PartitionKeys:
 
     @property
     def verdicts(self) -> str:
-        """Sorted set: what was judged by more than the log tells (`streaming/verdicts.py`); score: the log's milliseconds."""
+        """Sorted set: what was judged by more than the log tells (`streaming/verdicts.py`); score: milliseconds."""
         return self._key("verdicts")
 
     @property

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -93,6 +94,14 @@ class MaterializerLimits:
     batch_entities: int = 32_000
     max_cached_entities: int = 200_000
     max_cached_bytes: int = 192 * 2**20
+
+
+def _never() -> bool:
+    return False
+
+
+class _Ending(Exception):
+    """Records are left to whoever comes next: nothing behind those that are applied may be."""
 
 
 class _Batch(NamedTuple):
@@ -202,6 +211,7 @@ class Materializer:
         self._archived = 0
         self._system_now_us = system_now_us
         self._limits = limits
+        self._is_ending = _never
         self._timers = Timers(client, owner.keys.timers, self._await_intent)
         self._cache = StateCache(writer, self._partition, limits.max_cached_entities, limits.max_cached_bytes)
         self._most_records = limits.batch_records
@@ -283,11 +293,22 @@ class Materializer:
                 self._log_changes(intent)
         log.info("materializer.recovered", partition=self._partition, intents=len(intents))
 
-    def step(self) -> int:
+    def step(self, is_ending: Callable[[], bool] = _never) -> int:
         """Apply one batch of records and what fell due; returns how many records were read.
 
         While the offline folder cannot be written, rows wait in memory up to a bound, and then the log waits.
+
+        Args:
+            is_ending: Whether to leave to whoever comes next what is not applied yet of records that take pieces.
         """
+        self._is_ending = is_ending
+        try:
+            return self._step()
+        except _Ending:
+            self._waiting = Records.none()
+            return 1
+
+    def _step(self) -> int:
         if self._checkpoints.is_stuck:
             self._land()
             time.sleep(self._limits.wait_ms / 1000)
@@ -308,7 +329,8 @@ class Materializer:
 
     def checkpoint(self) -> None:
         """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
-        self._land()
+        with suppress(_Ending):
+            self._land()
         self._checkpoints.end()
         self._checkpoints.begin(self._landed)
         self._checkpoints.end()
@@ -443,6 +465,8 @@ class Materializer:
         """Apply records but for those of which it shows before any write that they cannot be; returns how many."""
         details = self._refused(records)
         for some, events in runs(records, details):
+            if self._is_ending():
+                raise _Ending
             if events:
                 self._pass_over(some, [details[event] for event in events])
             else:

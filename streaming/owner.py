@@ -202,7 +202,12 @@ class PartitionOwner:
                 (b"HSET", self.keys.checkpoint, *_fields(progress)),
                 (b"XTRIM", self.keys.journal, b"MINID", f"{progress.intent + 1}-0"),
                 # Those of the very millisecond stay for the next one: their scores do not tell which is behind.
-                (b"ZREMRANGEBYSCORE", self.keys.verdicts, b"-inf", b"(%d" % (progress.position >> SEQUENCE_BITS)),
+                (
+                    b"ZREMRANGEBYSCORE",
+                    self.keys.verdicts,
+                    b"-inf",
+                    b"(%d" % (progress.position >> SEQUENCE_BITS),
+                ),
             ]
         )
 
@@ -236,9 +241,9 @@ class PartitionOwner:
             if letter.position > last
         ]  # fmt: skip
         pending, self._pending = self._pending, []
-        commands = [*pending, *commands]
-        for start in range(0, len(commands), LETTERS_AT_ONCE):
-            self._run(commands[start : start + LETTERS_AT_ONCE])
+        everything = [*pending, *commands]
+        for start in range(0, len(everything), LETTERS_AT_ONCE):
+            self._run(everything[start : start + LETTERS_AT_ONCE])
 
     def check(self) -> None:
         """Nothing, but that no other owner has come."""

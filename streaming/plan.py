@@ -19,11 +19,12 @@ from decision.lang.interpreter import prepare
 from decision.lang.syntax import Expr, references, uses_now
 from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, View
-from online.errors import KeyEncodingError
+from online.errors import KeyEncodingError, ValueEncodeError
 from online.keys import EntityKeys, feature_field
-from online.values import decoder
+from online.values import decoder, encoder
 from online.view_words import ViewWords
-from streaming.errors import NoCustomerView, TransformError
+from streaming.cells import plain_column
+from streaming.errors import NoCustomerView, TransformError, shown
 from streaming.numbering import numbered
 from streaming.windows.batch import Batch, microseconds, raw_column, rows_of
 from streaming.windows.plan import WindowPlan
@@ -89,6 +90,7 @@ class Transformed:
         self.event_us = events.event_us[taken]
         self._customer_ids = events.customer_ids[taken]
         self._columns: dict[str, Any] = {}
+        self._plain: dict[str, list[Value]] = {}
         self._codes: dict[str | None, tuple[IntArray, list[Any]]] = {}
         self.names = frozenset(frame.columns)
 
@@ -104,6 +106,16 @@ class Transformed:
                 raise ValueError(f"there is more than one column {name!r}")
             self._columns[name] = raw_column(column)
         return self._columns[name]
+
+    def plain(self, name: str) -> list[Value]:
+        """The cells of a column as plain values.
+
+        Raises:
+            Exception: Whatever a cell does when it is looked at.
+        """
+        if name not in self._plain:
+            self._plain[name] = plain_column(self.frame[name])
+        return self._plain[name]
 
     def codes(self, name: str | None) -> tuple[IntArray, list[Any]]:
         """Numbers of the values of a column, -1 for NULL, and the values; of the events' customers for None."""
@@ -198,8 +210,10 @@ class ViewPlan:
             parts = [
                 made.codes(None if own_customer and name == self.customer_key else name) for name in names
             ]
-        except (TypeError, ValueError) as error:
-            raise TransformError(f"view {self.view.name}: the transformation's result: {error}") from error
+        except Exception as error:
+            raise TransformError(
+                f"view {self.view.name}: the transformation's result: {_said(error)}"
+            ) from error
         codes, places = _distinct([(part, len(values)) for part, values in parts])
         uniques = {
             name: (values, place.tolist())
@@ -209,10 +223,22 @@ class ViewPlan:
             keys = self.keys.encode_many(uniques)
         except KeyEncodingError as error:
             raise TransformError(f"view {self.view.name}: {error}") from error
-        if (codes < 0).any():
-            own = np.flatnonzero(codes >= 0)
-            return ViewRows(made, own, codes[own], keys)
-        return ViewRows(made, None, codes, keys)
+        own = np.flatnonzero(codes >= 0) if (codes < 0).any() else None
+        if self.windows is None:
+            self._check_values(made, own)
+        return ViewRows(made, own, codes if own is None else codes[own], keys)
+
+    def _check_values(self, made: Transformed, own: IntArray | None) -> None:
+        """See that each row can be kept, whether or not a later one of its entity stands beside it."""
+        for feature in self.view.features:
+            encode = encoder(feature.value_type)
+            try:
+                values = made.plain(feature.name)
+                for value in values if own is None else [values[row] for row in own.tolist()]:
+                    encode(value)
+            except Exception as error:
+                name = f"{self.view.name}.{feature.name}"
+                raise TransformError(f"feature {name}: {_said(error)}") from error
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -240,7 +266,7 @@ class ViewPlan:
                 raise
             except BaseException as error:
                 raise TransformError(
-                    f"view {self.view.name}: the transformation failed: {error!r}"
+                    f"view {self.view.name}: the transformation failed: {shown(error)}"
                 ) from error
         if not isinstance(frame, pd.DataFrame):
             kind = type(frame).__name__
@@ -253,6 +279,11 @@ class ViewPlan:
             raise TransformError(
                 f"view {self.view.name}: the transformation must keep the index of the events"
             ) from error
+
+
+def _said(error: Exception) -> str:
+    """What an error says, and what it is where it says little by itself."""
+    return str(error) if isinstance(error, ValueEncodeError | ValueError | TypeError) else shown(error)
 
 
 def _distinct(parts: Sequence[tuple[IntArray, int]]) -> tuple[IntArray, list[IntArray]]:

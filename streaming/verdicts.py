@@ -93,7 +93,7 @@ class Verdicts:
         return records
 
     def ceiling_us(self, records: Records) -> int | None:
-        """What time was not to move past when records that begin with the first of these were judged, if that is noted."""
+        """What time was not to move past when the first of some records was judged, if that is noted."""
         if not len(records):
             return None
         first = int(records.positions[0])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from streaming.errors import shown
 from streaming.windows.distinct_kernels import mix, step_set, sweep_set
 from streaming.windows.errors import ValueRefused
 
@@ -58,10 +59,13 @@ def hashes(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
         value = data[row]
         key = (type(value), value) if isinstance(value, _KINDS) else None
         if key is None:
-            raise ValueRefused(name, row, f"{value!r} is neither a number, a text, a time nor bytes")
+            raise ValueRefused(name, row, f"{shown(value)} is neither a number, a text, a time nor bytes")
         found = known.get(key)
         if found is None:
-            found = known[key] = _of_object(value)
+            try:
+                found = known[key] = _of_object(value)
+            except OverflowError as error:
+                raise ValueRefused(name, row, f"{shown(value)} does not fit int64") from error
         out[row] = found
     return out
 
@@ -144,7 +148,8 @@ def _of_object(value: Any) -> int:
     for kind, of in _OBJECTS.items():
         if isinstance(value, kind):
             return of(value)
-    return int(_of_numbers(np.array([value]))[0])
+    number = float(value) if isinstance(value, float | np.floating) else np.int64(value)
+    return int(_of_numbers(np.array([number]))[0])
 
 
 def _digest(letter: bytes, data: bytes) -> int:

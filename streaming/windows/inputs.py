@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from streaming.errors import shown
 from streaming.windows.batch import Batch, RawColumn, naive_times
 from streaming.windows.distinct import hashes
 from streaming.windows.errors import ValueRefused
@@ -25,7 +27,12 @@ _FIXED_UNIT = 1_000_000
 _WHOLE_LIMIT = np.iinfo(np.int64).max // _FIXED_UNIT
 _SIGN_FREE = np.int64(np.iinfo(np.int64).max)
 _FLOAT_WHOLE_LIMIT = 2.0**63
+_FLOAT_EXACT = 2**53
+"""A whole number up to here is itself as a float."""
+_NOT_WHOLE = "is not a whole number of 64 bits, as the feature's type says"
 _NUMBER_KINDS = "fiub"
+_FLOATS = (float, np.floating)
+_NUMBERS = (int, np.integer, np.bool_, *_FLOATS)
 
 
 class Inputs(NamedTuple):
@@ -99,7 +106,11 @@ def prepare(plan: WindowPlan, batch: Batch) -> Inputs:
     lanes = np.zeros((rows, len(plan.lanes)), dtype=np.int64)
     data: list[AnyArray] = []
     for number, name in enumerate(plan.columns):
-        column, present = split_nulls(batch.columns[name])
+        try:
+            column, present = split_nulls(batch.columns[name])
+        except Exception as error:
+            # Whatever cells do when they are looked at; who looks for the one asks for fewer rows.
+            raise ValueRefused(name, 0, f"cannot be read: {shown(error)}") from error
         data.append(column)
         valid[:, number] = present
     for number, (name, encoding) in enumerate(plan.lanes):
@@ -156,17 +167,18 @@ def _objects(values: Any) -> AnyArray:
 
 
 def _split_objects(raw: AnyArray) -> tuple[AnyArray, AnyArray]:
-    """Objects: None, NaN, NaT and NA are NULL; all numbers become a number array, anything else stays objects."""
+    """Objects: None, NaN, NaT and NA are NULL; all numbers become a number array, anything else stays objects.
+
+    Numbers stay objects too where no array has all of them as they are: what becomes of one must not hang on others.
+    """
     values = raw.tolist()
-    present = np.fromiter(
-        (value is not None and value is not pd.NA and value == value for value in values),  # noqa: PLR0124 - NaN
-        dtype=np.bool_,
-        count=len(values),
-    )
+    present = np.array([not _is_null(value) for value in values], dtype=np.bool_)
     kinds = {type(value) for value, ok in zip(values, present.tolist(), strict=True) if ok}
-    if kinds and all(issubclass(kind, int | float | np.number | np.bool_) for kind in kinds):
-        numbers = np.array([value if ok else 0 for value, ok in zip(values, present.tolist(), strict=True)])
-        return (numbers, present) if numbers.dtype.kind in _NUMBER_KINDS else (raw, present)
+    if kinds and all(issubclass(kind, _NUMBERS) for kind in kinds):
+        numbers = _number_array(
+            [value if ok else 0 for value, ok in zip(values, present.tolist(), strict=True)]
+        )
+        return (raw, present) if numbers is None else (numbers, present)
     if kinds and all(issubclass(kind, pd.Timestamp) for kind in kinds):
         return np.array(
             [v.value // 1000 if ok else 0 for v, ok in zip(values, present.tolist(), strict=True)]
@@ -174,19 +186,64 @@ def _split_objects(raw: AnyArray) -> tuple[AnyArray, AnyArray]:
     return raw, present
 
 
+def _is_null(value: object) -> bool:
+    if value is None or value is pd.NA:
+        return True
+    if isinstance(value, str | int):
+        return False
+    try:
+        return bool(value != value)  # noqa: PLR0124 - NaN and NaT
+    except Exception:  # noqa: BLE001 - whatever a value does when it is compared: it is there
+        return False
+
+
+def _number_array(numbers: list[Any]) -> AnyArray | None:
+    """Numbers as an array that has each as it is; None where there is none."""
+    with suppress(OverflowError):
+        if any(isinstance(number, _FLOATS) for number in numbers):
+            are_exact = all(
+                isinstance(number, _FLOATS) or -_FLOAT_EXACT <= number <= _FLOAT_EXACT for number in numbers
+            )
+            return np.array(numbers, dtype=np.float64) if are_exact else None
+        return np.array(numbers, dtype=np.int64)
+    return None
+
+
 def _refuse(name: str, bad: AnyArray, data: AnyArray, what: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise ValueRefused(name, row, f"{data[row]!r} {what}")
+        raise ValueRefused(name, row, f"{shown(data[row])} {what}")
 
 
 def _numbers(name: str, data: AnyArray, valid: AnyArray) -> AnyArray:
     if data.dtype.kind == "O":
-        _refuse(name, valid != 0, data, "is not a number")
-        return np.zeros(len(data), dtype=np.int64)
+        return np.array(_each(name, data, valid, _float, "is too large for a double"), dtype=np.float64)
     if data.dtype == np.uint64:
         _refuse(name, (valid != 0) & (data > _SIGN_FREE), data, "does not fit int64")
     return data if data.dtype.kind == "f" else data.astype(np.int64, copy=False)
+
+
+def _each(name: str, data: AnyArray, valid: AnyArray, convert: Callable[[Any], Any], what: str) -> list[Any]:
+    """Numbers converted one by one, 0 for NULL; `convert` gives None for what is refused."""
+    others = [not isinstance(value, _NUMBERS) for value in data]
+    _refuse(name, (valid != 0) & np.array(others, dtype=np.bool_), data, "is not a number")
+    made = [convert(value) if ok else 0 for value, ok in zip(data, valid.tolist(), strict=True)]
+    _refuse(name, np.array([value is None for value in made], dtype=np.bool_), data, what)
+    return made
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _int64(value: Any) -> int | None:
+    if isinstance(value, _FLOATS) and not float(value).is_integer():
+        return None
+    number = int(value)
+    return number if -_FLOAT_WHOLE_LIMIT <= number < _FLOAT_WHOLE_LIMIT else None
 
 
 def _fixed(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
@@ -203,12 +260,14 @@ def _fixed(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
 
 
 def _whole(name: str, data: AnyArray, valid: AnyArray) -> IntArray:
+    if data.dtype.kind == "O":
+        return np.array(_each(name, data, valid, _int64, _NOT_WHOLE), dtype=np.int64)
     numbers = _numbers(name, data, valid)
     if numbers.dtype.kind != "f":
         return numbers
     filled = np.where(valid != 0, numbers, 0.0)
     fits = (filled >= -_FLOAT_WHOLE_LIMIT) & (filled < _FLOAT_WHOLE_LIMIT) & (filled == np.rint(filled))
-    _refuse(name, ~fits, filled, "is not a whole number of 64 bits, as the feature's type says")
+    _refuse(name, ~fits, filled, _NOT_WHOLE)
     return filled.astype(np.int64)
 
 

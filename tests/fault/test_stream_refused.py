@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -279,3 +280,26 @@ def test_a_letter_names_field_and_value(
         drain(materializer)
     ((_, letter),) = client.xrange(PartitionKeys(PROJECT, 0).dead_letters)  # type: ignore[misc]
     assert letter[b"detail"].decode() == detail
+
+
+def test_an_owner_that_is_to_end_leaves_the_rest_to_the_next(url: str) -> None:
+    """It ends between two runs of what takes pieces; nothing is passed over."""
+    rng = random.Random(5)
+    kinds = rng.choices(list(PARTS), k=60)
+    arrivals = _arrivals([(1, 0, rng.choice(["ada", "bob"]), kind, None) for kind in kinds])
+    expected = _undisturbed(url, arrivals)
+    world = World.create()
+    client, places = _publish(url, arrivals)
+    keys, steps = PartitionKeys(PROJECT, 0), 0
+    while int(client.hget(keys.checkpoint, "record_count") or 0) < len(arrivals):  # type: ignore[arg-type]
+        letters: Any = client.xlen(keys.dead_letters)
+        steps, enough = steps + 1, letters + 3
+        with closing(world.materializer(client, batch_records=30)) as materializer:
+            materializer.step(partial(lambda enough: client.xlen(keys.dead_letters) >= enough, enough))
+            materializer.checkpoint()
+    with closing(world.materializer(client)) as materializer:
+        drain(materializer)
+        materializer.checkpoint()
+    assert steps > 5
+    assert _letters(client, places) == _walk(arrivals).letters
+    assert (without_segment_times(features(client, world.plan)), _archived(client, world)) == expected

@@ -5,13 +5,14 @@ What came behind it may be applied: an event that counts only at the second read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
 
-from online.keys import EntityKeys, feature_field
 from decision.schema import ValueType
+from online.keys import EntityKeys, feature_field
 from online.values import decode_value
 from streaming import recent
 from streaming.archive import archived_events, read_live
@@ -40,9 +41,10 @@ def _reasons(client: redis.Redis) -> list[str]:
 
 
 def _count(client: redis.Redis, feature: str) -> object:
-    key = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "ada"})
-    stored = client.hget(key, feature_field("spending", feature))
-    return decode_value(ValueType.INT64, stored)  # type: ignore[arg-type]
+    key: Any = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "ada"})
+    field: Any = feature_field("spending", feature)
+    stored: Any = client.hget(key, field)
+    return decode_value(ValueType.INT64, stored)
 
 
 def _settle(heir: Materializer) -> Materializer:
@@ -66,7 +68,9 @@ def test_a_letter_that_left_the_log_before_the_checkpoint_moved_changes_nothing(
 ) -> None:
     """`waypost dlq redrive` and `waypost erase` take letters out at any time."""
     world = World.create()
-    publish(url, [(START_US, _buy("e0", START_US)), (START_US + 1, bad), (START_US + 2, _buy("e2", START_US + 2))])
+    publish(
+        url, [(START_US, _buy("e0", START_US)), (START_US + 1, bad), (START_US + 2, _buy("e2", START_US + 2))]
+    )
     drain(world.materializer(client, batch_records=10, system_now_us=lambda: START_US + 2))
     assert _reasons(client) == [reason]
     ((place, _),) = client.xrange(KEYS.dead_letters)  # type: ignore[misc]
@@ -77,7 +81,9 @@ def test_a_letter_that_left_the_log_before_the_checkpoint_moved_changes_nothing(
     assert not _reasons(client)
 
 
-def test_a_sum_that_overflows_is_refused_again_where_its_letter_is_gone(client: redis.Redis, url: str) -> None:
+def test_a_sum_that_overflows_is_refused_again_where_its_letter_is_gone(
+    client: redis.Redis, url: str
+) -> None:
     world = World.create()
     amounts = (9.2e12, 9.2e12, 1.0)
     publish(url, [(START_US + n, _buy(f"e{n}", START_US + n, amount)) for n, amount in enumerate(amounts)])
@@ -119,7 +125,7 @@ def test_what_was_ahead_of_the_clock_is_so_again_once_the_clock_is_there(
 def test_time_moves_no_further_when_records_are_read_again_later(
     client: redis.Redis, url: str, records: int
 ) -> None:
-    """A record stamped by a clock two hours ahead moved time to the materializer's own, and events behind it counted."""
+    """One stamped by a clock two hours ahead moved time to the materializer's own, and events behind it counted."""
     world = World.create()
     publish(
         url,
@@ -164,10 +170,9 @@ def test_what_is_behind_the_checkpoint_is_forgotten(
     client: redis.Redis, url: str, events: Sequence[EventRecord]
 ) -> None:
     """But for what was read in the very millisecond of the checkpoint, until the next one."""
-    now_us: Callable[[], int] = lambda: START_US + 1  # noqa: E731
     world = World.create()
     publish(url, [(START_US, event) for event in events])
-    heir = _settle(world.materializer(client, system_now_us=now_us))
+    heir = _settle(world.materializer(client, system_now_us=lambda: START_US + 1))
     assert client.zcard(KEYS.verdicts) == 1
     while client.time() == (last := client.time()):
         assert last
