@@ -32,6 +32,8 @@ POISON = (
 """What one event can cause by its content; it must never stop the events behind it."""
 NOT_APPLICABLE = "NOT_APPLICABLE"
 """Why such an event is put aside."""
+PARTLY_APPLIED = "PARTLY_APPLIED"
+"""Why there is a letter of an event that counts."""
 MAX_DETAIL_CHARS = 500
 """Of why a letter was put aside; what a function raises is of any length."""
 

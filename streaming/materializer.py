@@ -28,7 +28,7 @@ from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids, would_count
 from streaming.advance import Group, advance
 from streaming.archive import Archive
-from streaming.aside import NOT_APPLICABLE, POISON, halves, letter, letters, reason, runs
+from streaming.aside import NOT_APPLICABLE, PARTLY_APPLIED, POISON, halves, letter, letters, reason, runs
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.checkpoints import Checkpoints
@@ -41,6 +41,7 @@ from streaming.log import PartitionReader, Records
 from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
+from streaming.recent import SAME, id_hashes
 from streaming.recovery import settle_intents
 from streaming.refusals import refusals
 from streaming.sending import Sender, Sent
@@ -283,15 +284,19 @@ class Materializer:
         sender.created_us = max(sender.created_us, *(intent.created_us for intent in intents))
         settled = settle_intents(self._client, self._writer, self._partition, intents)
         sender.number = intents[-1].number
-        if settled.void:
-            sender.number += 1
-            self._owner.intend(Intent(sender.number, void=settled.void), {})
+        self._declare(settled.void)
         announced = self._owner.last_change()
         for intent in settled.intents:
             self._sink.extend(intent.rows)
             if intent.number > announced:
                 self._log_changes(intent)
         log.info("materializer.recovered", partition=self._partition, intents=len(intents))
+
+    def _declare(self, void: Mapping[int, frozenset[Part]]) -> None:
+        """Write down that parts of intents did not happen."""
+        if void:
+            self._sender.number += 1
+            self._owner.intend(Intent(self._sender.number, void=void), {})
 
     def step(self, is_ending: Callable[[], bool] = _never) -> int:
         """Apply one batch of records and what fell due; returns how many records were read.
@@ -532,7 +537,34 @@ class Materializer:
         """Go on behind the one record that cannot be applied."""
         if not len(record.events):
             log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
-        self._put_aside(record, [reason(error)])
+        if self._is_begun(record):
+            self._let_stand(record, error)
+        else:
+            self._put_aside(record, [reason(error)])
+
+    def _is_begun(self, record: Records) -> bool:
+        """Whether the record's customer has its event: another entity took it before somebody else had changed that."""
+        if not len(record.events):
+            return False
+        customers, _ = self._customers(record)
+        (state,) = self._cache.load(self._plan.customer, customers)
+        if state.recent_ids is None or state.position < record.positions[-1]:
+            return False
+        (hashed,) = id_hashes(record.events.event_ids).tolist()
+        return state.recent_ids.look_up(hashed, int(record.positions[-1])) == SAME
+
+    def _let_stand(self, record: Records, error: Exception) -> None:
+        """Count an event that is applied in part and cannot be wholly; a letter says so."""
+        now_us = max(self._at.now_us, int(record.time_us[0]), int(record.events.event_us[0]))
+        self._at = _Moment(
+            int(record.positions[-1]), self._at.record_count + 1, min(now_us, self._ceiling_us(record))
+        )
+        self.stats.events += 1
+        self._archived += 1
+        self._archive.extend(record, np.arange(1))
+        self._bury([letter(record, 0, PARTLY_APPLIED, "", reason(error))])
+        self._note_landed(self._at)
+        self._show_applied(self._at.now_us)
 
     def _put_aside(self, records: Records, details: Sequence[str]) -> None:
         """Go on behind records that cannot be applied, and put their events aside, each with why."""
@@ -877,14 +909,19 @@ class Materializer:
         """
         readable_us = time.time_ns() // 1000
         for _ in range(MAX_WRITE_ATTEMPTS):
-            writes = [
-                part
-                for kind in self._plan.kinds
-                for part in self._prepare(kind, refused.get(kind.name, []), batch)
-            ]
+            void = {self._sender.number: hidden} if hidden else {}
+            try:
+                writes = [
+                    part
+                    for kind in self._plan.kinds
+                    for part in self._prepare(kind, refused.get(kind.name, []), batch)
+                ]
+            except POISON:
+                # What is written in pieces now has later numbers: after a crash this one's rows would pass for true.
+                self._declare(void)
+                raise
             if not writes and not hidden:
                 return readable_us
-            void = {self._sender.number: hidden} if hidden else {}
             refused, hidden, readable_us = self._conclude(self._send(writes, void), batch)
         count = sum(map(len, refused.values()))
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
