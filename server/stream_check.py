@@ -31,7 +31,7 @@ from streaming.windows.stream import apply
 Row = tuple[bytes, dict[str, Any]]
 
 VARIED_TURNS = 4
-MANY_TURNS = 48
+MANY_TURNS = 60
 """Enough for functions to show themselves that keep a number of rows, or that renumber those with large values."""
 MOST_DECADES = 6
 ALONE, PARTED, TURNED = "by itself", "among fewer others", "when the events come in another order"
@@ -123,35 +123,46 @@ class _Varied(NamedTuple):
 
     Attributes:
         few: Values close to the samples'.
-        many: Those, and others of all sizes.
+        many: As few, but more.
+        wild: As many, of values of all sizes.
     """
 
     few: list[EventRecord]
     many: list[EventRecord]
+    wild: list[EventRecord]
 
     @staticmethod
     def of(schema: EventSchema) -> _Varied:
         """Make them up."""
         samples = list(sample_events(schema))
-        many = [
-            EventRecord(
-                f"varied-{turn}-{place}",
-                sample.event_type,
-                str(1 + (turn + place) % 2),
-                sample.event_us + turn * US_PER_SECOND,
-                {
-                    name: _other(schema.types[sample.event_type].properties[name], value, turn)
-                    for name, value in sample.properties.items()
-                },
-            )
-            for turn in range(MANY_TURNS)
-            for place, sample in enumerate(samples)
-        ]
-        return _Varied(many[: VARIED_TURNS * len(samples)], many)
+
+        def made(decades: int) -> list[EventRecord]:
+            return [
+                EventRecord(
+                    f"varied-{turn}-{place}",
+                    sample.event_type,
+                    str(1 + (turn + place) % 2),
+                    sample.event_us + turn * US_PER_SECOND,
+                    {
+                        name: _other(
+                            schema.types[sample.event_type].properties[name],
+                            value,
+                            turn,
+                            (len(samples) * turn + place) * 10 ** (turn // VARIED_TURNS % decades),
+                        )
+                        for name, value in sample.properties.items()
+                    },
+                )
+                for turn in range(MANY_TURNS)
+                for place, sample in enumerate(samples)
+            ]
+
+        many = made(1)
+        return _Varied(many[: VARIED_TURNS * len(samples)], many, made(MOST_DECADES))
 
 
-def _other(declared: PropertySchema, value: Value, turn: int) -> Value:
-    """Another value of a property, within what is declared; the first ones lie close together."""
+def _other(declared: PropertySchema, value: Value, turn: int, step: int) -> Value:
+    """Another value of a property for a turn, a number by so many halves larger, within what is declared."""
     if declared.allowed:
         return declared.allowed[turn % len(declared.allowed)]
     if declared.type == "bool":
@@ -160,8 +171,7 @@ def _other(declared: PropertySchema, value: Value, turn: int) -> Value:
         return str(1 + turn % 3)
     if declared.type == "timestamp":
         return SAMPLE_US + turn * US_PER_SECOND
-    step = turn * 10 ** (turn // VARIED_TURNS % MOST_DECADES)
-    more = value + (step if declared.type == "int64" else step * 0.5)
+    more: Any = value + (step if declared.type == "int64" else step * 0.5)  # type: ignore[operator]
     return value if declared.maximum is not None and more > declared.maximum else more
 
 
@@ -209,19 +219,22 @@ def _feed(plan: ViewPlan, events: list[EventRecord], schema: EventSchema) -> Non
 
 def _row_problems(plan: ViewPlan, varied: _Varied, schema: EventSchema) -> Iterator[Problem]:
     """Whether an event becomes the same rows by itself, among few others, among many, and in another order."""
-    few, many = varied
+    few = varied.few
     made = partial(_rows_by_event, plan, schema)
     try:
         alone = [rows for event in few for rows in made([event])]
         problem = _difference(plan, few, made(few), {ALONE: alone, TURNED: made(few[::-1])[::-1]})
     except (StreamingError, OnlineStoreError) as error:
         problem = Problem(message=f"view {plan.view.name}: {error} (tried on made-up events)")
-    if problem is None:
+    for many in (varied.wild, varied.many):
         half = len(many) // 2
         # A function may refuse values beyond those that it is for.
         with suppress(StreamingError, OnlineStoreError):
-            parted = made(many[:half]) + made(many[half:])
-            problem = _difference(plan, many, made(many), {PARTED: parted, TURNED: made(many[::-1])[::-1]})
+            if problem is None:
+                parted = made(many[:half]) + made(many[half:])
+                problem = _difference(
+                    plan, many, made(many), {PARTED: parted, TURNED: made(many[::-1])[::-1]}
+                )
     if problem is not None:
         yield problem
 

@@ -1,4 +1,4 @@
-"""The archive: every event that counted, for good, as Parquet beside the offline rows.
+"""The archive: every event that was applied or put aside, for good, as Parquet beside the offline rows.
 
 The log is trimmed behind the checkpoint; what was applied is in the archive from then on. A part holds the records that
 one checkpoint moved past and is named by the position before the first of them, so what is written again after a crash
@@ -47,10 +47,12 @@ _LAYOUT = Layout(
         Field("position", ValueType.INT64),
         Field("logical_time", ValueType.UNIX_TIMESTAMP),
         Field("event", ValueType.BYTES),
+        Field("reason", ValueType.STRING),
     ]
 )
 SCHEMA = _LAYOUT.schema
-"""`logical_time` is when the record was appended; `event` is the log's JSON, null once its customer is erased."""
+"""`logical_time` is when the record was appended; `event` is the log's JSON, null once its customer is erased;
+`reason` is why it was put aside, null where it counted."""
 _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
@@ -64,7 +66,7 @@ def archive_folder(data_dir: Path, project: str) -> Path:
 
 
 class Archive:
-    """Collects the events of one partition that counted, until they are taken. Not thread-safe, but for `write`.
+    """Collects the events of one partition, until they are taken. Not thread-safe, but for `write`.
 
     Args:
         folder: The project's archive.
@@ -135,8 +137,14 @@ class Archive:
         )
         return found + [path for path in map(self._folder.joinpath, left) if _last_position(path) > log_end]
 
-    def extend(self, records: Records, events: IntArray) -> None:
-        """Take records whose event counts, by number of the event among the records' events; in order."""
+    def extend(self, records: Records, events: IntArray, reason: str | None = None) -> None:
+        """Take records, by number of the event among the records' events.
+
+        Args:
+            records: As they were read.
+            events: Of those that count, in order, or of others.
+            reason: Why those are put aside.
+        """
         if not len(events):
             return
         rows = records.event_rows[events]
@@ -146,6 +154,7 @@ class Archive:
             Column(records.positions[rows], none),
             Column(records.time_us[rows], none),
             [texts[event] for event in events.tolist()],
+            [reason] * len(rows),
         )
         self._pile.add([_LAYOUT.pack(len(rows), columns)])
 
@@ -313,11 +322,16 @@ def read_part(part: Part, after: int, until: int) -> pa.Table:
 
 
 def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:
-    """Records of a partition behind position `after`, up to and including `until`, which lies behind a checkpoint.
+    """Records that counted behind position `after`, up to and including `until`, which lies behind a checkpoint.
 
     Yields:
-        Tables of `SCHEMA`, a part each; erased events are among them, as null.
+        Tables of `SCHEMA`, a part of the partition each; erased events are among them, as null.
     """
+    for table in _read_live(folder, partition, after, until):
+        yield table.filter(pc.is_null(table["reason"]))
+
+
+def _read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:
     gone: Path | None = None
     while True:
         for part in live_parts(folder, partition):
@@ -336,6 +350,12 @@ def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[
             after = last
         else:
             return
+
+
+def read_put_aside(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:
+    """As `read_live`, of the records whose events were put aside, with the reason."""
+    for table in _read_live(folder, partition, after, until):
+        yield table.filter(pc.is_valid(table["reason"]))
 
 
 def set_back(folder: Path, partition: int, position: int, aside: Path) -> tuple[int, int]:
@@ -357,7 +377,8 @@ def set_back(folder: Path, partition: int, position: int, aside: Path) -> tuple[
     with lock_parts(folder) as locked:
         check_locked(folder, "merges", locked=locked)
         behind = [part for part in live_parts(folder, partition) if part.until > position]
-        event_count = sum(len(read_part(part, max(part.after, position), LAST_POSITION)) for part in behind)
+        moved = (read_part(part, max(part.after, position), LAST_POSITION) for part in behind)
+        event_count = sum(table["reason"].null_count for table in moved)
         for part in behind:
             if part.after < position and part.path.name.startswith("merged"):
                 # What is before the checkpoint stays, and is read from here once the whole is gone.

@@ -14,6 +14,7 @@ from streaming.errors import TransformError
 from streaming.events import EventSchema
 from streaming.log import Records
 from streaming.owner import DeadLetter
+from streaming.reasons import AHEAD, CROWDED, LATE
 from streaming.recent import MAX_RECENT_IDS
 from streaming.timers import Member
 from streaming.windows.errors import SumOverflow, ValueRefused
@@ -30,10 +31,6 @@ POISON = (
     UnicodeEncodeError,
 )
 """What one event can cause by its content; it must never stop the events behind it."""
-NOT_APPLICABLE = "NOT_APPLICABLE"
-"""Why such an event is put aside."""
-PARTLY_APPLIED = "PARTLY_APPLIED"
-"""Why there is a letter of an event that counts."""
 MAX_DETAIL_CHARS = 500
 """Of why a letter was put aside; what a function raises is of any length."""
 
@@ -82,7 +79,7 @@ def halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Seque
     return [(records[:half], due[:rest]), (records[half:], due[rest:])]
 
 
-def reason(error: Exception) -> str:
+def why(error: Exception) -> str:
     """Why an event cannot be applied, for a reader who has it alone before them."""
     return error.detail if isinstance(error, ValueRefused | SumOverflow) else str(error)
 
@@ -100,17 +97,23 @@ def letter(records: Records, event: int, reason: str, field_name: str, detail: s
     )
 
 
+def put_aside(admitted: Admitted) -> dict[str, IntArray]:
+    """Events of a batch that are put aside because of when or how often they came, by reason."""
+    return {CROWDED: admitted.crowded, LATE: admitted.late, AHEAD: admitted.ahead}
+
+
 def letters(records: Records, admitted: Admitted, schema: EventSchema) -> list[DeadLetter]:
-    """What is put aside of a batch's events because of when or how often they came."""
-    late = f"arrived more than {schema.lateness_s} s after its event time"
-    ahead = f"lies more than {schema.max_future_s} s ahead of the materializer's clock"
-    crowded = f"its customer brought {MAX_RECENT_IDS} events within {schema.lateness_s} s already"
+    """What is said of them."""
+    said = {
+        CROWDED: (
+            "customer_id",
+            f"its customer brought {MAX_RECENT_IDS} events within {schema.lateness_s} s already",
+        ),
+        LATE: ("event_time", f"arrived more than {schema.lateness_s} s after its event time"),
+        AHEAD: ("event_time", f"lies more than {schema.max_future_s} s ahead of the materializer's clock"),
+    }
     return [
-        letter(records, event, *why)
-        for events, why in (
-            (admitted.crowded, ("CROWDED", "customer_id", crowded)),
-            (admitted.late, ("LATE", "event_time", late)),
-            (admitted.ahead, ("AHEAD", "event_time", ahead)),
-        )
+        letter(records, event, reason, *said[reason])
+        for reason, events in put_aside(admitted).items()
         for event in events.tolist()
     ]

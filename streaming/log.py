@@ -7,7 +7,7 @@ partition, and a record is durable once `append` has returned.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from operator import itemgetter
@@ -75,19 +75,16 @@ class Records(Sequence[LogRecord]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def without_events(self, positions: Collection[int], *, moves_time: bool) -> Records:
-        """The same records, those at some positions without their event.
+    def without_events(self, events: IntArray, *, moves_time: bool) -> Records:
+        """The same records, some of them without their event.
 
         Args:
-            positions: Of such records.
-            moves_time: Whether time is moved by them as it was with the event, or not at all.
+            events: Numbers of the events.
+            moves_time: Whether time is moved by their records as it was with the event, or not at all.
         """
-        gone = np.isin(self.event_positions, list(positions))
-        if not gone.any():
-            return self
-        (kept,) = (~gone).nonzero()
-        rows, time_us = self.event_rows[gone], self.time_us.copy()
-        time_us[rows] = np.maximum(time_us[rows], self.events.event_us[gone]) if moves_time else 0
+        rows, time_us = self.event_rows[events], self.time_us.copy()
+        time_us[rows] = np.maximum(time_us[rows], self.events.event_us[events]) if moves_time else 0
+        kept = np.delete(np.arange(len(self.events)), events)
         return replace(self, time_us=time_us, events=self.events.take(kept), event_rows=self.event_rows[kept])
 
     @property

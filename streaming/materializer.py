@@ -28,7 +28,7 @@ from online.write import EntityWriter
 from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids, would_count
 from streaming.advance import Group, advance
 from streaming.archive import Archive
-from streaming.aside import NOT_APPLICABLE, PARTLY_APPLIED, POISON, halves, letter, letters, reason, runs
+from streaming.aside import POISON, halves, letter, letters, put_aside, runs, why
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.checkpoints import Checkpoints
@@ -41,6 +41,7 @@ from streaming.log import PartitionReader, Records
 from streaming.numbering import numbered_texts
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
+from streaming.reasons import NOT_APPLICABLE, PARTLY_APPLIED
 from streaming.recent import SAME, id_hashes
 from streaming.recovery import settle_intents
 from streaming.refusals import refusals
@@ -48,7 +49,7 @@ from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
-from streaming.verdicts import Verdicts, left_out
+from streaming.verdicts import LEFT_OUT, Verdicts, left_out
 from streaming.writes import PreparedWrites, Written, prepare_writes
 
 IntArray = npt.NDArray[np.int64]
@@ -224,6 +225,7 @@ class Materializer:
         self._careful = 0
         self._drawn_us = NEVER_US
         self._verdicts = Verdicts()
+        self._left_out: list[tuple[Records, IntArray, str]] = []
         self._quiet_reads = 0
         self._sender = Sender(writer, owner, sink)
         self._reached_us = 0
@@ -310,7 +312,7 @@ class Materializer:
         try:
             return self._step()
         except _Ending:
-            self._waiting = Records.none()
+            self._waiting, self._left_out = Records.none(), []
             return 1
 
     def _step(self) -> int:
@@ -323,7 +325,8 @@ class Materializer:
         records, self._waiting = self._waiting, Records.none()
         if not len(records):
             records = self._read(self._wait_ms())
-        records = self._verdicts.told(records)
+        if not self._verdicts.are_none:
+            records = self._as_judged(self._verdicts.told(records))
         self._quiet_reads = 0 if len(records) else self._quiet_reads + 1
         if len(records) or self._timers.next_due_us() <= self._at.now_us:
             self._apply(records)
@@ -331,6 +334,25 @@ class Materializer:
             self._land()
         self._checkpoint_if_due()
         return len(records)
+
+    def _as_judged(self, records: Records) -> Records:
+        """Records without events that an owner before has put aside; the archive still lacks them."""
+        for reason in LEFT_OUT:
+            events = self._verdicts.left_out(records, reason)
+            if len(events):
+                self._left_out.append((records, events, reason))
+                records = records.without_events(events, moves_time=reason != NOT_APPLICABLE)
+        return records
+
+    def _archive_left_out(self, until: int) -> None:
+        """Archive events that were put aside before, up to a position."""
+        coming = []
+        for records, events, reason in self._left_out:
+            is_behind = records.event_positions[events] <= until
+            self._archive.extend(records, events[is_behind], reason)
+            if not is_behind.all():
+                coming.append((records, events[~is_behind], reason))
+        self._left_out = coming
 
     def checkpoint(self) -> None:
         """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
@@ -351,6 +373,8 @@ class Materializer:
             self._flight.sent.await_intent()
 
     def _note_landed(self, at: _Moment) -> None:
+        if self._left_out:
+            self._archive_left_out(at.position)
         self._landed = Progress(
             position=at.position,
             time_us=at.now_us,
@@ -540,7 +564,7 @@ class Materializer:
         if self._is_begun(record):
             self._let_stand(record, error)
         else:
-            self._put_aside(record, [reason(error)])
+            self._put_aside(record, [why(error)])
 
     def _is_begun(self, record: Records) -> bool:
         """Whether the record's customer has its event: another entity took it before somebody else had changed that."""
@@ -562,7 +586,7 @@ class Materializer:
         self.stats.events += 1
         self._archived += 1
         self._archive.extend(record, np.arange(1))
-        self._bury([letter(record, 0, PARTLY_APPLIED, "", reason(error))])
+        self._bury([letter(record, 0, PARTLY_APPLIED, "", why(error))])
         self._note_landed(self._at)
         self._show_applied(self._at.now_us)
 
@@ -571,7 +595,8 @@ class Materializer:
         self.stats.dead += len(records)
         self._at = _Moment(int(records.positions[-1]), self._at.record_count + len(records), self._at.now_us)
         events = range(len(records.events))
-        self._owner.note(left_out(position) for position in records.event_positions.tolist())
+        self._owner.note(left_out(NOT_APPLICABLE, place) for place in records.event_positions.tolist())
+        self._archive.extend(records, np.arange(len(records.events)), NOT_APPLICABLE)
         self._bury([letter(records, event, NOT_APPLICABLE, "", details[event]) for event in events])
         self._note_landed(self._at)
         self._show_applied(self._at.now_us)
@@ -720,7 +745,10 @@ class Materializer:
             return
         (flight, readable_us), self._unkept = self._unkept, None
         self._count(flight.batch, flight.end.now_us, readable_us)
-        self._archive.extend(flight.batch.records, flight.batch.admitted.rows)
+        records, admitted = flight.batch.records, flight.batch.admitted
+        self._archive.extend(records, admitted.rows)
+        for reason, events in put_aside(admitted).items():
+            self._archive.extend(records, events, reason)
 
     def _touched(self, kind: EntityKind, batch: _Batch) -> list[bytes]:
         """Entities of a kind that are due or that the batch changes."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from streaming.aside import POISON, reason, refused
+from streaming.aside import POISON, refused, why
 from streaming.plan import SourceEvents, StreamPlan, Transform, Transformed, ViewPlan, ViewRows
 from streaming.windows.inputs import prepare
 from streaming.windows.plan import WindowPlan
@@ -113,13 +113,13 @@ class _Call:
 
         found: dict[int, str] = {}
         for row, error in refused(attempt, np.arange(len(feed.codes))):
-            why = f"view {view.view.name}: {reason(error)}"
-            found.setdefault(int(events[feed.source[row]]), why)
+            said = f"view {view.view.name}: {why(error)}"
+            found.setdefault(int(events[feed.source[row]]), said)
         return found
 
 
 def _found(events: IntArray, attempt: Callable[[IntArray], object]) -> dict[int, str]:
-    return {event: reason(error) for event, error in refused(attempt, events)}
+    return {event: why(error) for event, error in refused(attempt, events)}
 
 
 def _without(events: IntArray, found: dict[int, str]) -> IntArray:

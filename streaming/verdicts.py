@@ -13,11 +13,17 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from streaming.admit import Admitted
 from streaming.log import Records
+from streaming.reasons import CROWDED, NOT_APPLICABLE
 
-_CEILING, _CROWDED, _REFUSED = b"ceiling", b"crowded", b"refused"
+IntArray = npt.NDArray[np.int64]
+
+LEFT_OUT = (NOT_APPLICABLE, CROWDED)
+"""For these reasons events are put aside by more than the log tells, whatever the clock says."""
+_CEILING = "CEILING"
 
 
 class Verdict(NamedTuple):
@@ -40,9 +46,9 @@ class _Ceiling(NamedTuple):
     most_us: int
 
 
-def left_out(position: int) -> Verdict:
-    """The event there is put aside, since it cannot be applied; its record does not move time either."""
-    return _verdict(_REFUSED, position, position)
+def left_out(reason: str, position: int) -> Verdict:
+    """The event there is put aside."""
+    return Verdict(f"{reason}:{position}".encode(), position)
 
 
 class Verdicts:
@@ -55,9 +61,9 @@ class Verdicts:
 
     def __init__(self, words: Iterable[bytes] = (), after: int = 0) -> None:
         self._ceilings: list[_Ceiling] = []
-        self._left_out: dict[bytes, set[int]] = {_CROWDED: set(), _REFUSED: set()}
+        self._left_out: dict[str, set[int]] = {reason: set() for reason in LEFT_OUT}
         for word in words:
-            name, *numbers = word.split(b":")
+            name, *numbers = word.decode().split(":")
             if name == _CEILING:
                 self._ceilings.append(_Ceiling(*map(int, numbers)))
             else:
@@ -66,7 +72,8 @@ class Verdicts:
         self.forget(after)
 
     @property
-    def _are_none(self) -> bool:
+    def are_none(self) -> bool:
+        """Whether nothing is known."""
         return not self._ceilings and not any(self._left_out.values())
 
     def of(self, records: Records, admitted: Admitted) -> Iterator[Verdict]:
@@ -75,22 +82,25 @@ class Verdicts:
             ceiling = _Ceiling(int(records.positions[0]), int(records.positions[-1]), admitted.ceiling_us)
             if ceiling not in self._ceilings:
                 self._ceilings = sorted([*self._ceilings, ceiling])
-                yield _verdict(_CEILING, ceiling.last, *ceiling)
+                word = ":".join([_CEILING, *map(str, ceiling)])
+                yield Verdict(word.encode(), ceiling.last)
         for position in records.event_positions[admitted.crowded].tolist():
-            yield _verdict(_CROWDED, position, position)
+            yield left_out(CROWDED, position)
 
     def told(self, records: Records) -> Records:
-        """The first of some records as they must be judged: without events that are left out, under one ceiling."""
-        if not len(records) or self._are_none:
+        """The first of some records, as many as are judged under one ceiling."""
+        if not len(records):
             return records
-        records = records.without_events(self._left_out[_REFUSED], moves_time=False)
-        records = records.without_events(self._left_out[_CROWDED], moves_time=True)
         first = int(records.positions[0])
         for ceiling in self._ceilings:
             if first <= ceiling.last:
                 stop = ceiling.last if ceiling.first <= first else ceiling.first - 1
                 return records[: int(np.searchsorted(records.positions, stop, "right"))]
         return records
+
+    def left_out(self, records: Records, reason: str) -> IntArray:
+        """Events that are put aside already for a reason, by number."""
+        return np.isin(records.event_positions, list(self._left_out[reason])).nonzero()[0]
 
     def ceiling_us(self, records: Records) -> int | None:
         """What time was not to move past when the first of some records was judged, if that is noted."""
@@ -103,12 +113,8 @@ class Verdicts:
 
     def forget(self, until: int) -> None:
         """Forget what is about nothing behind a position: it is not judged again."""
-        if self._are_none:
+        if self.are_none:
             return
         self._ceilings = [ceiling for ceiling in self._ceilings if ceiling.last > until]
         for name, positions in self._left_out.items():
             self._left_out[name] = {position for position in positions if position > until}
-
-
-def _verdict(name: bytes, position: int, *numbers: int) -> Verdict:
-    return Verdict(b":".join([name, *(b"%d" % number for number in numbers)]), position)

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 import streaming.materializer
 import streaming.owner
 from decision.schema import Value
-from streaming.archive import archived_events, read_live
+from streaming.archive import archived_events, read_live, read_put_aside
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import Materializer
+from streaming.positions import pack_position
 from tests.support.doomed import doomed, drain_over_crashes
 from tests.support.stream_world import (
     MINUTE_US,
@@ -153,6 +154,15 @@ def _archived(client: redis.Redis, world: World) -> list[EventRecord]:
     return [EventRecord.from_bytes(text) for table in tables for text in archived_events(table)]
 
 
+def _aside(client: redis.Redis, world: World, places: Sequence[bytes]) -> list[tuple[int, str]]:
+    """What the archive has of events that were put aside, as `_letters`."""
+    position: Any = client.hget(PartitionKeys(PROJECT, 0).checkpoint, "position")
+    numbers = {pack_position(place): number for number, place in enumerate(places)}
+    tables = read_put_aside(world.archive, 0, 0, int(position))
+    rows = [row for table in tables for row in table.select(["position", "reason"]).to_pylist()]
+    return sorted((numbers[row["position"]], row["reason"]) for row in rows)
+
+
 def _undisturbed(url: str, arrivals: Sequence[Arrival]) -> tuple[Any, list[EventRecord]]:
     """Features and the archive where what must be put aside was never published."""
     aside = {place for place, reason in _walk(arrivals).letters if reason == "NOT_APPLICABLE"}
@@ -210,6 +220,7 @@ def test_a_crash_among_what_is_refused_loses_and_doubles_nothing(url: str, seed:
     )
     assert crashes > 5
     assert _letters(client, places) == _walk(arrivals).letters
+    assert _aside(client, world, places) == _walk(arrivals).letters
     assert (without_segment_times(features(client, world.plan)), _archived(client, world)) == expected
 
 
@@ -302,4 +313,27 @@ def test_an_owner_that_is_to_end_leaves_the_rest_to_the_next(url: str) -> None:
         materializer.checkpoint()
     assert steps > 5
     assert _letters(client, places) == _walk(arrivals).letters
+    assert _aside(client, world, places) == _walk(arrivals).letters
     assert (without_segment_times(features(client, world.plan)), _archived(client, world)) == expected
+
+
+def test_memory_stays_bounded_while_much_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States that are loaded for one piece make room before the next."""
+    arrivals = [
+        (now_us, replace(event, customer_id=f"c{number}"))
+        for number, (now_us, event) in enumerate(_arrivals([(1, 0, "ada", "no key", None)] * 80))
+    ]
+    client, _ = _publish(url, arrivals)
+    held: list[int] = []
+    search = Materializer._apply_searched
+
+    def watched(self: Materializer, records: Records) -> int:
+        held.append(len(self._cache))
+        return search(self, records)
+
+    monkeypatch.setattr(Materializer, "_apply_searched", watched)
+    limits = {"max_cached_entities": 10}
+    with closing(World.create().materializer(client, batch_records=100, limits=limits)) as materializer:
+        drain(materializer)
+    assert len(held) > 5
+    assert max(held) <= 10

@@ -23,9 +23,11 @@ def _buy(name: str, customer: str, at_us: int, amount: float = 1.0) -> tuple[int
     return at_us, EventRecord(name, "buy", customer, at_us, {"category": "tea", "amount": amount})
 
 
-@pytest.mark.parametrize("refused", ["an event", "writes, and again"])
+@pytest.mark.parametrize(
+    ("refused", "batch_records"), [("an event", 4), ("an event", 8), ("writes, and again", 4)]
+)
 def test_nothing_due_is_passed_while_its_batch_is_applied_in_pieces(
-    url: str, monkeypatch: pytest.MonkeyPatch, refused: str
+    url: str, monkeypatch: pytest.MonkeyPatch, refused: str, batch_records: int
 ) -> None:
     """An entity that is due by a batch's end is brought forward behind its records: until then time is not past it.
 
@@ -45,7 +47,7 @@ def test_nothing_due_is_passed_while_its_batch_is_applied_in_pieces(
         monkeypatch.setattr(Materializer, "_write_again", again)
         raise OverflowError
 
-    with closing(world.materializer(client, batch_records=4)) as materializer:
+    with closing(world.materializer(client, batch_records=batch_records)) as materializer:
         drain(materializer)
         if refused != "an event":
             writer = EntityWriter(client)

@@ -15,7 +15,7 @@ from decision.schema import ValueType
 from online.keys import EntityKeys, feature_field
 from online.values import decode_value
 from streaming import recent
-from streaming.archive import archived_events, read_live
+from streaming.archive import archived_events, read_live, read_put_aside
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
@@ -34,6 +34,16 @@ def _archived(client: redis.Redis, world: World) -> list[str]:
     position = client.hget(KEYS.checkpoint, "position")
     tables = read_live(world.archive, 0, 0, int(position or 0))  # type: ignore[arg-type]
     return [EventRecord.from_bytes(text).event_id for table in tables for text in archived_events(table)]
+
+
+def _aside(client: redis.Redis, world: World) -> list[tuple[str, str]]:
+    """Events that the archive has as put aside, and why."""
+    position: Any = client.hget(KEYS.checkpoint, "position")
+    return [
+        (EventRecord.from_bytes(row["event"]).event_id, row["reason"])
+        for table in read_put_aside(world.archive, 0, 0, int(position))
+        for row in table.to_pylist()
+    ]
 
 
 def _reasons(client: redis.Redis) -> list[str]:
@@ -77,6 +87,7 @@ def test_a_letter_that_left_the_log_before_the_checkpoint_moved_changes_nothing(
     client.xdel(KEYS.dead_letters, place)
     _settle(world.materializer(client, batch_records=10, system_now_us=lambda: START_US + 2))
     assert _archived(client, world) == ["e0", "e2"]
+    assert _aside(client, world) == [("e1", reason)]
     assert _count(client, "count_5m") == 2
     assert not _reasons(client)
 
@@ -92,6 +103,7 @@ def test_a_sum_that_overflows_is_refused_again_where_its_letter_is_gone(
     client.xdel(KEYS.dead_letters, place)
     _settle(world.materializer(client, batch_records=10))
     assert _archived(client, world) == ["e0", "e2"]
+    assert _aside(client, world) == [("e1", "NOT_APPLICABLE")]
     assert _count(client, "count_5m") == 2
 
 
@@ -158,6 +170,7 @@ def test_an_event_there_was_no_room_for_is_left_out_again_where_there_is_room(
     _settle(world.materializer(client, batch_records=10))
     assert _reasons(client) == ["CROWDED"]
     assert _archived(client, world) == ["e0", "e1", "e2"]
+    assert _aside(client, world) == [("e3", "CROWDED")]
     assert _count(client, "count_5m") == 3
 
 

@@ -83,6 +83,13 @@ def _raises(events: pd.DataFrame) -> pd.DataFrame:
     return events[["gone"]]
 
 
+def _first_of_the_usual(events: pd.DataFrame) -> pd.DataFrame:
+    rows = _buys(events)
+    if (rows["amount"] > 1_000).any():
+        raise ValueError("beyond what this is for")
+    return rows.head(20)
+
+
 @pytest.mark.parametrize(
     ("transform", "said"),
     [
@@ -108,9 +115,26 @@ def test_transformation_that_cannot_work_is_named(tmp_path: Path, transform: Any
         lambda events: _buys(events).iloc[:1],
         lambda events: _buys(events)[lambda rows: rows["amount"] >= rows["amount"].median()],
         lambda events: _buys(events).head(20),
+        lambda events: _buys(events).tail(100),
+        _first_of_the_usual,
+        lambda events: _buys(events).assign(
+            amount=lambda r: r["amount"].clip(upper=r["amount"].quantile(0.995))
+        ),
         lambda events: _buys(events)[lambda rows: rows["amount"] > 1_000].reset_index(drop=True),
     ],
-    ids=["cumsum", "drop_duplicates", "mean", "shift", "first", "median", "head", "renumbered"],
+    ids=[
+        "cumsum",
+        "drop_duplicates",
+        "mean",
+        "shift",
+        "first",
+        "median",
+        "head",
+        "tail",
+        "usual",
+        "quantile",
+        "renumbered",
+    ],
 )
 def test_transformation_that_looks_at_other_rows_is_refused(tmp_path: Path, transform: Any) -> None:
     """What an event becomes may not depend on the events beside it, others in stream and backfill."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.archive import Archive, archived_events, erase_archived, read_live
+from streaming.archive import Archive, archived_events, erase_archived, read_live, read_put_aside
 from streaming.events import EventRecord, Events
 from streaming.log import Records
 
@@ -38,6 +39,30 @@ def test_what_is_read_lies_between_two_positions(tmp_path: Path) -> None:
     assert _positions(tmp_path) == [1, 2, 5, 6, 9, 10]
     assert _positions(tmp_path, after=2, until=9) == [5, 6, 9]
     assert _positions(tmp_path, after=10) == []
+
+
+def test_what_was_put_aside_lies_beside_what_counted_with_its_reason(tmp_path: Path) -> None:
+    archive, records = Archive(tmp_path, 0), _records([1, 2, 3, 4])
+    archive.extend(records, np.array([0, 3]))
+    archive.extend(records, np.array([1]), "LATE")
+    archive.write(archive.take(), 0, 1)
+    assert _positions(tmp_path) == [1, 4]
+    (aside,) = read_put_aside(tmp_path, 0, 0, 1_000)
+    assert [(row["position"], row["reason"]) for row in aside.to_pylist()] == [(2, "LATE")]
+
+
+def test_parts_from_before_there_were_reasons_are_read(tmp_path: Path) -> None:
+    _write(tmp_path, 0, [1, 2], 1)
+    (path,) = tmp_path.iterdir()
+    pq.write_table(pq.read_table(path).drop_columns("reason"), path)
+    _write(tmp_path, 2, [3], 1)
+    assert _positions(tmp_path) == [1, 2, 3]
+    assert erase_archived(tmp_path, "c1", apply=True) == 1
+    assert [row["event"] is None for table in read_live(tmp_path, 0, 0, 3) for row in table.to_pylist()] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_the_part_of_the_later_owner_holds(tmp_path: Path) -> None:
