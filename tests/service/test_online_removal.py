@@ -306,7 +306,7 @@ def test_erasing_while_the_stream_runs_brings_nothing_back(client: Any, url: str
     assert kinds == {("customer_id",): 1, ("category", "customer_id"): 1}
     assert erasure.segments == 1
     assert (erasure.traces.dead_letters, erasure.traces.changes, erasure.traces.timers) == (1, 1, 2)
-    assert erasure.archived == 21
+    assert erasure.archived == 22
     assert not any(b"ada-lovelace" in part.read_bytes() for part in world.archive.iterdir())
     assert traces_of(client, b"ada-lovelace") == []
     assert traces_of(client, b"bob")
