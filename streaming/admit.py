@@ -6,7 +6,7 @@ brought it. So a replay of the same record decides the same: its position is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +119,50 @@ def would_count(
     return np.array(
         [event for event, recent, *note in notes if recent is None or recent.look_up(*note) <= SAME], np.int64
     )
+
+
+def counting(
+    records: Records,
+    refused: Container[int],
+    customers: Customers,
+    *,
+    now_us: int,
+    lateness_us: int,
+    ceiling_us: int,
+) -> IntArray:
+    """Those of some refused events that would count; they move no time and leave no id, as the others that count do.
+
+    Args:
+        records: In log order.
+        refused: Numbers of events.
+        customers: Whose the events are; nothing is noted.
+        now_us: Logical time before the batch.
+        lateness_us: As in `admit`.
+        ceiling_us: As there.
+    """
+    events, positions = records.events, records.event_positions.tolist()
+    hashes, owners = id_hashes(events.event_ids).tolist(), customers.codes.tolist()
+    known = [state.recent_ids for state in customers.states]
+    time_us, event_us = records.time_us.tolist(), events.event_us.tolist()
+    event_of = dict(zip(records.event_rows.tolist(), range(len(events)), strict=True))
+    seen: set[tuple[int, int]] = set()
+    found = []
+    for row, record_us in enumerate(time_us):
+        moved_us, event = min(record_us, ceiling_us), event_of.get(row, -1)
+        if event >= 0 and event_us[event] <= ceiling_us:
+            recent, own = known[owners[event]], (owners[event], hashes[event])
+            is_late = event_us[event] < max(now_us, moved_us) - lateness_us
+            is_new = own not in seen and (
+                recent is None or recent.look_up(hashes[event], positions[event]) <= SAME
+            )
+            if event in refused and is_new and not is_late:
+                found.append(event)
+                continue
+            if not is_late:
+                seen.add(own)
+            moved_us = max(moved_us, event_us[event])
+        now_us = max(now_us, moved_us)
+    return np.array(found, dtype=np.int64)
 
 
 def note_ids(

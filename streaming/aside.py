@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ from streaming.errors import TransformError
 from streaming.events import EventSchema
 from streaming.log import Records
 from streaming.owner import DeadLetter
-from streaming.reasons import AHEAD, CROWDED, LATE
-from streaming.recent import MAX_RECENT_IDS
+from streaming.reasons import AHEAD, CROWDED, CROWDED_DETAIL, FIELDS, LATE
 from streaming.timers import Member
 from streaming.windows.errors import SumOverflow, ValueRefused
 
@@ -59,20 +57,6 @@ def refused(attempt: Callable[[IntArray], object], rows: IntArray) -> Iterator[t
         size = max(4 * size, 1)
 
 
-def runs(records: Records, events: Collection[int]) -> list[tuple[Records, list[int]]]:
-    """Records cut into runs: of neighbours that have one of some events each, with their numbers, and of others."""
-    numbers = np.array(sorted(events), dtype=np.int64)
-    chosen = np.zeros(len(records), dtype=np.bool_)
-    chosen[records.event_rows[numbers]] = True
-    cuts = [0, *(np.flatnonzero(np.diff(chosen)) + 1).tolist(), len(records)]
-    owners = iter(numbers.tolist())
-    return [
-        (records[start:stop], list(islice(owners, stop - start)) if chosen[start] else [])
-        for start, stop in pairwise(cuts)
-        if start < stop
-    ]
-
-
 def halves(records: Records, due: Sequence[Member]) -> list[tuple[Records, Sequence[Member]]]:
     """Both, cut in two."""
     half, rest = len(records) // 2, len(due) // 2
@@ -84,13 +68,13 @@ def why(error: Exception) -> str:
     return error.detail if isinstance(error, ValueRefused | SumOverflow) else str(error)
 
 
-def letter(records: Records, event: int, reason: str, field_name: str, detail: str) -> DeadLetter:
+def letter(records: Records, event: int, reason: str, detail: str) -> DeadLetter:
     """What is put aside of an event, by its number."""
     row = records.event_rows[event]
     return DeadLetter(
         position=int(records.positions[row]),
         reason=reason,
-        field=field_name,
+        field=FIELDS.get(reason, ""),
         detail=detail if len(detail) <= MAX_DETAIL_CHARS else detail[: MAX_DETAIL_CHARS - 1] + "…",
         arrived_us=int(records.arrived_us[row]),
         event=records.events.texts[event],
@@ -105,15 +89,12 @@ def put_aside(admitted: Admitted) -> dict[str, IntArray]:
 def letters(records: Records, admitted: Admitted, schema: EventSchema) -> list[DeadLetter]:
     """What is said of them."""
     said = {
-        CROWDED: (
-            "customer_id",
-            f"its customer brought {MAX_RECENT_IDS} events within {schema.lateness_s} s already",
-        ),
-        LATE: ("event_time", f"arrived more than {schema.lateness_s} s after its event time"),
-        AHEAD: ("event_time", f"lies more than {schema.max_future_s} s ahead of the materializer's clock"),
+        CROWDED: CROWDED_DETAIL,
+        LATE: f"arrived more than {schema.lateness_s} s after its event time",
+        AHEAD: f"lies more than {schema.max_future_s} s ahead of the materializer's clock",
     }
     return [
-        letter(records, event, reason, *said[reason])
+        letter(records, event, reason, said[reason])
         for reason, events in put_aside(admitted).items()
         for event in events.tolist()
     ]

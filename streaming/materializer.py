@@ -25,10 +25,10 @@ import redis
 import structlog
 
 from online.write import EntityWriter
-from streaming.admit import Admitted, Customers, admit, forget_recent, note_ids, would_count
+from streaming.admit import Admitted, Customers, admit, counting, forget_recent, note_ids, would_count
 from streaming.advance import Group, advance
 from streaming.archive import Archive
-from streaming.aside import POISON, halves, letter, letters, put_aside, runs, why
+from streaming.aside import POISON, halves, letter, letters, put_aside, why
 from streaming.borrow import borrow
 from streaming.cache import StateCache
 from streaming.checkpoints import Checkpoints
@@ -226,6 +226,7 @@ class Materializer:
         self._drawn_us = NEVER_US
         self._verdicts = Verdicts()
         self._left_out: list[tuple[Records, IntArray, str]] = []
+        self._letters: list[DeadLetter] = []
         self._quiet_reads = 0
         self._sender = Sender(writer, owner, sink)
         self._reached_us = 0
@@ -312,7 +313,7 @@ class Materializer:
         try:
             return self._step()
         except _Ending:
-            self._waiting, self._left_out = Records.none(), []
+            self._waiting, self._left_out, self._letters = Records.none(), [], []
             return 1
 
     def _step(self) -> int:
@@ -338,9 +339,11 @@ class Materializer:
     def _as_judged(self, records: Records) -> Records:
         """Records without events that an owner before has put aside; the archive still lacks them."""
         for reason in LEFT_OUT:
-            events = self._verdicts.left_out(records, reason)
-            if len(events):
+            details = self._verdicts.left_out(records, reason)
+            if details:
+                events = np.array(list(details), dtype=np.int64)
                 self._left_out.append((records, events, reason))
+                self._letters += [letter(records, event, reason, said) for event, said in details.items()]
                 records = records.without_events(events, moves_time=reason != NOT_APPLICABLE)
         return records
 
@@ -479,6 +482,8 @@ class Materializer:
         drawn_us, self._drawn_us = self._drawn_us, min(self._drawn_us, due_us)
         start, size = 0, SEARCHED_RECORDS
         while start < len(records):
+            if self._is_ending():
+                raise _Ending
             refused_count = self._apply_searched(records[start : start + size])
             self._owner.deliver()
             self._cache.shrink()
@@ -493,13 +498,9 @@ class Materializer:
     def _apply_searched(self, records: Records) -> int:
         """Apply records but for those of which it shows before any write that they cannot be; returns how many."""
         details = self._refused(records)
-        for some, events in runs(records, details):
-            if self._is_ending():
-                raise _Ending
-            if events:
-                self._pass_over(some, [details[event] for event in events])
-            else:
-                self._apply_halves(some, [])
+        if details:
+            records = self._without_refused(records, details)
+        self._apply_halves(records, [])
         return len(details)
 
     def _refused(self, records: Records) -> dict[int, str]:
@@ -521,21 +522,19 @@ class Materializer:
             ceiling_us=self._ceiling_us(records),
         )
 
-    def _pass_over(self, records: Records, details: Sequence[str]) -> None:
-        """Put events aside that are refused: one a record, each with why. Those that do not count are applied.
-
-        They move the time, which those that are put aside do not, nor does their id count as having come.
-        """
-        start = 0
-        while start < len(records):
-            counts = np.zeros(len(records) - start, dtype=np.bool_)
-            counts[self._would_count(records[start:])] = True
-            stop = start + _leading(counts)
-            if stop > start:
-                self._put_aside(records[start:stop], details[start:stop])
-            start, stop = stop, stop + _leading(~counts[stop - start :])
-            self._apply_halves(records[start:stop], [])
-            start = stop
+    def _without_refused(self, records: Records, details: Mapping[int, str]) -> Records:
+        """Put those of the refused events aside that would count; of the others it shows why they do not."""
+        customers, codes = self._customers(records)
+        events = counting(
+            records,
+            details,
+            Customers(codes, self._cache.load(self._plan.customer, customers)),
+            now_us=self._at.now_us,
+            lateness_us=self._schema.lateness_us,
+            ceiling_us=self._ceiling_us(records),
+        )
+        self._put_aside(records, events, [details[event] for event in events.tolist()])
+        return records.without_events(events, moves_time=False)
 
     def _apply_halves(self, records: Records, due: Sequence[Member]) -> None:
         """Apply in one piece, or else in halves: one event among thousands costs a few pieces more, not thousands."""
@@ -561,10 +560,16 @@ class Materializer:
         """Go on behind the one record that cannot be applied."""
         if not len(record.events):
             log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
+        now_us = self._at.now_us
         if self._is_begun(record):
-            self._let_stand(record, error)
+            now_us = self._let_stand(record, error)
         else:
-            self._put_aside(record, [why(error)])
+            self._put_aside(record, np.arange(len(record.events)), [why(error)])
+            self.stats.dead += 1 - len(record.events)
+        self._at = _Moment(int(record.positions[-1]), self._at.record_count + 1, now_us)
+        self._bury(self._at.position)
+        self._note_landed(self._at)
+        self._show_applied(self._at.now_us)
 
     def _is_begun(self, record: Records) -> bool:
         """Whether the record's customer has its event: another entity took it before somebody else had changed that."""
@@ -577,29 +582,23 @@ class Materializer:
         (hashed,) = id_hashes(record.events.event_ids).tolist()
         return state.recent_ids.look_up(hashed, int(record.positions[-1])) == SAME
 
-    def _let_stand(self, record: Records, error: Exception) -> None:
-        """Count an event that is applied in part and cannot be wholly; a letter says so."""
-        now_us = max(self._at.now_us, int(record.time_us[0]), int(record.events.event_us[0]))
-        self._at = _Moment(
-            int(record.positions[-1]), self._at.record_count + 1, min(now_us, self._ceiling_us(record))
-        )
+    def _let_stand(self, record: Records, error: Exception) -> int:
+        """Count an event that is applied in part and cannot be wholly, and say so; returns the time behind it."""
         self.stats.events += 1
         self._archived += 1
         self._archive.extend(record, np.arange(1))
-        self._bury([letter(record, 0, PARTLY_APPLIED, "", why(error))])
-        self._note_landed(self._at)
-        self._show_applied(self._at.now_us)
+        self._letters.append(letter(record, 0, PARTLY_APPLIED, why(error)))
+        moved_us = max(int(record.time_us[0]), int(record.events.event_us[0]))
+        return max(self._at.now_us, min(moved_us, self._ceiling_us(record)))
 
-    def _put_aside(self, records: Records, details: Sequence[str]) -> None:
-        """Go on behind records that cannot be applied, and put their events aside, each with why."""
-        self.stats.dead += len(records)
-        self._at = _Moment(int(records.positions[-1]), self._at.record_count + len(records), self._at.now_us)
-        events = range(len(records.events))
-        self._owner.note(left_out(NOT_APPLICABLE, place) for place in records.event_positions.tolist())
-        self._archive.extend(records, np.arange(len(records.events)), NOT_APPLICABLE)
-        self._bury([letter(records, event, NOT_APPLICABLE, "", details[event]) for event in events])
-        self._note_landed(self._at)
-        self._show_applied(self._at.now_us)
+    def _put_aside(self, records: Records, events: IntArray, details: Sequence[str]) -> None:
+        """Put events aside that cannot be applied, each with why."""
+        self.stats.dead += len(events)
+        said = zip(events.tolist(), details, strict=True)
+        dead = [letter(records, event, NOT_APPLICABLE, detail) for event, detail in said]
+        self._owner.note(left_out(NOT_APPLICABLE, one.position, one.detail) for one in dead)
+        self._archive.extend(records, events, NOT_APPLICABLE)
+        self._letters += dead
 
     def _give_up(self, due: Sequence[Member], error: Exception) -> None:
         """Go on without the one entity that is due and cannot be brought forward."""
@@ -745,6 +744,7 @@ class Materializer:
             return
         (flight, readable_us), self._unkept = self._unkept, None
         self._count(flight.batch, flight.end.now_us, readable_us)
+        self._bury(flight.end.position)
         records, admitted = flight.batch.records, flight.batch.admitted
         self._archive.extend(records, admitted.rows)
         for reason, events in put_aside(admitted).items():
@@ -797,7 +797,7 @@ class Materializer:
         self.stats.freshen(arrived_us, records.events.event_us[rows], readable_us, now_us)
         self.stats.ahead += len(admitted.ahead)
         self.stats.dead += len(admitted.crowded)
-        self._bury(letters(records, admitted, self._schema))
+        self._letters += letters(records, admitted, self._schema)
 
     def _ceiling_us(self, records: Records) -> int:
         """How far time may move: not behind where it was, for this owner or the last, where the clock is set back."""
@@ -1001,18 +1001,15 @@ class Materializer:
         keys = [self._plan.kind_by_name[change.kind].keys.decode(change.key) for change in intent.changes]
         self._owner.log_changes(intent.number, intent.changes, keys)
 
-    def _bury(self, dead: Sequence[DeadLetter]) -> None:
-        """Put events aside in the dead-letter log, with the reason and their bytes."""
+    def _bury(self, until: int) -> None:
+        """Put events aside in the dead-letter log, up to a position: it takes them in order."""
+        dead = [one for one in self._letters if one.position <= until]
         if not dead:
             return
+        self._letters = [one for one in self._letters if one.position > until]
         for one in dead:
             log.warning("event.buried", position=one.position, reason=one.reason, detail=one.detail)
         self._owner.bury(dead)
-
-
-def _leading(flags: npt.NDArray[np.bool_]) -> int:
-    """How many are set before the first that is not."""
-    return len(flags) if flags.all() else int(flags.argmin())
 
 
 def _due(writes: Sequence[PreparedWrites], written: Sequence[Written], due: set[Member]) -> dict[Member, int]:

@@ -13,13 +13,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from streaming.admit import Admitted
 from streaming.log import Records
-from streaming.reasons import CROWDED, NOT_APPLICABLE
-
-IntArray = npt.NDArray[np.int64]
+from streaming.reasons import CROWDED, CROWDED_DETAIL, NOT_APPLICABLE
 
 LEFT_OUT = (NOT_APPLICABLE, CROWDED)
 """For these reasons events are put aside by more than the log tells, whatever the clock says."""
@@ -46,9 +43,9 @@ class _Ceiling(NamedTuple):
     most_us: int
 
 
-def left_out(reason: str, position: int) -> Verdict:
-    """The event there is put aside."""
-    return Verdict(f"{reason}:{position}".encode(), position)
+def left_out(reason: str, position: int, detail: str) -> Verdict:
+    """The event there is put aside; the detail is for its letter."""
+    return Verdict(f"{reason}:{position}:{detail}".encode(errors="replace"), position)
 
 
 class Verdicts:
@@ -61,13 +58,14 @@ class Verdicts:
 
     def __init__(self, words: Iterable[bytes] = (), after: int = 0) -> None:
         self._ceilings: list[_Ceiling] = []
-        self._left_out: dict[str, set[int]] = {reason: set() for reason in LEFT_OUT}
+        self._left_out: dict[str, dict[int, str]] = {reason: {} for reason in LEFT_OUT}
         for word in words:
-            name, *numbers = word.decode().split(":")
+            name, rest = word.decode().split(":", 1)
             if name == _CEILING:
-                self._ceilings.append(_Ceiling(*map(int, numbers)))
+                self._ceilings.append(_Ceiling(*map(int, rest.split(":"))))
             else:
-                self._left_out[name].add(int(numbers[0]))
+                position, detail = rest.split(":", 1)
+                self._left_out[name][int(position)] = detail
         self._ceilings.sort()
         self.forget(after)
 
@@ -85,7 +83,7 @@ class Verdicts:
                 word = ":".join([_CEILING, *map(str, ceiling)])
                 yield Verdict(word.encode(), ceiling.last)
         for position in records.event_positions[admitted.crowded].tolist():
-            yield left_out(CROWDED, position)
+            yield left_out(CROWDED, position, CROWDED_DETAIL)
 
     def told(self, records: Records) -> Records:
         """The first of some records, as many as are judged under one ceiling."""
@@ -98,9 +96,14 @@ class Verdicts:
                 return records[: int(np.searchsorted(records.positions, stop, "right"))]
         return records
 
-    def left_out(self, records: Records, reason: str) -> IntArray:
-        """Events that are put aside already for a reason, by number."""
-        return np.isin(records.event_positions, list(self._left_out[reason])).nonzero()[0]
+    def left_out(self, records: Records, reason: str) -> dict[int, str]:
+        """Events that are put aside already for a reason, by number, with the detail of their letters."""
+        own = self._left_out[reason]
+        if not own:
+            return {}
+        places = records.event_positions
+        events = np.isin(places, list(own)).nonzero()[0]
+        return {event: own[int(places[event])] for event in events.tolist()}
 
     def ceiling_us(self, records: Records) -> int | None:
         """What time was not to move past when the first of some records was judged, if that is noted."""
@@ -117,4 +120,6 @@ class Verdicts:
             return
         self._ceilings = [ceiling for ceiling in self._ceilings if ceiling.last > until]
         for name, positions in self._left_out.items():
-            self._left_out[name] = {position for position in positions if position > until}
+            self._left_out[name] = {
+                position: detail for position, detail in positions.items() if position > until
+            }

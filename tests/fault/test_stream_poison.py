@@ -70,7 +70,7 @@ def test_what_was_put_aside_leaves_no_trace_in_the_next_owner(url: str, batch_re
 
 
 def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str, monkeypatch: Any) -> None:
-    """What is refused whatever the state is found before anything is written: a piece between two, and none for it."""
+    """What is refused whatever the state is found before anything is written; the others are one piece."""
     client, world = emptied(url), World.create()
     amounts = {40: 9.3e12, 41: 9.3e12, 150: 9.3e12}
     events = [
@@ -79,7 +79,7 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
         )
         for n in range(200)
     ]
-    # One that does not count is no reason to cut.
+    # One that does not count is told by itself.
     late_us = START_US - 30 * MINUTE_US
     events[60] = EventRecord("late", "buy", "c1", late_us, {"category": "tea", "amount": 9.3e12})
     publish(url, [(START_US + n, event) for n, event in enumerate(events)])
@@ -93,7 +93,7 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
     monkeypatch.setattr(Materializer, "_apply_whole", counted)
     materializer = world.materializer(client, batch_records=500)
     drain(materializer)
-    assert pieces == [40, 108, 49]
+    assert pieces == [200]
     assert materializer.stats.events == 196
     assert materializer.stats.late == 1
     assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 4

@@ -7,10 +7,8 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.aside import refused, runs
+from streaming.aside import refused
 from streaming.errors import TransformError
-from streaming.events import EventRecord, Events
-from streaming.log import Records
 
 
 @given(st.integers(0, 60), st.data())
@@ -44,23 +42,3 @@ def test_where_all_are_refused_each_takes_an_attempt(count: int, data: st.DataOb
 
     assert [row for row, _ in refused(attempt, np.arange(count))] == list(range(start, stop))
     assert attempts <= stop - start + 30
-
-
-@given(st.lists(st.booleans(), max_size=20), st.data())
-def test_records_are_cut_into_runs(has_event: list[bool], data: st.DataObject) -> None:
-    """The runs are all records in order; neighbours that have one of the events are in one, and are in it alone."""
-    count, rows = len(has_event), np.flatnonzero(np.array(has_event, dtype=bool))
-    events = Events.of([EventRecord(f"e{row}", "t", "c", 0, {}) for row in rows.tolist()])
-    numbers = np.arange(count, dtype=np.int64)
-    records = Records(numbers, numbers, numbers, events, rows)
-    chosen = [number for number in range(len(rows)) if data.draw(st.booleans())]
-    pieces = runs(records, set(chosen))
-    assert [int(place) for piece, _ in pieces for place in piece.positions] == list(range(count))
-    assert [event for piece, _ in pieces for event in piece.events.event_ids] == list(events.event_ids)
-    assert [number for _, own in pieces for number in own] == chosen
-    kinds = []
-    for piece, own in pieces:
-        assert not own or list(piece.events.event_ids) == [events.event_ids[number] for number in own]
-        assert len(piece) == len(own) or not own
-        kinds.append(bool(own))
-    assert all(kinds[place] != kinds[place + 1] for place in range(len(kinds) - 1))
