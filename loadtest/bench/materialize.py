@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -227,11 +229,14 @@ def _materializer(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     command += ["--redis-url", url, "--data-dir", str(folder), "--partitions", "1"]
     with (folder / "materializer.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             for line in process.stdout:
                 if "materializing" in line:
                     break
+            # It stands still once it has said much that nobody reads.
+            reading = threading.Thread(target=shutil.copyfileobj, args=(process.stdout, log), daemon=True)
+            reading.start()
             yield process
         finally:
             process.terminate()

@@ -455,7 +455,7 @@ def test_erasing_waits_for_a_folder_that_can_be_written(client: Any, url: str) -
             erase(client, "ada-lovelace", archive=world.archive, wait_s=0.5)
         assert traces_of(client, b"ada-lovelace")
         blocked.unlink()
-        assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).archived == 8
+        assert erase(client, "ada-lovelace", archive=world.archive, wait_s=30).archived == 9
     assert files_with(world, b"ada-lovelace") == []
     assert traces_of(client, b"ada-lovelace") == []
 
