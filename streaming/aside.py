@@ -71,6 +71,8 @@ def why(error: Exception) -> str:
 def letter(records: Records, event: int, reason: str, detail: str) -> DeadLetter:
     """What is put aside of an event, by its number."""
     row = records.event_rows[event]
+    # An error may say half a character, which UTF-8 cannot hold.
+    detail = detail.encode(errors="backslashreplace").decode()
     return DeadLetter(
         position=int(records.positions[row]),
         reason=reason,

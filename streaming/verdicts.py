@@ -45,7 +45,7 @@ class _Ceiling(NamedTuple):
 
 def left_out(reason: str, position: int, detail: str) -> Verdict:
     """The event there is put aside; the detail is for its letter."""
-    return Verdict(f"{reason}:{position}:{detail}".encode(errors="replace"), position)
+    return Verdict(f"{reason}:{position}:{detail}".encode(), position)
 
 
 class Verdicts:

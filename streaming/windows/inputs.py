@@ -189,7 +189,7 @@ def _split_objects(raw: AnyArray) -> tuple[AnyArray, AnyArray]:
 def _is_null(value: object) -> bool:
     if value is None or value is pd.NA:
         return True
-    if isinstance(value, str | int):
+    if isinstance(value, (str, int)):
         return False
     try:
         return bool(value != value)  # noqa: PLR0124 - NaN and NaT

@@ -7,8 +7,11 @@ import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.aside import refused
+from streaming.aside import MAX_DETAIL_CHARS, letter, refused
 from streaming.errors import TransformError
+from streaming.events import EventRecord, Events
+from streaming.log import Records
+from streaming.reasons import NOT_APPLICABLE
 
 
 @given(st.integers(0, 60), st.data())
@@ -42,3 +45,13 @@ def test_where_all_are_refused_each_takes_an_attempt(count: int, data: st.DataOb
 
     assert [row for row, _ in refused(attempt, np.arange(count))] == list(range(start, stop))
     assert attempts <= stop - start + 30
+
+
+@given(st.text(st.characters(), max_size=2 * MAX_DETAIL_CHARS))
+def test_the_detail_of_a_letter_is_short_and_can_be_written(detail: str) -> None:
+    """A function may raise whatever it likes, half a character among it."""
+    nothing = np.zeros(1, dtype=np.int64)
+    records = Records(nothing, nothing, nothing, Events.of([EventRecord("e", "t", "c", 0, {})]), nothing)
+    said = letter(records, 0, NOT_APPLICABLE, detail).detail
+    assert len(said) <= MAX_DETAIL_CHARS
+    assert said.encode().decode() == said
