@@ -142,7 +142,7 @@ def split_nulls(raw: RawColumn) -> tuple[AnyArray, AnyArray]:
         return _split_objects(raw)
     if kind == "M":
         return raw.astype("datetime64[us]").view(np.int64), ~np.isnat(raw)
-    if kind in "SU":
+    if kind in "SUc":
         return raw.astype(object), np.ones(len(raw), dtype=np.bool_)
     return raw, np.ones(len(raw), dtype=np.bool_)
 

@@ -57,6 +57,7 @@ ODD: dict[str, Callable[[], object]] = {
     "unruly": _Unruly,
     "nested": _nested,
     "huge": lambda: 10**400,
+    "complex": lambda: 1 + 2j,
 }
 
 
