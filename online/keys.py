@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from reprlib import repr as short
 
 import mmh3
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from decision.schema import JoinKey, Value, ValueType
 from online.errors import KeyEncodingError, MissingJoinKeyError
 from online.key_kernels import split_keys
+from online.shown import short
 from online.slots import TAG_BYTES, slot_of, slot_tags
 
 __all__ = [

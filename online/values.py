@@ -12,10 +12,10 @@ import operator
 import struct
 from collections.abc import Callable
 from functools import cache
-from reprlib import repr as short
 
 from decision.schema import Scalar, Value, ValueType
 from online.errors import ValueDecodeError, ValueEncodeError
+from online.shown import short
 from online.wire import (
     FIXED32,
     FIXED64,

@@ -271,7 +271,7 @@ def _advance_latest(group: Group, plan: ViewPlan, news: Feed) -> ViewValues | No
 def latest_row(plan: ViewPlan, feed: ViewRows, number: int) -> LatestRow:
     """A row of a view without windows, by its number among the view's rows."""
     place = number if feed.rows is None else int(feed.rows[number])
-    values = {feature.name: feed.made.plain(feature.name)[place] for feature in plan.view.features}
+    values = {feature.name: feed.made.cell(feature.name, place) for feature in plan.view.features}
     return LatestRow(int(feed.made.event_us[place]), feed.made.event_ids[place], values)
 
 

@@ -188,7 +188,7 @@ class Archive:
         write_part(
             self._folder,
             f"{stem}-{fence}",
-            pa.concat_tables(tables(records)),
+            _in_log_order(pa.concat_tables(tables(records))),
             use_dictionary=False,
             level=1,
             durable=True,
@@ -207,6 +207,14 @@ class Archive:
 
     def _stem(self, after: int) -> str:
         return f"live-{self._partition}-{after:020d}"
+
+
+def _in_log_order(table: pa.Table) -> pa.Table:
+    """Events that are put aside come beside the others of their batch."""
+    positions = table["position"].to_numpy()
+    return (
+        table if (positions[1:] >= positions[:-1]).all() else table.take(np.argsort(positions, kind="stable"))
+    )
 
 
 class Part(NamedTuple):

@@ -16,10 +16,6 @@ StreamingError
 
 from __future__ import annotations
 
-from reprlib import Repr
-
-MAX_SHOWN_CHARS = 300
-
 
 class StreamingError(Exception):
     """Root of this package's errors."""
@@ -81,12 +77,3 @@ class NoCustomerView(StreamingError):
 
 class TransformError(StreamingError):
     """A view's transformation failed or returned something unusable."""
-
-
-def shown(value: object) -> str:
-    """A value as it shows itself, cut where that is long; its type where it cannot."""
-    return _REPR.repr(value)
-
-
-_REPR = Repr()
-_REPR.maxstring = _REPR.maxother = MAX_SHOWN_CHARS

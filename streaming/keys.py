@@ -105,7 +105,7 @@ class PartitionKeys:
 
     @property
     def verdicts(self) -> str:
-        """Sorted set: what was judged by more than the log tells (`streaming/verdicts.py`); score: milliseconds."""
+        """Sorted set: what was judged by more than the log tells (`streaming/verdicts.py`)."""
         return self._key("verdicts")
 
     @property

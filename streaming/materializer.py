@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -49,7 +48,7 @@ from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
 from streaming.stats import StreamStats
 from streaming.timers import Member, Timers
-from streaming.verdicts import LEFT_OUT, Verdicts, left_out
+from streaming.verdicts import LEFT_OUT, Verdicts, leaving_out
 from streaming.writes import PreparedWrites, Written, prepare_writes
 
 IntArray = npt.NDArray[np.int64]
@@ -225,7 +224,7 @@ class Materializer:
         self._careful = 0
         self._drawn_us = NEVER_US
         self._verdicts = Verdicts()
-        self._left_out: list[tuple[Records, IntArray, str]] = []
+        self._unarchived: list[tuple[Records, IntArray, str]] = []
         self._letters: list[DeadLetter] = []
         self._quiet_reads = 0
         self._sender = Sender(writer, owner, sink)
@@ -272,6 +271,7 @@ class Materializer:
         self._archived = checkpoint.archived
         self._sender.created_us = checkpoint.created_us
         self._verdicts = self._owner.verdicts(checkpoint.position)
+        self._reached_us = self._verdicts.reached_us
         self._recover()
         self._timers.load()
         self._note_landed(self._at)
@@ -282,7 +282,7 @@ class Materializer:
         intents = self._owner.undelivered(self._checkpoints.current)
         if not intents:
             return
-        self._reached_us = max(intent.time_us for intent in intents)
+        self._reached_us = max(self._reached_us, *(intent.time_us for intent in intents))
         sender = self._sender
         sender.created_us = max(sender.created_us, *(intent.created_us for intent in intents))
         settled = settle_intents(self._client, self._writer, self._partition, intents)
@@ -313,7 +313,7 @@ class Materializer:
         try:
             return self._step()
         except _Ending:
-            self._waiting, self._left_out, self._letters = Records.none(), [], []
+            self._waiting, self._unarchived, self._letters = Records.none(), [], []
             return 1
 
     def _step(self) -> int:
@@ -337,30 +337,32 @@ class Materializer:
         return len(records)
 
     def _as_judged(self, records: Records) -> Records:
-        """Records without events that an owner before has put aside; the archive still lacks them."""
+        """Records without events that are dealt with already, as a note says; the archive still lacks them."""
         for reason in LEFT_OUT:
             details = self._verdicts.left_out(records, reason)
             if details:
                 events = np.array(list(details), dtype=np.int64)
-                self._left_out.append((records, events, reason))
+                self._unarchived.append((records, events, reason))
                 self._letters += [letter(records, event, reason, said) for event, said in details.items()]
                 records = records.without_events(events, moves_time=reason != NOT_APPLICABLE)
         return records
 
     def _archive_left_out(self, until: int) -> None:
-        """Archive events that were put aside before, up to a position."""
+        """Archive events that were dealt with before, up to a position."""
         coming = []
-        for records, events, reason in self._left_out:
+        for records, events, reason in self._unarchived:
             is_behind = records.event_positions[events] <= until
-            self._archive.extend(records, events[is_behind], reason)
+            if reason == PARTLY_APPLIED:
+                self._archived += int(is_behind.sum())
+                self.stats.events += int(is_behind.sum())
+            self._archive.extend(records, events[is_behind], None if reason == PARTLY_APPLIED else reason)
             if not is_behind.all():
                 coming.append((records, events[~is_behind], reason))
-        self._left_out = coming
+        self._unarchived = coming
 
     def checkpoint(self) -> None:
         """Wait for what is on its way, flush what is logged offline, move the checkpoint and trim the log behind it."""
-        with suppress(_Ending):
-            self._land()
+        self._land()
         self._checkpoints.end()
         self._checkpoints.begin(self._landed)
         self._checkpoints.end()
@@ -376,7 +378,7 @@ class Materializer:
             self._flight.sent.await_intent()
 
     def _note_landed(self, at: _Moment) -> None:
-        if self._left_out:
+        if self._unarchived:
             self._archive_left_out(at.position)
         self._landed = Progress(
             position=at.position,
@@ -424,7 +426,7 @@ class Materializer:
         except POISON:
             self._at = before
             self._land()
-            self._apply_apart(records, due, self._take_drawn_us())
+            self._apply_apart(records, due, self._take_drawn_us(), self._is_ending)
             return
         coming = self._ask_behind(records)
         try:
@@ -466,7 +468,9 @@ class Materializer:
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
         return len(records) >= self._most_records or len(self._waiting) > 0
 
-    def _apply_apart(self, records: Records, due: set[Member], due_us: int) -> None:
+    def _apply_apart(
+        self, records: Records, due: set[Member], due_us: int, is_ending: Callable[[], bool]
+    ) -> None:
         """Find out what cannot be applied, and apply all else, some records after the other.
 
         States in memory may be ahead of the store now; what was written is skipped by its position. Lateness is judged
@@ -476,13 +480,14 @@ class Materializer:
             records: The batch.
             due: Entities that are due by its end.
             due_us: None of them was due before.
+            is_ending: Whether to leave what is not applied yet to whoever comes next.
         """
         self._cache.clear()
         # The timers hold them no more, and they are brought forward behind the last record.
         drawn_us, self._drawn_us = self._drawn_us, min(self._drawn_us, due_us)
         start, size = 0, SEARCHED_RECORDS
         while start < len(records):
-            if self._is_ending():
+            if is_ending():
                 raise _Ending
             refused_count = self._apply_searched(records[start : start + size])
             self._owner.deliver()
@@ -558,14 +563,14 @@ class Materializer:
 
     def _leave_out(self, record: Records, error: Exception) -> None:
         """Go on behind the one record that cannot be applied."""
+        now_us = self._at.now_us
         if not len(record.events):
             log.error("touch.not_applied", position=int(record.positions[0]), exc_info=error)
-        now_us = self._at.now_us
-        if self._is_begun(record):
+            self.stats.dead += 1
+        elif self._is_begun(record):
             now_us = self._let_stand(record, error)
         else:
-            self._put_aside(record, np.arange(len(record.events)), [why(error)])
-            self.stats.dead += 1 - len(record.events)
+            self._put_aside(record, np.arange(1), [why(error)])
         self._at = _Moment(int(record.positions[-1]), self._at.record_count + 1, now_us)
         self._bury(self._at.position)
         self._note_landed(self._at)
@@ -573,8 +578,6 @@ class Materializer:
 
     def _is_begun(self, record: Records) -> bool:
         """Whether the record's customer has its event: another entity took it before somebody else had changed that."""
-        if not len(record.events):
-            return False
         customers, _ = self._customers(record)
         (state,) = self._cache.load(self._plan.customer, customers)
         if state.recent_ids is None or state.position < record.positions[-1]:
@@ -587,7 +590,9 @@ class Materializer:
         self.stats.events += 1
         self._archived += 1
         self._archive.extend(record, np.arange(1))
-        self._letters.append(letter(record, 0, PARTLY_APPLIED, why(error)))
+        said = letter(record, 0, PARTLY_APPLIED, why(error))
+        self._owner.note([leaving_out(PARTLY_APPLIED, said.position, said.detail)])
+        self._letters.append(said)
         moved_us = max(int(record.time_us[0]), int(record.events.event_us[0]))
         return max(self._at.now_us, min(moved_us, self._ceiling_us(record)))
 
@@ -596,7 +601,7 @@ class Materializer:
         self.stats.dead += len(events)
         said = zip(events.tolist(), details, strict=True)
         dead = [letter(records, event, NOT_APPLICABLE, detail) for event, detail in said]
-        self._owner.note(left_out(NOT_APPLICABLE, one.position, one.detail) for one in dead)
+        self._owner.note(leaving_out(NOT_APPLICABLE, one.position, one.detail) for one in dead)
         self._archive.extend(records, events, NOT_APPLICABLE)
         self._letters += dead
 
@@ -711,7 +716,8 @@ class Materializer:
             return self._finish_flight(flight, is_ahead=is_ahead)
         except POISON:
             self._at = flight.start
-            self._apply_apart(flight.batch.records, flight.batch.due, flight.due_us)
+            # What of it is written has its rows logged: the checkpoint may not fall between.
+            self._apply_apart(self._as_judged(flight.batch.records), flight.batch.due, flight.due_us, _never)
             return False
 
     def _finish_flight(self, flight: _Flight, *, is_ahead: bool) -> bool:
@@ -936,20 +942,20 @@ class Materializer:
             Wall time at which it was done.
         """
         readable_us = time.time_ns() // 1000
+        failed: Exception | None = None
         for _ in range(MAX_WRITE_ATTEMPTS):
-            void = {self._sender.number: hidden} if hidden else {}
-            try:
-                writes = [
-                    part
-                    for kind in self._plan.kinds
-                    for part in self._prepare(kind, refused.get(kind.name, []), batch)
-                ]
-            except POISON:
-                # What is written in pieces now has later numbers: after a crash this one's rows would pass for true.
-                self._declare(void)
-                raise
+            writes: list[PreparedWrites] = []
+            for kind in self._plan.kinds:
+                try:
+                    writes += self._prepare(kind, refused.get(kind.name, []), batch)
+                except POISON as error:
+                    # The others take what they can first: who counts an event must have it wherever it fits.
+                    failed = failed or error
             if not writes and not hidden:
+                if failed:
+                    raise failed
                 return readable_us
+            void = {self._sender.number: hidden} if hidden else {}
             refused, hidden, readable_us = self._conclude(self._send(writes, void), batch)
         count = sum(map(len, refused.values()))
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")

@@ -21,7 +21,7 @@ from streaming.journal import Intent
 from streaming.lease import PartitionLease
 from streaming.positions import SEQUENCE_BITS, pack_position, unpack_position
 from streaming.timers import Member, member_text
-from streaming.verdicts import Verdict, Verdicts
+from streaming.verdicts import Verdict, Verdicts, position_of
 
 Argument = bytes | int
 MAX_CHANGES = 100_000
@@ -90,6 +90,7 @@ class PartitionOwner:
         self.keys = lease.keys
         self.fence = lease.fence
         self._pending: list[tuple[Argument | str, ...]] = []
+        self._noted: dict[bytes, int] = {}
 
     def checkpoint(self) -> Progress:
         """What is stored: everything up to here is applied and delivered."""
@@ -201,13 +202,7 @@ class PartitionOwner:
             [
                 (b"HSET", self.keys.checkpoint, *_fields(progress)),
                 (b"XTRIM", self.keys.journal, b"MINID", f"{progress.intent + 1}-0"),
-                # Those of the very millisecond stay for the next one: their scores do not tell which is behind.
-                (
-                    b"ZREMRANGEBYSCORE",
-                    self.keys.verdicts,
-                    b"-inf",
-                    b"(%d" % (progress.position >> SEQUENCE_BITS),
-                ),
+                *self._forget(progress.position),
             ]
         )
 
@@ -217,15 +212,25 @@ class PartitionOwner:
 
     def verdicts(self, after: int) -> Verdicts:
         """What is noted of records behind a position."""
-        words: Any = self._client.zrange(self.keys.verdicts, 0, -1)
-        return Verdicts(words, after)
+        noted: Any = self._client.zrange(self.keys.verdicts, 0, -1)
+        self._noted = {word: position_of(word) for word in noted}
+        return Verdicts(self._noted, after)
 
     def note(self, verdicts: Iterable[Verdict]) -> None:
         """Before what follows from verdicts is written: note them; done by what comes next."""
+        fresh = {verdict.word: verdict.position for verdict in verdicts}
+        self._noted |= fresh
         self._pending += [
             (b"ZADD", self.keys.verdicts, *chunk)
-            for chunk in _flat((verdict.position >> SEQUENCE_BITS, verdict.word) for verdict in verdicts)
+            for chunk in _flat((position >> SEQUENCE_BITS, word) for word, position in fresh.items())
         ]
+
+    def _forget(self, until: int) -> list[tuple[Argument | str, ...]]:
+        """What removes notes that are about nothing behind a position."""
+        gone = [word for word, position in self._noted.items() if position <= until]
+        for word in gone:
+            del self._noted[word]
+        return [(b"ZREM", self.keys.verdicts, *chunk) for chunk in _flat((word,) for word in gone)]
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Put events aside, each under its position in the log; one that ever lay there stays as it is, or gone."""

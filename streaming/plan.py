@@ -18,13 +18,14 @@ import pandas as pd
 from decision.lang.interpreter import prepare
 from decision.lang.syntax import Expr, references, uses_now
 from decision.policy import Policy, Segment
-from decision.schema import Catalog, FeatureRef, Value, View
+from decision.schema import Catalog, FeatureRef, Value, ValueType, View
 from online.errors import KeyEncodingError, ValueEncodeError
 from online.keys import EntityKeys, feature_field
+from online.shown import shown
 from online.values import decoder, encoder
 from online.view_words import ViewWords
-from streaming.cells import plain_column
-from streaming.errors import NoCustomerView, TransformError, shown
+from streaming.cells import plain, plain_column
+from streaming.errors import NoCustomerView, TransformError
 from streaming.numbering import numbered
 from streaming.windows.batch import Batch, microseconds, raw_column, rows_of
 from streaming.windows.plan import WindowPlan
@@ -116,6 +117,10 @@ class Transformed:
         if name not in self._plain:
             self._plain[name] = plain_column(self.frame[name])
         return self._plain[name]
+
+    def cell(self, name: str, row: int) -> Value:
+        """One cell of a column as a plain value."""
+        return self._plain[name][row] if name in self._plain else plain(self.column(name)[row])
 
     def codes(self, name: str | None) -> tuple[IntArray, list[Any]]:
         """Numbers of the values of a column, -1 for NULL, and the values; of the events' customers for None."""
@@ -233,6 +238,8 @@ class ViewPlan:
         for feature in self.view.features:
             encode = encoder(feature.value_type)
             try:
+                if _always_fits(made.column(feature.name).dtype, feature.value_type):
+                    continue
                 values = made.plain(feature.name)
                 for value in values if own is None else [values[row] for row in own.tolist()]:
                     encode(value)
@@ -281,9 +288,28 @@ class ViewPlan:
             ) from error
 
 
+def _always_fits(dtype: Any, value_type: ValueType) -> bool:
+    """Whether a column of a type holds nothing that a feature's type cannot take."""
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return value_type is ValueType.UNIX_TIMESTAMP and dtype.unit in {"us", "ns"}
+    return value_type in _FITTING.get(dtype.kind, ())
+
+
+_FITTING = {
+    "f": (ValueType.DOUBLE, ValueType.FLOAT),
+    "i": (ValueType.INT64, ValueType.DOUBLE, ValueType.FLOAT),
+    "b": (ValueType.BOOL,),
+}
+
+
 def _said(error: Exception) -> str:
     """What an error says, and what it is where it says little by itself."""
-    return str(error) if isinstance(error, ValueEncodeError | ValueError | TypeError) else shown(error)
+    if not isinstance(error, ValueEncodeError | ValueError | TypeError):
+        return shown(error)
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever it does when it is to say something
+        return shown(error)
 
 
 def _distinct(parts: Sequence[tuple[IntArray, int]]) -> tuple[IntArray, list[IntArray]]:

@@ -1,10 +1,10 @@
 """What was judged by more than the log tells, noted until the checkpoint is behind it.
 
-A record that is read again after a crash must be judged as it was, for what came behind it may be applied. Lateness and
-repetition follow from the log and from what the store has of the customer. Three judgements do not: how far time may
-move hangs on the system's clock; what windows refuse on states that have gone on since; and for how many ids of a
-customer there is room on which of them were forgotten meanwhile. So these are written down before anything that follows
-from them.
+A record that is read again after a crash must be judged as it was, for what came behind it may be applied. Repetition
+follows from what the store has of the customer, and lateness from the log as far as time moves by it. Three judgements
+do not: how far time may move hangs on the system's clock; what windows refuse on states that have gone on since; and
+for how many ids of a customer there is room on which of them were forgotten meanwhile. So these are written down before
+anything that follows from them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from streaming.admit import Admitted
 from streaming.log import Records
-from streaming.reasons import CROWDED, CROWDED_DETAIL, NOT_APPLICABLE
+from streaming.reasons import CROWDED, CROWDED_DETAIL, NOT_APPLICABLE, PARTLY_APPLIED
 
-LEFT_OUT = (NOT_APPLICABLE, CROWDED)
-"""For these reasons events are put aside by more than the log tells, whatever the clock says."""
-_CEILING = "CEILING"
+LEFT_OUT = (NOT_APPLICABLE, CROWDED, PARTLY_APPLIED)
+"""For these reasons there are letters by more than the log tells, whatever the clock says."""
+_CEILING, _REACHED = "CEILING", "REACHED"
 
 
 class Verdict(NamedTuple):
@@ -43,9 +43,15 @@ class _Ceiling(NamedTuple):
     most_us: int
 
 
-def left_out(reason: str, position: int, detail: str) -> Verdict:
-    """The event there is put aside; the detail is for its letter."""
+def leaving_out(reason: str, position: int, detail: str) -> Verdict:
+    """The event there is passed over when it is read again; the detail is for its letter."""
     return Verdict(f"{reason}:{position}:{detail}".encode(), position)
+
+
+def position_of(word: bytes) -> int:
+    """The last position that a word of the store is about."""
+    name, first, rest = word.decode().split(":", 2)
+    return int(rest.split(":")[0] if name == _CEILING else first)
 
 
 class Verdicts:
@@ -54,15 +60,21 @@ class Verdicts:
     Args:
         words: As the store has them.
         after: Position of the checkpoint.
+
+    Attributes:
+        reached_us: Time had come so far when something was found to be late.
     """
 
     def __init__(self, words: Iterable[bytes] = (), after: int = 0) -> None:
+        self.reached_us = 0
         self._ceilings: list[_Ceiling] = []
         self._left_out: dict[str, dict[int, str]] = {reason: {} for reason in LEFT_OUT}
         for word in words:
             name, rest = word.decode().split(":", 1)
             if name == _CEILING:
                 self._ceilings.append(_Ceiling(*map(int, rest.split(":"))))
+            elif name == _REACHED:
+                self.reached_us = max(self.reached_us, int(rest.split(":")[1]))
             else:
                 position, detail = rest.split(":", 1)
                 self._left_out[name][int(position)] = detail
@@ -82,8 +94,12 @@ class Verdicts:
                 self._ceilings = sorted([*self._ceilings, ceiling])
                 word = ":".join([_CEILING, *map(str, ceiling)])
                 yield Verdict(word.encode(), ceiling.last)
+        if len(admitted.late):
+            last = int(records.positions[-1])
+            yield Verdict(f"{_REACHED}:{last}:{admitted.now_us}".encode(), last)
         for position in records.event_positions[admitted.crowded].tolist():
-            yield left_out(CROWDED, position, CROWDED_DETAIL)
+            self._left_out[CROWDED][position] = CROWDED_DETAIL
+            yield leaving_out(CROWDED, position, CROWDED_DETAIL)
 
     def told(self, records: Records) -> Records:
         """The first of some records, as many as are judged under one ceiling."""
@@ -97,7 +113,7 @@ class Verdicts:
         return records
 
     def left_out(self, records: Records, reason: str) -> dict[int, str]:
-        """Events that are put aside already for a reason, by number, with the detail of their letters."""
+        """Events that are dealt with already, by number, with the detail of their letters, for one reason."""
         own = self._left_out[reason]
         if not own:
             return {}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from streaming.errors import shown
+from online.shown import shown
 from streaming.windows.distinct_kernels import mix, step_set, sweep_set
 from streaming.windows.errors import ValueRefused
 

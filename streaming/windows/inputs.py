@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from streaming.errors import shown
+from online.shown import shown
 from streaming.windows.batch import Batch, RawColumn, naive_times
 from streaming.windows.distinct import hashes
 from streaming.windows.errors import ValueRefused

@@ -33,6 +33,21 @@ class _Unruly:
         raise RuntimeError("not to be shown")
 
 
+class _Speechless(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("not to be told")
+
+
+class _Unlooked:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, _: object) -> bool:
+        raise _Speechless
+
+    def __array__(self, *_: object, **__: object) -> Any:
+        raise _Speechless
+
+
 class _Unspeakable(Exception):
     def __repr__(self) -> str:
         raise RuntimeError("not to be shown")
@@ -57,6 +72,8 @@ ODD: dict[str, Callable[[], object]] = {
     "unruly": _Unruly,
     "nested": _nested,
     "huge": lambda: 10**400,
+    "more digits than are shown": lambda: 10**5_000,
+    "not to be looked at": _Unlooked,
     "complex": lambda: 1 + 2j,
 }
 

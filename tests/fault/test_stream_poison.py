@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 import pytest
 
+import streaming.materializer
+from online.keys import EntityKeys
+from online.store import connect_async
+from streaming.advance import advance
 from streaming.archive import archived_events, read_live
+from streaming.errors import TransformError
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import Materializer
-from tests.support.stream_world import MINUTE_US, PROJECT, START_US, TRANSFORMS, World, drain, publish
+from streaming.redis_log import RedisLog
+from streaming.touch import Touch
+from tests.support.stream_world import (
+    CUSTOMER,
+    MINUTE_US,
+    PROJECT,
+    START_US,
+    TRANSFORMS,
+    World,
+    drain,
+    publish,
+)
 from tests.support.valkey import emptied
 
 
@@ -97,6 +115,34 @@ def test_events_beside_those_that_are_refused_are_applied_in_few_pieces(url: str
     assert materializer.stats.events == 196
     assert materializer.stats.late == 1
     assert client.xlen(PartitionKeys(PROJECT, 0).dead_letters) == 4
+
+
+def test_a_touch_that_cannot_be_applied_is_passed_over(url: str, monkeypatch: Any) -> None:
+    client, world = emptied(url), World.create()
+    event = EventRecord("e0", "buy", "ada", START_US, {"category": "tea", "amount": 1.0})
+    publish(url, [(START_US, event)])
+    materializer = world.materializer(client)
+    drain(materializer)
+    ada = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "ada"})
+
+    async def touch() -> None:
+        async with connect_async(url) as connection:
+            log = RedisLog(connection, PROJECT, 1, 1_000)
+            await log.touch([Touch("ada", (world.plan.customer.name, ada))], START_US + 1)
+
+    asyncio.run(touch())
+
+    def refusing(kind: Any, keys: Any, states: Any, feeds: Any, *rest: Any) -> Any:
+        if ada in keys and not feeds:
+            raise TransformError("a stored value cannot be encoded")
+        return advance(kind, keys, states, feeds, *rest)
+
+    monkeypatch.setattr(streaming.materializer, "advance", refusing)
+    drain(materializer)
+    publish(url, [(START_US + 2, replace(event, event_id="e1", event_us=START_US + 2))])
+    drain(materializer)
+    assert materializer.stats.events == 2
+    assert materializer.stats.dead == 1
 
 
 @pytest.mark.parametrize("view", ["spending", "looked"])

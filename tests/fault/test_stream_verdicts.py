@@ -19,7 +19,18 @@ from streaming.archive import archived_events, read_live, read_put_aside
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
-from tests.support.stream_world import CUSTOMER, MINUTE_US, PROJECT, SCHEMA, START_US, World, drain, publish
+from tests.support.stream_world import (
+    CUSTOMER,
+    MINUTE_US,
+    PROJECT,
+    SCHEMA,
+    START_US,
+    World,
+    drain,
+    publish,
+    tick,
+)
+from tests.support.valkey import emptied
 
 KEYS = PartitionKeys(PROJECT, 0)
 HOUR_US = 60 * MINUTE_US
@@ -157,6 +168,18 @@ def test_time_moves_no_further_when_records_are_read_again_later(
     assert _archived(client, world) == ["e0", "e1", "e2"]
 
 
+def test_what_was_late_is_late_again_by_a_clock_that_is_set_back(client: redis.Redis, url: str) -> None:
+    """The record that had moved time left no intent, which would tell."""
+    world, late_us = World.create(), START_US + 2 * HOUR_US
+    tick(url, late_us)
+    publish(url, [(late_us, _buy("e0", START_US + 1))])
+    drain(world.materializer(client, system_now_us=lambda: late_us))
+    assert _reasons(client) == ["LATE"]
+    heir = _settle(world.materializer(client, system_now_us=lambda: START_US))
+    assert (heir.stats.events, heir.stats.late) == (0, 1)
+    assert _aside(client, world) == [("e0", "LATE")]
+
+
 def test_an_event_there_was_no_room_for_is_left_out_again_where_there_is_room(
     client: redis.Redis, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,13 +205,13 @@ def test_an_event_there_was_no_room_for_is_left_out_again_where_there_is_room(
 def test_what_is_behind_the_checkpoint_is_forgotten(
     client: redis.Redis, url: str, events: Sequence[EventRecord]
 ) -> None:
-    """But for what was read in the very millisecond of the checkpoint, until the next one."""
-    world = World.create()
-    publish(url, [(START_US, event) for event in events])
-    heir = _settle(world.materializer(client, system_now_us=lambda: START_US + 1))
-    assert client.zcard(KEYS.verdicts) == 1
-    while client.time() == (last := client.time()):
-        assert last
-    publish(url, [(START_US, _buy("e2", START_US))])
-    _settle(heir)
-    assert not client.exists(KEYS.verdicts)
+    """It has words of an event in it, so it goes at once, by the owner that wrote it or the next."""
+    for dies in (False, True):
+        world = World.create()
+        publish(url, [(START_US, event) for event in events])
+        owner = world.materializer(client, system_now_us=lambda: START_US + 1)
+        drain(owner)
+        assert client.zcard(KEYS.verdicts) == 1
+        _settle(world.materializer(client, system_now_us=lambda: START_US + 1) if dies else owner)
+        assert not client.exists(KEYS.verdicts)
+        client = emptied(url)

@@ -15,6 +15,7 @@ from online.exchange import exchange
 from online.pool import Pool
 from online.store import connect
 from server.embedded import EmbeddedValkey
+from tests.support.stores import wait_until
 
 FORKING = """
 import os, sys
@@ -79,6 +80,7 @@ def test_a_connection_with_a_reply_left_on_it_is_opened_anew(client: redis.Redis
     for _ in range(2):
         connection.send_command("ECHO", "left")
     assert connection.read_response() == b"left"
+    wait_until(connection.can_read, "the other reply is there")
     pool.release(connection)
     assert exchange(client, [(b"PING",)]) == [b"PONG"]
 

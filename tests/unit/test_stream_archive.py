@@ -47,6 +47,8 @@ def test_what_was_put_aside_lies_beside_what_counted_with_its_reason(tmp_path: P
     archive.extend(records, np.array([1]), "LATE")
     archive.write(archive.take(), 0, 1)
     assert _positions(tmp_path) == [1, 4]
+    (path,) = tmp_path.iterdir()
+    assert pq.read_table(path)["position"].to_pylist() == [1, 2, 4]
     (aside,) = read_put_aside(tmp_path, 0, 0, 1_000)
     assert [(row["position"], row["reason"]) for row in aside.to_pylist()] == [(2, "LATE")]
 
