@@ -34,7 +34,7 @@ _SETTINGS = {
     "protected-mode": "yes",
     "daemonize": "no",
 }
-_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=1024"}
+_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096"}
 """The wheel's Valkey has the system's allocator. A batch's transaction takes and gives back a thousand small pieces, of
 which glibc keeps seven of a size at hand; the others it looks for in lists that are long once the store is large."""
 
