@@ -33,10 +33,12 @@ _SETTINGS = {
     "bind": "127.0.0.1",
     "protected-mode": "yes",
     "daemonize": "no",
+    "disable-thp": "no",
 }
-_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096"}
+_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096:glibc.malloc.hugetlb=1"}
 """The wheel's Valkey has the system's allocator. A batch's transaction takes and gives back a thousand small pieces, of
-which glibc keeps seven of a size at hand; the others it looks for in lists that are long once the store is large."""
+which glibc keeps seven of a size at hand; the others it looks for in lists that are long once the store is large. They
+lie scattered over the whole of it, each on a page of its own, unless pages are huge."""
 
 
 class EmbeddedStoreError(ServerError):
