@@ -314,7 +314,7 @@ class Materializer:
             return self._step()
         except _Ending:
             self._waiting, self._unarchived, self._letters = Records.none(), [], []
-            return 1
+            return 1  # some were, of which the next owner reads the rest
 
     def _step(self) -> int:
         if self._checkpoints.is_stuck:
@@ -577,7 +577,7 @@ class Materializer:
         self._show_applied(self._at.now_us)
 
     def _is_begun(self, record: Records) -> bool:
-        """Whether the record's customer has its event: another entity took it before somebody else had changed that."""
+        """Whether the record's customer has its event already, though another of its entities cannot take it."""
         customers, _ = self._customers(record)
         (state,) = self._cache.load(self._plan.customer, customers)
         if state.recent_ids is None or state.position < record.positions[-1]:
