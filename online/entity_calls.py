@@ -59,6 +59,11 @@ class EntityWrites(NamedTuple):
     dropped: Sequence[Spans]
 
 
+def warm() -> None:
+    """Make what is made once, a tenth of a second's work, before the first write waits for it."""
+    _slot_tables()
+
+
 class EntityCalls(NamedTuple):
     """Calls that apply writes.
 

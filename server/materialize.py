@@ -18,6 +18,7 @@ import redis
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
+from online.entity_calls import warm as warm_writes
 from online.errors import StoreUnavailableError
 from online.store import check_store, connect
 from server.archive_merging import ArchiveMerger
@@ -109,6 +110,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
     if repo.naming.notice:
         log.warning("views.plain_names", detail=repo.naming.notice)
     warm()
+    warm_writes()
     sys.setswitchinterval(SWITCH_S)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     lease_ms = settings.materializer.lease_ms

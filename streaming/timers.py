@@ -18,8 +18,8 @@ from streaming.entity import NEVER_US
 Member = tuple[str, bytes]
 """Name of the entity kind and the entity's key."""
 
-MOST_HELD = 100_000
-"""Entries that are read from the index at once; in memory there are at most twice as many."""
+MOST_HELD = 10_000
+"""Entries that are read from the index at once, while events wait; in memory there are at most twice as many."""
 
 
 class Timers:
@@ -74,6 +74,8 @@ class Timers:
         """Note entries that the index has, or has once `await_index` returns."""
         for member, due_us in entries.items():
             if due_us < self._horizon_us:
+                if self._due.get(member) == due_us:
+                    continue
                 self._due[member] = due_us
                 heapq.heappush(self._heap, (due_us, member))
             else:

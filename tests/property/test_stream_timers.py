@@ -80,3 +80,14 @@ def test_timers_hold_few_of_many() -> None:
     index.entries |= {("customer_id", b"x%d" % number): number for number in range(3_000)}
     assert len(timers.due(10_000, 100_000)) == 8_000
     assert timers.next_due_us() == NEVER_US
+
+
+def test_timers_told_again_take_no_room() -> None:
+    """Most events leave an entity's time as it is: what is known already is not held twice."""
+    index = Index()
+    timers = Timers(cast("redis.Redis", index), "timers")
+    timers.load()
+    entries = {("customer_id", b"%d" % number): number for number in range(1_000)}
+    for _ in range(5):
+        timers.remember(entries)
+    assert len(cast("Any", timers)._heap) == 1_000
