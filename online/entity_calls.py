@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,17 @@ from online.keys import STATE_MARK
 from online.pipes import Packed
 from online.route import Command
 from online.slots import TAG_BYTES, slot_tags
-from online.words import ByteArray, IntArray, Spans
+from online.words import ByteArray, IntArray, Spans, flat
 from online.write_kernels import fill_crc, lay_out, tally
 
 MAX_FIELDS = 3_500
 """Most fields of each view, and of the state, in one write: Lua unpacks at most some 8,000 arguments."""
 
-_STATE, _DROPPED, _VIEWS = 0, 1, 2
+_STATE, _DROPPED, VIEWS = 0, 1, 2
 """Sections of an entity's words, and the first of those of its views."""
-_NUMBER_ROOM = 32
-_KEY_ROOM = 2 * _NUMBER_ROOM + 1 + TAG_BYTES + len(STATE_MARK)
-_HEAD_ROOM = 4 * _NUMBER_ROOM
+NUMBER_ROOM = 32
+KEY_ROOM = 2 * NUMBER_ROOM + 1 + TAG_BYTES + len(STATE_MARK)
+_HEAD_ROOM = 4 * NUMBER_ROOM
 _NO_SPANS = Spans(np.empty(0, dtype=np.uint8), np.empty((4, 0), dtype=np.int64))
 _MARK = np.frombuffer(STATE_MARK, dtype=np.uint8)
 
@@ -61,7 +61,7 @@ class EntityWrites(NamedTuple):
 
 def warm() -> None:
     """Make what is made once, a tenth of a second's work, before the first write waits for it."""
-    _slot_tables()
+    slot_tables()
 
 
 class EntityCalls(NamedTuple):
@@ -91,23 +91,15 @@ def entity_calls(
     Raises:
         WriteTooLargeError: A write has more than `MAX_FIELDS` fields of a view, chunks or dropped fields.
     """
-    keys = [key for part in parts for key in part.keys]
-    if not keys:
+    if not any(part.keys for part in parts):
         return EntityCalls([], np.zeros(0, dtype=np.int64))
-    words = _gathered(parts, keys)
-    blob = b"".join(keys)
-    key_ends = itertools.accumulate(map(len, keys), initial=0)
-    views = [len(part.views) for part in parts]
-    kinds = [(len(part.keys), *numbers) for part, *numbers in zip(parts, views, ttls_s, strict=True)]
+    words = gathered(parts, ttls_s)
+    keys = words.keys
     places = np.empty((-(-len(keys) // each), 3), dtype=np.int64)
-    room = words.byte_count + 2 * len(blob) + len(keys) * (_KEY_ROOM + _HEAD_ROOM + 2 * max(views))
+    head_room = _HEAD_ROOM + 2 * max([len(part.views) for part in parts])
+    room = words.byte_count + 2 * words.key_bytes + len(keys) * (KEY_ROOM + head_room)
     out = np.empty(room + len(places) * len(between), dtype=np.uint8)
-    lay_out(
-        words.data, words.spans, words.span_at, words.sizes, np.array(kinds),
-        np.concatenate([part.revisions for part in parts]), np.concatenate([part.lasting for part in parts]),
-        np.frombuffer(blob, dtype=np.uint8), np.fromiter(key_ends, dtype=np.int64, count=len(keys) + 1),
-        *_slot_tables(), np.frombuffer(between, dtype=np.uint8), each, out, places,
-    )  # fmt: skip
+    lay_out(*words.arguments, np.frombuffer(between, dtype=np.uint8), each, out, places)
     data = out.data
     calls: list[Command] = []
     for number, (first, stop, size) in enumerate(places.tolist()):
@@ -118,32 +110,51 @@ def entity_calls(
     return EntityCalls(calls, words.state_bytes)
 
 
-class _Gathered(NamedTuple):
-    """Words of all parts, as `lay_out` takes them, and their bytes."""
+class Gathered(NamedTuple):
+    """Words of all parts, for the kernels that lay them out.
 
-    data: ByteArray
-    spans: IntArray
-    span_at: IntArray
+    Attributes:
+        arguments: The first of `lay_out`, up to those that say how state keys are made.
+        keys: Entity keys.
+        key_bytes: Theirs.
+        byte_count: Bytes of all words.
+        sizes: Words by section, shape (entities, sections).
+        state_bytes: How much of each entity's state is among them.
+    """
+
+    arguments: tuple[Any, ...]
+    keys: list[bytes]
+    key_bytes: int
+    byte_count: int
     sizes: IntArray
     state_bytes: IntArray
-    byte_count: int
 
 
-def _gathered(parts: Sequence[EntityWrites], keys: Sequence[bytes]) -> _Gathered:
+def gathered(parts: Sequence[EntityWrites], ttls_s: Sequence[int]) -> Gathered:
+    """Put the words of all parts side by side; there is one entity at least.
+
+    Args:
+        parts: What to write.
+        ttls_s: As `entity_calls` takes them.
+
+    Raises:
+        WriteTooLargeError: As there.
+    """
     found = [(_NO_SPANS, _STATE, 0)]
-    first = 0
+    keys: list[bytes] = []
     for part in parts:
-        found += [(own, _VIEWS + view, first) for view, own in enumerate(part.views) if own is not None]
+        first = len(keys)
+        found += [(own, VIEWS + view, first) for view, own in enumerate(part.views) if own is not None]
         found += [(own, _STATE, first) for own in part.state]
         found += [(own, _DROPPED, first) for own in part.dropped]
-        first += len(part.keys)
+        keys += part.keys
     starts = itertools.accumulate([len(own.data) for own, _, _ in found], initial=0)
     pieces = [
         (own.table.shape[1], section, entity, start)
         for (own, section, entity), start in zip(found, starts, strict=False)
     ]
     spans = np.concatenate([own.table for own, _, _ in found], axis=1)
-    most = _most_words(_VIEWS + max([len(part.views) for part in parts]))
+    most = _most_words(VIEWS + max([len(part.views) for part in parts]))
     sizes = np.zeros((len(keys), len(most)), dtype=np.int64)
     span_at = np.zeros(len(keys) + 1, dtype=np.int64)
     state_bytes = np.zeros(len(keys), dtype=np.int64)
@@ -152,7 +163,20 @@ def _gathered(parts: Sequence[EntityWrites], keys: Sequence[bytes]) -> _Gathered
         row, section = divmod(large, len(most))
         check_size(keys[row], _field_count(int(sizes[row, section]), section))
     data = np.concatenate([own.data for own, _, _ in found])
-    return _Gathered(data, spans, span_at, sizes, state_bytes, byte_count)
+    kinds = [(len(part.keys), len(part.views), ttl_s) for part, ttl_s in zip(parts, ttls_s, strict=True)]
+    blob, key_at = side_by_side(keys)
+    arguments = (
+        data, spans, span_at, sizes, np.array(kinds),
+        np.concatenate([part.revisions for part in parts]), np.concatenate([part.lasting for part in parts]),
+        blob, key_at, *slot_tables(),
+    )  # fmt: skip
+    return Gathered(arguments, keys, len(blob), byte_count, sizes, state_bytes)
+
+
+def side_by_side(items: Sequence[bytes]) -> tuple[ByteArray, IntArray]:
+    """Bytes one after another, and where each begins; one more at the end."""
+    ends = itertools.accumulate(map(len, items), initial=0)
+    return flat(items), np.fromiter(ends, dtype=np.int64, count=len(items) + 1)
 
 
 def check_size(key: bytes, count: int) -> None:
@@ -175,13 +199,13 @@ def _field_count(words: int, section: int) -> int:
 
 @cache
 def _most_words(sections: int) -> IntArray:
-    most = [2 * MAX_FIELDS, MAX_FIELDS, *[2 + 2 * MAX_FIELDS] * (sections - _VIEWS)]
+    most = [2 * MAX_FIELDS, MAX_FIELDS, *[2 + 2 * MAX_FIELDS] * (sections - VIEWS)]
     return np.array(most, dtype=np.int64)
 
 
 @cache
-def _slot_tables() -> tuple[ByteArray, ByteArray, IntArray]:
-    """What `lay_out` makes keys of states with."""
+def slot_tables() -> tuple[ByteArray, ByteArray, IntArray]:
+    """What kernels make keys of states with."""
     crcs = np.empty(256, dtype=np.int64)
     fill_crc(crcs)
     return np.frombuffer(b"".join(slot_tags()), dtype=np.uint8).reshape(-1, TAG_BYTES), _MARK, crcs

@@ -69,6 +69,53 @@ class Asked:
             pool.release(connection)
 
 
+class Talk:
+    """One connection of a pool, for commands that hang on what was said on it before; it must be ended."""
+
+    def __init__(self, pool: Any) -> None:
+        """Take a connection.
+
+        Raises:
+            StoreUnavailableError: It cannot be made.
+        """
+        self._pool = pool
+        self._connection = _connection(pool)
+        self._owed = 0
+
+    def say(self, commands: bytes, count: int) -> None:
+        """Send so many commands, packed.
+
+        Raises:
+            StoreUnavailableError: The connection broke.
+        """
+        self._owed += count
+        try:
+            self._connection.send_packed_command([commands], check_health=False)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
+
+    def hear(self) -> list[object]:
+        """Read the replies to all that was sent.
+
+        Raises:
+            StoreUnavailableError: The connection broke.
+        """
+        replies: list[object] = []
+        try:
+            while self._owed:
+                replies.append(_reply(self._connection))
+                self._owed -= 1
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
+        return replies
+
+    def end(self, *, is_done: bool) -> None:
+        """Give the connection back, closed unless all that was begun on it is done, and every reply read."""
+        if self._owed or not is_done:
+            self._connection.disconnect()
+        self._pool.release(self._connection)
+
+
 def send_parts(parts: Sequence[tuple[Any, Sequence[Command]]]) -> list[list[object]]:
     """Send each pool's commands on one of its connections, all before the first reply is read.
 

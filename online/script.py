@@ -50,7 +50,7 @@ class Script:
         unknown = _unknown(replies)
         if unknown:
             _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
-        return _checked(replies)
+        return checked(replies)
 
     async def run_async(self, client: redis.asyncio.Redis, calls: Sequence[Command]) -> list[object]:
         """As `run`, on an event loop."""
@@ -58,7 +58,7 @@ class Script:
         unknown = _unknown(replies)
         if unknown:
             _replace(replies, unknown, await exchange_async(client, self._whole(calls, unknown)))
-        return _checked(replies)
+        return checked(replies)
 
     def ask_behind(
         self, client: redis.Redis, first: tuple[Script, Command], calls: Sequence[Command]
@@ -90,11 +90,11 @@ class Script:
             if _unknown([reply]):
                 (reply,) = before.run(client, [call])
                 return reply, self.run(client, calls)
-            _checked([reply])
+            checked([reply])
             unknown = _unknown(replies)
             if unknown:
                 _replace(replies, unknown, exchange(client, self._whole(calls, unknown)))
-            return reply, _checked(replies)
+            return reply, checked(replies)
 
         return take
 
@@ -117,7 +117,7 @@ def carried_out(replies: Sequence[object]) -> list[object]:
     if isinstance(done, list):
         return done
     refused = [reply for reply in queued if isinstance(reply, redis.RedisError)]
-    _checked([*refused, done])
+    checked([*refused, done])
     raise StoreReplyError(
         f"the store answered a transaction with {type(done).__name__}, not with its replies"
     )
@@ -132,7 +132,13 @@ def _replace(replies: list[object], places: Sequence[int], others: Sequence[obje
         replies[place] = reply
 
 
-def _checked(replies: list[object]) -> list[object]:
+def checked(replies: list[object]) -> list[object]:
+    """Replies of which none is an error.
+
+    Raises:
+        StoreReplyError: One is.
+        StoreUnavailableError: One says that the store takes no writes at all for now.
+    """
     for reply in replies:
         if isinstance(reply, redis.RedisError):
             raise _refusal(reply) from reply

@@ -19,13 +19,16 @@ import redis
 import redis.asyncio
 
 from online.entity_calls import EntityCalls, EntityWrites, check_size, entity_calls
+from online.entity_commands import Commands, Wanted, entity_commands
 from online.errors import StoreReplyError
 from online.exchange import LANE_LOADS, ask, exchange_apart
+from online.guarded import GUARDED, Guarded
 from online.keys import state_key, timestamp_field
 from online.route import Command
 from online.routed import RoutedClient
 from online.script import Script
 from online.values import encode_timestamp
+from online.watched import Watched
 from online.words import word
 
 BoolArray = npt.NDArray[np.bool_]
@@ -35,6 +38,8 @@ ENTITIES_PER_CALL = 16
 """Entities of one call of the script, where one server has them all: a call costs as much as half an entity."""
 MOST_BEHIND = 256
 """Most entities that are written in one piece with what comes before; more go over several connections."""
+DOUBTS = 64
+"""So many writes are not looked at before, after one where what was looked at had changed: it costs as much again."""
 
 _KEPT = 1
 """Stands for the size of a view that is not written but counted on."""
@@ -193,14 +198,12 @@ class Announcement(NamedTuple):
     """What must have happened before entities may be written, and leaves its sign in the store.
 
     Attributes:
-        script: Does it.
-        call: The script's.
+        guarded: Does it.
         key: Holds the sign.
         sign: What no other announcement leaves there.
     """
 
-    script: Script
-    call: Command
+    guarded: Guarded
     key: bytes
     sign: bytes
 
@@ -233,6 +236,7 @@ class EntityWriter:
         self._client = client
         self._key_ttl_s = key_ttl_s or 0
         self._grace_s = grace_s
+        self._doubts = 0
 
     def apply(self, writes: Sequence[EntityWrite]) -> list[frozenset[str] | None]:
         """Apply each write whose revision is the stored one and raise that by one.
@@ -265,24 +269,79 @@ class EntityWriter:
         """Whether so many entities can be written with what must happen before, by `ask_behind`."""
         return not isinstance(self._client, RoutedClient) and entity_count <= MOST_BEHIND
 
-    def ask_behind(
-        self, announcement: Announcement, parts: Sequence[EntityWrites]
-    ) -> Callable[[], tuple[object, list[Outcomes] | None]]:
-        """As `apply_many`, in one piece with what must happen before, sent at once: the store syncs once for both.
+    def watch(self, guard: bytes, wanted: Sequence[Wanted]) -> Watched | None:
+        """Look at entities that are about to be written, for `ask_behind` to be faster.
+
+        Args:
+            guard: That of the announcement to come.
+            wanted: The entities. Others, or more, may be written then; fewer cost nothing.
 
         Returns:
-            Waits for the announcement's reply, and for what became of the writes, or None where its sign was not there
-            for all of them, of which the others may have been made. It must be called, in any thread.
+            What must be given to `ask_behind`, or ended; None where it would be of no use: of many entities, or where
+            others have lately changed what was looked at.
+
+        Raises:
+            StoreUnavailableError: The store did not answer.
+        """
+        count = sum(len(some.keys) for some in wanted)
+        if not count or not self.may_follow(count) or not all(some.stamps for some in wanted):
+            return None
+        if self._doubts:
+            self._doubts -= 1
+            return None
+        return Watched(self._client, guard, wanted)
+
+    def ask_behind(
+        self, announcement: Announcement, parts: Sequence[EntityWrites], watched: Watched | None = None
+    ) -> Callable[[], tuple[bool, list[Outcomes] | None]]:
+        """As `apply_many`, in one piece with what must happen before, sent at once: the store syncs once for both.
+
+        Args:
+            announcement: What must happen before.
+            parts: One entity at least.
+            watched: A look at the entities, which is used up.
+
+        Returns:
+            Waits for whether the announcement was made, and for what became of the writes, or None where its sign was
+            not there for all of them, of which the others may have been made. It must be called, in any thread.
 
         Raises:
             WriteTooLargeError: As in `apply`, and so the others, by what is returned too.
         """
+        if watched is not None:
+            try:
+                asked = self._ask_as_seen(watched, announcement, parts)
+            finally:
+                watched.end()
+            if asked is not None:
+                return asked
+            self._doubts = DOUBTS
         laid = self._calls(parts, ENTITIES_PER_CALL, announcement)
-        asked = _ENTITIES.ask_behind(self._client, (announcement.script, announcement.call), laid.calls)
+        called = _ENTITIES.ask_behind(self._client, (GUARDED, announcement.guarded.call()), laid.calls)
 
-        def take() -> tuple[object, list[Outcomes] | None]:
-            reply, replies = asked()
-            return reply, _outcomes(parts, laid, replies) if all(replies) else None
+        def take() -> tuple[bool, list[Outcomes] | None]:
+            reply, replies = called()
+            return bool(reply), _outcomes(parts, laid, replies) if all(replies) else None
+
+        return take
+
+    def _ask_as_seen(
+        self, watched: Watched, announcement: Announcement, parts: Sequence[EntityWrites]
+    ) -> Callable[[], tuple[bool, list[Outcomes] | None]] | None:
+        """Write as plain commands, where all entities are as the writes take them to be."""
+        seen = watched.seen(announcement.guarded.held)
+        if seen is None:
+            return None
+        laid = entity_commands(parts, self._ttls_s(parts), self._key_ttl_s, seen)
+        if laid is None:
+            return None
+        written = watched.write(announcement.guarded, laid)
+
+        def take() -> tuple[bool, list[Outcomes] | None]:
+            if written():
+                return True, _all_written(parts, laid)
+            self._doubts = DOUBTS
+            return self.ask_behind(announcement, parts)()
 
         return take
 
@@ -332,11 +391,14 @@ class EntityWriter:
     def _calls(
         self, parts: Sequence[EntityWrites], each: int, announcement: Announcement | None = None
     ) -> EntityCalls:
-        ttls_s = [self._state_ttl_s(part.memory_s) for part in parts]
+        ttls_s = self._ttls_s(parts)
         ttl = word(b"%d" % self._key_ttl_s)
         if announcement is None:
             return entity_calls(parts, ttls_s, ttl, 0, each)
         return entity_calls(parts, ttls_s, word(announcement.key) + ttl + word(announcement.sign), 1, each)
+
+    def _ttls_s(self, parts: Sequence[EntityWrites]) -> list[int]:
+        return [self._state_ttl_s(part.memory_s) for part in parts]
 
     def _state_ttl_s(self, memory_s: int | None) -> int:
         mortal = self._key_ttl_s and memory_s is not None
@@ -406,6 +468,16 @@ def _outcomes(parts: Sequence[EntityWrites], laid: EntityCalls, replies: Sequenc
         state_bytes = int(laid.state_bytes[entity : entity + count][accepted].sum())
         outcomes.append(Outcomes(accepted, table[:, 1:] == _WRITTEN, state_bytes))
         entity, mark = entity + count, mark + count * width
+    return outcomes
+
+
+def _all_written(parts: Sequence[EntityWrites], laid: Commands) -> list[Outcomes]:
+    outcomes, entity = [], 0
+    for part, written in zip(parts, laid.written, strict=True):
+        stop = entity + len(part.keys)
+        accepted = np.ones(len(part.keys), dtype=np.bool_)
+        outcomes.append(Outcomes(accepted, written, int(laid.state_bytes[entity:stop].sum())))
+        entity = stop
     return outcomes
 
 

@@ -645,6 +645,8 @@ class Materializer:
         batch.due.update(due)
         touched = {kind.name: (kind, self._touched(kind, batch)) for kind in self._plan.kinds}
         fetch = self._cache.ask(touched.values())
+        if self._nothing_on_its_way():
+            self._sender.watch(touched.values())
         made: dict[str, list[PreparedWrites]] = {}
         try:
             # Those that are due are as many whatever is read.
@@ -657,6 +659,9 @@ class Materializer:
             fetch.take()
         made |= {name: self._prepare(*touched[name], batch) for name in touched if name in fetch.kinds}
         return [part for name in touched for part in made[name]]
+
+    def _nothing_on_its_way(self) -> bool:
+        return self._flight is None or self._flight.sent is None or self._flight.sent.written.done()
 
     def _bound_reads(self, record_count: int, entity_count: int) -> None:
         """What a batch has in memory grows with its entities: have the next ones take records of few enough.

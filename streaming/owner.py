@@ -12,8 +12,7 @@ from typing import Any
 
 import redis
 
-from online.route import Command
-from online.script import Script
+from online.guarded import Guarded, run
 from online.write import Announcement
 from streaming.advance import SegmentChange
 from streaming.errors import LeaseLost
@@ -29,17 +28,6 @@ MAX_DEAD_LETTERS = 100_000
 LETTERS_AT_ONCE = 500
 """Dead letters of one call: the store does nothing else meanwhile."""
 _MEMBERS_PER_COMMAND = 2_000
-
-_RUN = Script("""
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-local at = 2
-while at <= #ARGV do
-  local count = tonumber(ARGV[at])
-  redis.call(unpack(ARGV, at + 1, at + count))
-  at = at + count + 1
-end
-return 1
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +77,7 @@ class PartitionOwner:
         self._client = client
         self.keys = lease.keys
         self.fence = lease.fence
+        self.guard = lease.keys.fence.encode()
         self._pending: list[tuple[Argument | str, ...]] = []
         self._noted: dict[bytes, int] = {}
 
@@ -136,7 +125,7 @@ class PartitionOwner:
         fields = [part for item in intent.to_fields().items() for part in item]
         pending, self._pending = self._pending, []
         sign = f"{self.fence}:{intent.number}"
-        call = self._call(
+        guarded = self._guarded(
             [
                 *pending,
                 *commands,
@@ -144,15 +133,14 @@ class PartitionOwner:
                 (b"SET", self.keys.intended, sign),
             ]
         )
-        return Announcement(_RUN, call, self.keys.intended.encode(), sign.encode())
+        return Announcement(guarded, self.keys.intended.encode(), sign.encode())
 
     def leave(self, intention: Announcement) -> None:
         """Write an intent down; in any thread."""
-        (done,) = intention.script.run(self._client, [intention.call])
-        self.check_done(done)
+        self.check_done(run(self._client, intention.guarded))
 
     def check_done(self, reply: object) -> None:
-        """See that a script was carried out, by its reply.
+        """See that what needs the newest fencing number was carried out, by its reply.
 
         Raises:
             LeaseLost: It was not.
@@ -255,17 +243,14 @@ class PartitionOwner:
         self._run([])
 
     def _run(self, commands: Sequence[tuple[Argument | str, ...]]) -> None:
-        (done,) = _RUN.run(self._client, [self._call(commands)])
-        self.check_done(done)
+        self.check_done(run(self._client, self._guarded(commands)))
 
-    def _call(self, commands: Sequence[tuple[Argument | str, ...]]) -> Command:
-        arguments: list[Argument] = [self.fence]
-        keys: dict[Argument, None] = {self.keys.fence.encode(): None}
-        for command in commands:
-            parts = [part.encode() if isinstance(part, str) else part for part in command]
-            keys[parts[1]] = None
-            arguments += [len(parts), *parts]
-        return (len(keys), *keys, *arguments)
+    def _guarded(self, commands: Sequence[tuple[Argument | str, ...]]) -> Guarded:
+        words = [
+            tuple([part.encode() if isinstance(part, str) else part for part in command])
+            for command in commands
+        ]
+        return Guarded(self.guard, b"%d" % self.fence, words)
 
 
 def _fields(progress: Progress) -> tuple[Argument, ...]:

@@ -20,7 +20,7 @@ from decision.lang.syntax import Expr, references, uses_now
 from decision.policy import Policy, Segment
 from decision.schema import Catalog, FeatureRef, Value, ValueType, View
 from online.errors import KeyEncodingError, ValueEncodeError
-from online.keys import EntityKeys, feature_field
+from online.keys import EntityKeys, feature_field, timestamp_field
 from online.shown import shown
 from online.values import decoder, encoder
 from online.view_words import ViewWords
@@ -378,6 +378,11 @@ class EntityKind:
     def shown(self) -> tuple[ViewPlan, ...]:
         """All views that are written online."""
         return self.views if self.segments_view is None else (*self.views, self.segments_view)
+
+    @cached_property
+    def stamps(self) -> tuple[bytes, ...]:
+        """Fields of their timestamps."""
+        return tuple(timestamp_field(plan.view.stored_name) for plan in self.shown)
 
     @cached_property
     def memory_s(self) -> int | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from online.entity_calls import EntityWrites
 from online.keys import timestamp_field
+from online.watched import Watched
 from online.words import Runs, Spans, packed_runs, runs_of, word
 from online.write import Announcement, EntityWriter, Outcomes
 from streaming.advance import Group, SegmentChange, ViewValues
@@ -213,14 +214,17 @@ def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> lis
 
 
 def send_behind(
-    writer: EntityWriter, announcement: Announcement, prepared: Sequence[PreparedWrites]
-) -> Callable[[], tuple[object, list[Written] | None]]:
+    writer: EntityWriter,
+    announcement: Announcement,
+    prepared: Sequence[PreparedWrites],
+    watched: Watched | None,
+) -> Callable[[], tuple[bool, list[Written] | None]]:
     """Write in one piece with what must happen before, as `EntityWriter.ask_behind` says it."""
-    asked = writer.ask_behind(announcement, [part.words for part in prepared])
+    asked = writer.ask_behind(announcement, [part.words for part in prepared], watched)
 
-    def take() -> tuple[object, list[Written] | None]:
-        reply, outcomes = asked()
-        return reply, None if outcomes is None else _written(prepared, outcomes)
+    def take() -> tuple[bool, list[Written] | None]:
+        is_announced, outcomes = asked()
+        return is_announced, None if outcomes is None else _written(prepared, outcomes)
 
     return take
 

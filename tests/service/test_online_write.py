@@ -14,14 +14,13 @@ import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
-from online.entity_calls import EntityWrites
 from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
+from online.guarded import Guarded
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
-from online.script import Script, carried_out
+from online.script import carried_out
 from online.slots import slot_tags
 from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
-from online.words import Spans, runs_of
 from online.write import (
     ENTITIES_PER_CALL,
     MOST_BEHIND,
@@ -34,6 +33,7 @@ from online.write import (
     ViewWrite,
     revision_of,
 )
+from tests.support.entity_writes import VIEWS, random_writes, side_by_side
 from tests.support.valkey import run_valkey, start_valkey
 
 KEYS = EntityKeys("demo", [JoinKey(name="user_id", value_type=ValueType.INT64)])
@@ -300,77 +300,19 @@ def test_entity_writes_that_count_on_deleted_values_are_refused(client: Any) -> 
     assert writer.apply([replace(partial, revision=2)]) == [frozenset({"other_fv"})]
 
 
-VIEWS = ("a", "b", "c")
-
-
-def _random_writes(rng: random.Random, keys: list[bytes], round_number: int) -> list[EntityWrite]:
-    writes = []
-    for key in rng.sample(keys, rng.randrange(1, len(keys))):
-        use = {view: rng.choice(["write", "keep", "none"]) for view in VIEWS}
-        views = tuple(
-            ViewWrite(
-                view=view,
-                values={feature_field(view, name): rng.randbytes(rng.randrange(20)) for name in "xyz"},
-                event_us=1_700_000_000_000_000 + rng.randrange(4) * 10 ** rng.randrange(10),
-            )
-            for view in VIEWS
-            if use[view] == "write"
-        )
-        writes.append(
-            EntityWrite(
-                key=key,
-                revision=max(0, round_number - rng.randrange(2)),
-                views=views,
-                kept=tuple(view for view in VIEWS if use[view] == "keep"),
-                state={b"s%d" % n: rng.randbytes(rng.randrange(40)) for n in range(rng.randrange(3))},
-                dropped=tuple(b"s%d" % n for n in range(3, 3 + rng.randrange(3))),
-                memory_s=500,
-            )
-        )
-    return writes
-
-
-def _side_by_side(writes: list[EntityWrite], names: tuple[str, ...] = VIEWS) -> EntityWrites:
-    everyone = np.arange(len(writes))
-
-    def spans(rows: list[list[bytes]]) -> Spans:
-        return runs_of(rows).owned(everyone)
-
-    views = []
-    for view in names:
-        rows: list[list[bytes]] = [[] for _ in writes]
-        for number, change in enumerate(writes):
-            if view in change.kept:
-                rows[number] = [timestamp_field(view)]
-            for own in change.views:
-                if own.view == view:
-                    rows[number] = [timestamp_field(view), encode_timestamp(own.event_us)]
-                    rows[number] += [word for pair in own.values.items() for word in pair]
-        views.append(spans(rows))
-    return EntityWrites(
-        keys=[change.key for change in writes],
-        revisions=np.array([change.revision for change in writes], dtype=np.int64),
-        lasting=np.zeros(len(writes), dtype=np.bool_),
-        memory_s=500,
-        views=views,
-        state=[spans([[word for pair in change.state.items() for word in pair] for change in writes])],
-        dropped=[spans([list(change.dropped) for change in writes])],
-    )
-
-
 @pytest.mark.parametrize("key_ttl_s", [None, 1_000])
 def test_entity_writes_side_by_side_do_what_they_do_alone(client: Any, key_ttl_s: int | None) -> None:
     """Many entities in one call, some refused, some with later rows of others: the same outcomes, the same store."""
     keys = [KEYS.encode({"user_id": number}) for number in range(40)]
 
-    def run(side_by_side: bool) -> tuple[list[object], dict[bytes, tuple[object, bool]]]:
+    def run(together: bool) -> tuple[list[object], dict[bytes, tuple[object, bool]]]:
         client.flushall()
         rng, outcomes = random.Random(5), list[object]()
         writer = EntityWriter(client, key_ttl_s, 50)
         for number in range(8):
-            writes = _random_writes(rng, keys, number)
-            if side_by_side:
-                (found,) = writer.apply_many([_side_by_side(writes)])
+            writes = random_writes(rng, keys, number)
+            if together:
+                (found,) = writer.apply_many([side_by_side(writes)])
                 outcomes += [
                     frozenset(view for view, mark in zip(VIEWS, written, strict=True) if mark)
                     if accepted
@@ -382,10 +324,10 @@ def test_entity_writes_side_by_side_do_what_they_do_alone(client: Any, key_ttl_s
         store = {key: (client.hgetall(key), client.ttl(key) > 0) for key in client.scan_iter()}
         return outcomes, store
 
-    alone = run(side_by_side=False)
+    alone = run(together=False)
     assert None in alone[0]
     assert any(outcome for outcome in alone[0])
-    assert run(side_by_side=True) == alone
+    assert run(together=True) == alone
 
 
 def test_entities_of_several_kinds_share_calls(client: Any) -> None:
@@ -408,21 +350,19 @@ def test_entities_of_several_kinds_share_calls(client: Any) -> None:
         by_kind = []
         for place, (names, count) in enumerate(kinds.items()):
             keys = [KEYS.encode({"user_id": 100 * place + user}) for user in range(count)]
-            by_kind.append((of_kind(_random_writes(rng, keys, number), names), names))
+            by_kind.append((of_kind(random_writes(rng, keys, number), names), names))
         rounds.append(by_kind)
     apart: list[object] = []
     for by_kind in rounds:
         for writes, names in by_kind:
-            (found,) = EntityWriter(client).apply_many([_side_by_side(writes, names)])
+            (found,) = EntityWriter(client).apply_many([side_by_side(writes, names)])
             apart.append((found.accepted.tolist(), found.written.tolist(), found.state_bytes))
     store = {key: client.hgetall(key) for key in client.scan_iter()}
     client.flushall()
     client.config_resetstat()
     together: list[object] = []
     for by_kind in rounds:
-        outcomes = EntityWriter(client).apply_many(
-            [_side_by_side(writes, names) for writes, names in by_kind]
-        )
+        outcomes = EntityWriter(client).apply_many([side_by_side(writes, names) for writes, names in by_kind])
         together += [(own.accepted.tolist(), own.written.tolist(), own.state_bytes) for own in outcomes]
     assert together == apart
     assert {key: client.hgetall(key) for key in client.scan_iter()} == store
@@ -436,7 +376,7 @@ def test_writes_side_by_side_that_are_too_large_are_refused(client: Any) -> None
     many = {b"field %d" % number: b"x" for number in range(3_500)}
     full = EntityWrite(key=KEY, revision=0, views=(), state=many, dropped=tuple(many))
     full = replace(full, views=(ViewWrite(view="a", values=many, event_us=1),))
-    (found,) = EntityWriter(client).apply_many([_side_by_side([full])])
+    (found,) = EntityWriter(client).apply_many([side_by_side([full])])
     assert found.accepted.tolist() == [True]
     other = replace(write(0), key=KEYS.encode({"user_id": 2}), views=())
     more = many | {b"one more": b"x"}
@@ -446,18 +386,18 @@ def test_writes_side_by_side_that_are_too_large_are_refused(client: Any) -> None
         replace(full, dropped=tuple(more)),
     ):
         with pytest.raises(WriteTooLargeError, match="has 3501 fields"):
-            EntityWriter(client).apply_many([_side_by_side([other]), _side_by_side([other, large])])
+            EntityWriter(client).apply_many([side_by_side([other]), side_by_side([other, large])])
 
 
-_LEAVE = Script("redis.call('SET', KEYS[1], ARGV[1]) return tonumber(ARGV[2])")
-SIGN_KEY = b"sign"
+GUARD_KEY, SIGN_KEY = b"guard", b"sign"
 
 
 def _announced(client: Any, writes: list[EntityWrite], sign: bytes, left: bytes | None = None) -> Any:
     """Write behind an announcement that leaves `left`, as it is left where that is not said."""
-    call = (1, SIGN_KEY, sign if left is None else left, 7)
-    announcement = Announcement(_LEAVE, call, SIGN_KEY, sign)
-    return EntityWriter(client).ask_behind(announcement, [_side_by_side(writes)])()
+    client.set(GUARD_KEY, b"3")
+    leave = (b"SET", SIGN_KEY, sign if left is None else left)
+    announcement = Announcement(Guarded(GUARD_KEY, b"3", [leave]), SIGN_KEY, sign)
+    return EntityWriter(client).ask_behind(announcement, [side_by_side(writes)])()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known scripts", "forgotten scripts"])
@@ -465,10 +405,10 @@ def test_entities_are_written_behind_an_announcement(client: Any, known: bool) -
     """In one piece with what comes first: the same outcomes and the same store as one after the other."""
     keys = [KEYS.encode({"user_id": number}) for number in range(40)]
     rng = random.Random(6)
-    batches = [_random_writes(rng, keys, number) for number in range(6)]
+    batches = [random_writes(rng, keys, number) for number in range(6)]
     apart = []
     for writes in batches:
-        (found,) = EntityWriter(client).apply_many([_side_by_side(writes)])
+        (found,) = EntityWriter(client).apply_many([side_by_side(writes)])
         apart.append((found.accepted.tolist(), found.written.tolist()))
     store = {key: client.hgetall(key) for key in client.scan_iter()}
     client.flushall()
@@ -477,31 +417,31 @@ def test_entities_are_written_behind_an_announcement(client: Any, known: bool) -
         if not known:
             client.script_flush()
         reply, outcomes = _announced(client, writes, b"3:%d" % number)
-        assert reply == 7
+        assert reply is True
         together += [(found.accepted.tolist(), found.written.tolist()) for found in outcomes]
         assert client.get(SIGN_KEY) == b"3:%d" % number
     assert together == apart
-    client.delete(SIGN_KEY)
+    client.delete(GUARD_KEY, SIGN_KEY)
     assert {key: client.hgetall(key) for key in client.scan_iter()} == store
 
 
 def test_nothing_is_written_where_the_announcement_left_no_sign(client: Any) -> None:
     """It was refused, or another came behind it: the entities stay as they are."""
     writes = [write(0), replace(write(0), key=KEYS.encode({"user_id": 2}))]
-    assert _announced(client, writes, b"3:1", left=b"4:1") == (7, None)
-    assert list(client.scan_iter()) == [SIGN_KEY]
+    assert _announced(client, writes, b"3:1", left=b"4:1") == (True, None)
+    assert set(client.scan_iter()) == {GUARD_KEY, SIGN_KEY}
 
 
 def test_nothing_is_written_where_the_announcement_failed(client: Any) -> None:
     """Its error is raised, whatever became of what was sent with it."""
-    client.set(SIGN_KEY, b"3:0")
-    failing = Script("return redis.call('INCR', KEYS[1])")
+    client.mset({GUARD_KEY: b"3", SIGN_KEY: b"3:0"})
+    failing = Guarded(GUARD_KEY, b"3", [(b"INCR", SIGN_KEY)])
     for _ in range(2):
         with pytest.raises(StoreReplyError, match="not an integer"):
             EntityWriter(client).ask_behind(
-                Announcement(failing, (1, SIGN_KEY), SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
+                Announcement(failing, SIGN_KEY, b"3:1"), [side_by_side([write(0)])]
             )()
-    assert list(client.scan_iter()) == [SIGN_KEY]
+    assert set(client.scan_iter()) == {GUARD_KEY, SIGN_KEY}
 
 
 def test_few_entities_are_written_in_one_transaction_with_their_announcement(client: Any) -> None:
@@ -516,11 +456,12 @@ def test_few_entities_are_written_in_one_transaction_with_their_announcement(cli
         assert calls.get("cmdstat_exec", 0) == transactions
 
 
-def test_a_transaction_that_is_not_taken_tells_why(client: Any) -> None:
+def test_a_transaction_that_is_not_taken_tells_why(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the first that was refused in it; nothing is written then."""
+    monkeypatch.setattr(Guarded, "call", lambda _: ())
     with pytest.raises(StoreReplyError, match="wrong number of arguments"):
         EntityWriter(client).ask_behind(
-            Announcement(_LEAVE, (), SIGN_KEY, b"3:1"), [_side_by_side([write(0)])]
+            Announcement(Guarded(GUARD_KEY, b"3", ()), SIGN_KEY, b"3:1"), [side_by_side([write(0)])]
         )()
     assert not list(client.scan_iter())
 
@@ -553,10 +494,10 @@ def test_entity_state_is_made_lasting_once(client: Any) -> None:
     """A state that had a time to live loses it with the first write of a writer that gives it none."""
     EntityWriter(client, key_ttl_s=100).apply([replace(write(0), memory_s=9)])
     assert client.ttl(state_key(KEY)) > 0
-    EntityWriter(client).apply_many([_side_by_side([EntityWrite(key=KEY, revision=1, views=(), state={})])])
+    EntityWriter(client).apply_many([side_by_side([EntityWrite(key=KEY, revision=1, views=(), state={})])])
     assert client.ttl(state_key(KEY)) == -1
     client.expire(state_key(KEY), 100)
-    known = _side_by_side([EntityWrite(key=KEY, revision=2, views=(), state={})])
+    known = side_by_side([EntityWrite(key=KEY, revision=2, views=(), state={})])
     EntityWriter(client).apply_many([known._replace(lasting=np.ones(1, dtype=np.bool_))])
     assert client.ttl(state_key(KEY)) > 0
 

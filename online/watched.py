@@ -1,0 +1,99 @@
+"""Entities that a transaction stands on: as they were seen, and untouched until it is carried out.
+
+The store discards the transaction where anybody has changed one of them, or what guards it, since they were looked at
+(WATCH). So it needs no conditions, which only a script could check in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from online.entity_commands import Commands, Seen, Wanted, look_commands
+from online.guarded import Guarded
+from online.pipes import Talk, pack
+from online.script import carried_out, checked
+
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+_AROUND = 3
+"""Replies to a transaction beside those of its commands when they are queued."""
+
+
+class Watched:
+    """A look at entities, on its way or there; it must be written by, or ended.
+
+    Args:
+        client: The store, one server.
+        guard: Key that guards the writes.
+        wanted: The entities, one at least.
+
+    Raises:
+        StoreUnavailableError: The store did not answer.
+    """
+
+    def __init__(self, client: redis.Redis, guard: bytes, wanted: Sequence[Wanted]) -> None:
+        self._wanted = wanted
+        self._talk: Talk | None = Talk(client.connection_pool)
+        count = 2 * sum(len(some.keys) for some in wanted)
+        try:
+            self._talk.say(look_commands(guard, wanted), 2 + count)
+        except BaseException:
+            self.end()
+            raise
+
+    def seen(self, held: bytes) -> dict[bytes, Seen] | None:
+        """Wait for what the store has, once; None where the guard does not hold what it must, or a key is odd.
+
+        Raises:
+            StoreUnavailableError: The store did not answer.
+        """
+        assert self._talk is not None
+        replies: list[Any] = self._talk.hear()
+        watching, *found, guard = replies
+        if guard != held or any(isinstance(reply, redis.RedisError) for reply in (watching, *found)):
+            return None
+        keys = [key for some in self._wanted for key in some.keys]
+        return dict(zip(keys, map(Seen, found[::2], found[1::2]), strict=True))
+
+    def write(self, first: Guarded, then: Commands) -> Callable[[], bool]:
+        """Have commands carried out in one transaction, those that the guard is for first.
+
+        Returns:
+            Waits until it is done, and tells whether it was: not where anything that is watched has changed. It must be
+            called, in any thread.
+
+        Raises:
+            StoreUnavailableError: The store did not answer, or takes no writes for now; so does what is returned.
+            StoreReplyError: The store refused a command, by what is returned; others may have been carried out where
+                that was a key of another type.
+        """
+        assert self._talk is not None
+        talk, self._talk = self._talk, None
+        payload = b"".join((_MULTI, *map(pack, first.commands), then.data, _EXEC))
+        try:
+            talk.say(payload, len(first.commands) + then.size + _AROUND - 1)
+        except BaseException:
+            talk.end(is_done=False)
+            raise
+
+        def take() -> bool:
+            is_done = False
+            try:
+                replies = talk.hear()
+                is_done = True
+            finally:
+                talk.end(is_done=is_done)
+            if replies[-1] is None:
+                return False
+            checked(carried_out(replies))
+            return True
+
+        return take
+
+    def end(self) -> None:
+        """Look no more; twice does nothing."""
+        talk, self._talk = self._talk, None
+        if talk is not None:
+            talk.end(is_done=False)

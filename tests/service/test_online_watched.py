@@ -1,0 +1,294 @@
+"""Writes of entities that were looked at before: the same as those of the script, or nothing at all."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from decision.schema import JoinKey, ValueType
+from online.command_kernels import is_not_later
+from online.entity_calls import side_by_side as joined
+from online.entity_commands import Wanted
+from online.errors import StoreReplyError, StoreUnavailableError
+from online.guarded import Guarded
+from online.keys import EntityKeys, feature_field, state_key, timestamp_field
+from online.store import connect
+from online.values import encode_timestamp
+from online.watched import Watched
+from online.write import DOUBTS, MOST_BEHIND, Announcement, EntityWrite, EntityWriter, Outcomes, ViewWrite
+from tests.support.entity_writes import VIEWS, random_writes, side_by_side
+from tests.support.valkey import start_valkey
+
+KEYS = EntityKeys("demo", [JoinKey(name="user_id", value_type=ValueType.INT64)])
+GUARD, SIGN = b"guard", b"sign"
+STAMPS = tuple(map(timestamp_field, VIEWS))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server for the module."""
+    with start_valkey(tmp_path_factory.mktemp("valkey")) as address:
+        yield address
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    """A client on an empty store in which the guard holds what it must."""
+    with connect(url) as connection:
+        connection.flushall()
+        connection.config_set("maxmemory", 0)
+        connection.set(GUARD, b"3")
+        yield connection
+
+
+def key(number: int) -> bytes:
+    return KEYS.encode({"user_id": number})
+
+
+def write(number: int, revision: int = 0, seconds: int = 9) -> EntityWrite:
+    view = ViewWrite(view="a", values={feature_field("a", "x"): b"\x20\x01"}, event_us=seconds * 1_000_000)
+    return EntityWrite(key=key(number), revision=revision, views=(view,), state={b"s": b"chunk"})
+
+
+def announced(number: int = 1) -> Announcement:
+    sign = b"3:%d" % number
+    return Announcement(Guarded(GUARD, b"3", [(b"SET", SIGN, sign)]), SIGN, sign)
+
+
+def looked_at(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
+    watched = writer.watch(GUARD, [Wanted([one.key for one in writes], STAMPS)])
+    assert watched is not None
+    return watched
+
+
+def ask(writer: EntityWriter, writes: list[EntityWrite], watched: Watched) -> Any:
+    return writer.ask_behind(announced(), [side_by_side(writes)], watched)
+
+
+def outcome(found: Outcomes) -> tuple[list[bool], list[list[bool]], int]:
+    return found.accepted.tolist(), found.written.tolist(), found.state_bytes
+
+
+def stored(client: Any) -> dict[bytes, object]:
+    """Everything but the guard and the sign, and what has a time to live."""
+    hashes = set(client.scan_iter()) - {GUARD, SIGN}
+    return {name: (client.hgetall(name), client.ttl(name) > 0) for name in hashes}
+
+
+def calls(client: Any, command: str) -> int:
+    return int(client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
+
+
+@pytest.mark.parametrize("key_ttl_s", [None, 1_000])
+@pytest.mark.parametrize("size", [1, 3, 40])
+def test_writes_that_were_looked_at_are_those_of_the_script(
+    client: Any, size: int, key_ttl_s: int | None
+) -> None:
+    """Some refused, some with later rows of others, some counting on rows that are gone: same outcomes, same store."""
+    keys = [key(number) for number in range(size + 1)]
+
+    def run(*, looks: bool) -> tuple[list[object], dict[bytes, object]]:
+        client.flushall()
+        client.set(GUARD, b"3")
+        rng, outcomes = random.Random(size), list[object]()
+        for number in range(60):
+            writer = EntityWriter(client, key_ttl_s, 50)
+            writes = random_writes(rng, keys, number // 3)
+            watched = looked_at(writer, writes) if looks else None
+            is_announced, found = writer.ask_behind(announced(number), [side_by_side(writes)], watched)()
+            assert is_announced
+            assert client.get(SIGN) == b"3:%d" % number
+            outcomes += [outcome(own) for own in found or ()]
+        return outcomes, stored(client)
+
+    client.config_resetstat()
+    expected = run(looks=False)
+    scripts = calls(client, "evalsha")
+    client.config_resetstat()
+    assert run(looks=True) == expected
+    if size == 1:
+        assert 5 < calls(client, "evalsha") < scripts
+
+
+def test_writes_that_were_looked_at_need_no_script_and_one_transaction(client: Any) -> None:
+    """Of several kinds at once, each with views of its own; the store syncs once."""
+    writer = EntityWriter(client)
+    writes = [write(number) for number in range(5)]
+    bare = [replace(write(number), views=()) for number in range(5, 8)]
+    wanted = [Wanted([one.key for one in writes], STAMPS), Wanted([one.key for one in bare], STAMPS[:1])]
+    for revision in range(3):
+        watched = writer.watch(GUARD, wanted)
+        parts = [
+            side_by_side([replace(one, revision=revision) for one in writes]),
+            side_by_side([replace(one, revision=revision) for one in bare], VIEWS[:1]),
+        ]
+        client.config_resetstat()
+        is_announced, found = writer.ask_behind(announced(revision), parts, watched)()
+        assert is_announced
+        assert [own.accepted.all() for own in found or ()] == [True, True]
+        assert (calls(client, "evalsha"), calls(client, "exec")) == (0, 1)
+    assert client.hget(state_key(key(7)), "rev") == b"3"
+    assert client.hgetall(key(0)) == {
+        feature_field("a", "x"): b"\x20\x01",
+        STAMPS[0]: encode_timestamp(9_000_000),
+    }
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "written": lambda client: EntityWriter(client).apply([write(1)]),
+    "state gone": lambda client: client.delete(state_key(key(2))),
+    "row gone": lambda client: client.delete(key(2)),
+    "a later row": lambda client: client.hset(key(2), STAMPS[0], encode_timestamp(99_000_000)),
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_has_changed_is_decided_by_the_script(client: Any, change: str, when: str) -> None:
+    """Whether it changed before the entities were looked at, or after."""
+    writes = [write(1), replace(write(2, revision=1), kept=("b",))]
+
+    def run(*, looks: bool) -> tuple[object, dict[bytes, object]]:
+        client.flushall()
+        client.set(GUARD, b"3")
+        (own,) = EntityWriter(client).apply_many([side_by_side([write(2)])])
+        assert own.accepted.all()
+        client.hset(key(2), STAMPS[1], encode_timestamp(1_000_000))
+        writer = EntityWriter(client)
+        if when == "before":
+            CHANGES[change](client)
+        watched = looked_at(writer, writes) if looks else None
+        if watched is not None and when == "after":
+            watched.end()
+            watched = _seen_already(writer, writes)
+        if when == "after":
+            CHANGES[change](client)
+        _, found = ask(writer, writes, watched)() if watched else _unseen(writer, writes)
+        return [outcome(own) for own in found], stored(client)
+
+    assert run(looks=True) == run(looks=False)
+
+
+def _seen_already(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
+    """A look of which the store has said what it has: what changes from now on it would not tell."""
+    watched: Any = looked_at(writer, writes)
+    found = watched.seen(b"3")
+    watched.seen = lambda _held: found
+    return watched  # type: ignore[no-any-return]
+
+
+def _unseen(writer: EntityWriter, writes: list[EntityWrite]) -> Any:
+    return writer.ask_behind(announced(), [side_by_side(writes)])()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_nothing_is_written_where_the_guard_holds_something_else(client: Any, when: str) -> None:
+    """Another owner has come, before the entities were looked at or after."""
+    writer, writes = EntityWriter(client), [write(1)]
+    if when == "before":
+        client.set(GUARD, b"4")
+        watched = looked_at(writer, writes)
+    else:
+        watched = _seen_already(writer, writes)
+        client.set(GUARD, b"4")
+    assert ask(writer, writes, watched)() == (False, None)
+    assert set(client.scan_iter()) == {GUARD}
+
+
+def test_after_a_look_in_vain_there_are_none_for_a_while(client: Any) -> None:
+    """Where others change the same entities all the time, looking costs and brings nothing."""
+    writer = EntityWriter(client)
+    _, (found,) = ask(writer, [write(1, revision=5)], looked_at(writer, [write(1)]))()
+    assert not found.accepted.any()
+    wanted = [Wanted([key(1)], STAMPS)]
+    assert [writer.watch(GUARD, wanted) for _ in range(DOUBTS)] == [None] * DOUBTS
+    watched = writer.watch(GUARD, wanted)
+    assert watched is not None
+    watched.end()
+
+
+def test_entities_that_were_not_looked_at_are_written_all_the_same(client: Any) -> None:
+    """As where a batch is written in pieces after it was looked at whole, or more of it than was thought."""
+    writer = EntityWriter(client)
+    is_announced, (found,) = ask(writer, [write(1), write(2)], looked_at(writer, [write(1)]))()
+    assert (is_announced, found.accepted.tolist()) == (True, [True, True])
+
+
+def test_many_entities_are_not_looked_at(client: Any) -> None:
+    """They go over several connections."""
+    writer = EntityWriter(client)
+    assert writer.watch(GUARD, []) is None
+    assert writer.watch(GUARD, [Wanted([key(n) for n in range(MOST_BEHIND + 1)], STAMPS)]) is None
+    assert writer.watch(GUARD, [Wanted([key(1)], ())]) is None
+
+
+def test_a_key_of_another_type_is_told_as_the_script_tells_it(client: Any) -> None:
+    """Nothing is written."""
+    client.set(key(2), b"no hash")
+    writer, writes = EntityWriter(client), [write(1), write(2)]
+    with pytest.raises(StoreReplyError, match="WRONGTYPE"):
+        ask(writer, writes, looked_at(writer, writes))()
+    assert client.get(key(2)) == b"no hash"
+
+
+def test_a_store_without_room_is_told_as_such(client: Any) -> None:
+    """Its transaction is refused whole."""
+    writer, writes = EntityWriter(client), [write(1), write(2)]
+    watched = _seen_already(writer, writes)
+    client.config_set("maxmemory", 1)
+    with pytest.raises(StoreUnavailableError, match="takes no writes"):
+        ask(writer, writes, watched)()
+    client.config_set("maxmemory", 0)
+    assert set(client.scan_iter()) == {GUARD}
+
+
+def test_connections_come_back(client: Any) -> None:
+    """Used, thrown away, or refused: the pool has as many as before, and what one watched is forgotten."""
+    writer = EntityWriter(client)
+    pool = client.connection_pool
+    for revision in range(3):
+        writes = [write(1, revision)]
+        looked_at(writer, writes).end()
+        assert ask(writer, writes, looked_at(writer, writes))()[0]
+    taken = [pool.get_connection() for _ in range(pool.max_connections)]
+    for connection in taken:
+        pool.release(connection)
+    client.set(key(1), b"changed")  # what a connection still watched would void its next transaction
+    with client.pipeline(transaction=True) as pipeline:
+        assert pipeline.get(GUARD).execute() == [b"3"]
+
+
+BYTES = st.binary(max_size=14)
+TIMES = st.builds(
+    lambda seconds, nanos: Timestamp(seconds=seconds, nanos=nanos).SerializeToString(),
+    st.integers(-(2**40), 2**40),
+    st.integers(0, 999_999_999) | st.just(0),
+)
+
+
+@given(TIMES | BYTES, TIMES)
+@example(b"", b"")
+@example(b"\x08", b"\x08\x01")
+@example(b"\x08\x80", b"\x08\x01")
+@example(b"\x12\x00", b"\x08\x01")
+def test_a_time_passes_for_no_later_only_where_it_is_none(stored_time: bytes, stamp: bytes) -> None:
+    """Seconds and nanoseconds, also before 1970; bytes that are no time never pass but for the same."""
+    data, at = joined([stored_time, stamp])
+    passes = is_not_later(data, at[0], at[1], data, at[1], at[2])
+    old, new = Timestamp(), Timestamp.FromString(stamp)
+    try:
+        old.ParseFromString(stored_time)
+    except Exception:  # noqa: BLE001 - whatever protobuf has against it
+        assert not passes
+        return
+    if passes:
+        assert stored_time == stamp or (old.seconds, old.nanos) <= (new.seconds, new.nanos)
+    elif Timestamp(seconds=old.seconds, nanos=old.nanos).SerializeToString() == stored_time:
+        assert (old.seconds, old.nanos) > (new.seconds, new.nanos)
