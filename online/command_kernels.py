@@ -73,12 +73,12 @@ def instant(data, at, stop):  # type: ignore[no-untyped-def]
         at += 1
         value, shift, end = 0, 0, min(stop, at + _VARINT_BYTES)
         while at < end and data[at] > 127:
-            value |= (np.int64(data[at]) & 127) << shift
+            value |= (data[at] & 127) << shift
             shift += 7
             at += 1
         if at == end:
             return _UNKNOWN
-        value |= np.int64(data[at]) << shift
+        value |= (data[at] & 127) << shift
         at += 1
         if tag == _SECONDS_TAG:
             seconds = value

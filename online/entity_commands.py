@@ -7,6 +7,7 @@ beforehand. The server carries them out three times as fast: the script has ever
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from online.entity_calls import (
     side_by_side,
     slot_tables,
 )
-from online.words import IntArray, word
+from online.words import IntArray, flat, word
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -39,7 +40,7 @@ class Wanted(NamedTuple):
     """
 
     keys: Sequence[bytes]
-    stamps: Sequence[bytes]
+    stamps: tuple[bytes, ...]
 
 
 class Seen(NamedTuple):
@@ -77,7 +78,7 @@ def look_commands(guard: bytes, wanted: Sequence[Wanted]) -> bytes:
     """
     keys = [key for some in wanted for key in some.keys]
     blob, key_at = side_by_side(keys)
-    fields, kinds = [b"".join(map(word, some.stamps)) for some in wanted], []
+    fields, kinds = [_words(some.stamps) for some in wanted], []
     start = 0
     for some, own in zip(wanted, fields, strict=True):
         kinds.append((len(some.keys), start, start + len(own), len(some.stamps)))
@@ -85,11 +86,15 @@ def look_commands(guard: bytes, wanted: Sequence[Wanted]) -> bytes:
     room = 4 * len(blob) + len(keys) * (4 * KEY_ROOM + _NAMES_ROOM)
     room += sum(len(some.keys) * len(own) for some, own in zip(wanted, fields, strict=True))
     out = np.empty(room, dtype=np.uint8)
-    joined, _ = side_by_side(fields)
-    middle, stop = lay_looks(blob, key_at, np.array(kinds), joined, *slot_tables(), out)
+    middle, stop = lay_looks(blob, key_at, np.array(kinds), flat(fields), *slot_tables(), out)
     data, key = out.data, word(guard)
     head = b"*%d\r\n$5\r\nWATCH\r\n" % (2 + 2 * len(keys))
     return b"".join((head, key, data[:middle], data[middle:stop], b"*2\r\n$3\r\nGET\r\n", key))
+
+
+@cache
+def _words(stamps: tuple[bytes, ...]) -> bytes:
+    return b"".join(map(word, stamps))
 
 
 def entity_commands(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import hiredis
 import redis
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 
 from online.errors import StoreUnavailableError
 from online.route import Command
@@ -54,7 +55,7 @@ class Asked:
         replies: list[list[object]] = []
         try:
             for (_, connection), size in zip(self._taken, self._sizes, strict=True):
-                replies.append([_reply(connection) for _ in range(size)])
+                replies.append(_replies(connection, size))
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise StoreUnavailableError(f"the store stopped answering: {error}") from error
         finally:
@@ -100,13 +101,11 @@ class Talk:
         Raises:
             StoreUnavailableError: The connection broke.
         """
-        replies: list[object] = []
         try:
-            while self._owed:
-                replies.append(_reply(self._connection))
-                self._owed -= 1
+            replies = _replies(self._connection, self._owed)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise StoreUnavailableError(f"the store stopped answering: {error}") from error
+        self._owed = 0
         return replies
 
     def end(self, *, is_done: bool) -> None:
@@ -156,6 +155,22 @@ def _send(connection: Any, commands: Sequence[Command]) -> None:
             pieces, size = [], 0
     if pieces:
         connection.send_packed_command([b"".join(pieces)], check_health=False)
+
+
+def _replies(connection: Any, count: int) -> list[object]:
+    """Read replies. Those that came along with another are taken from its parser: redis-py takes a µs around each."""
+    replies: list[object] = []
+    while len(replies) < count:
+        replies.append(_reply(connection))
+        parser = getattr(connection._parser, "_reader", None)  # noqa: SLF001
+        while parser is not None and len(replies) < count:
+            reply = parser.gets()
+            if reply is NOT_ENOUGH_DATA:
+                break
+            if isinstance(reply, redis.ConnectionError):
+                raise reply
+            replies.append(reply)
+    return replies
 
 
 def _reply(connection: Any) -> object:
