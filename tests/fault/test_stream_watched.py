@@ -1,0 +1,130 @@
+"""Small batches are written on entities that are watched, and as ever where somebody else has come between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+import streaming.materializer
+from online.script import Script
+from streaming.errors import LeaseLost
+from streaming.events import EventRecord
+from streaming.keys import PartitionKeys
+from streaming.lease import Leases
+from streaming.log import partition_of
+from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
+from tests.support.valkey import emptied
+
+KEYS = PartitionKeys(PROJECT, 0)
+OURS, THEIRS = (
+    [name for number in range(50) if partition_of(name := f"c{number}", 2) == partition]
+    for partition in (0, 1)
+)
+
+
+def _buy(name: str, customer: str, at_us: int) -> tuple[int, EventRecord]:
+    return at_us, EventRecord(name, "buy", customer, at_us, {"category": "tea", "amount": 1.0})
+
+
+def _undisturbed(url: str, events: list[tuple[int, EventRecord]], partitions: int) -> Any:
+    client, world = emptied(url), World.create()
+    materializers = [world.materializer(client, partition=number) for number in range(partitions)]
+    for event in events:
+        publish(url, [event], partitions)
+        for materializer in materializers:
+            drain(materializer)
+    return features(client, world.plan)
+
+
+def _between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Have something happen once entities are looked at, and before they are written; once."""
+    prepare, left = streaming.materializer.prepare_writes, [happens]
+
+    def late(*arguments: Any) -> Any:
+        while left:
+            left.pop()()
+        return prepare(*arguments)
+
+    monkeypatch.setattr(streaming.materializer, "prepare_writes", late)
+
+
+def test_small_batches_are_one_transaction_without_a_script(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is looked at once, and of the same features."""
+    events = [_buy(f"e{number}", OURS[number % 3], START_US + number) for number in range(6)]
+    expected = _undisturbed(url, events, 1)
+    client, world = emptied(url), World.create()
+    materializer = world.materializer(client)
+    monkeypatch.setattr(Script, "ask_behind", None)
+    client.config_resetstat()
+    for event in events:
+        publish(url, [event], 1)
+        drain(materializer)
+    figures: Any = client.info("commandstats")
+    assert [figures[f"cmdstat_{name}"]["calls"] for name in ("watch", "exec")] == [6, 6]
+    assert materializer.stats.refused_writes == 0
+    assert features(client, world.plan) == expected
+
+
+def test_a_partition_that_comes_between_is_not_overwritten(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes a category that both feed when ours has looked at it: ours reads it again, and adds to it."""
+    events = [
+        _buy("e0", OURS[0], START_US),
+        _buy("x0", THEIRS[0], START_US + 1),
+        _buy("e1", OURS[0], START_US + 1),
+    ]
+    expected = _undisturbed(url, events, 2)
+    client, world = emptied(url), World.create()
+    ours, theirs = (world.materializer(client, partition=number) for number in (0, 1))
+    publish(url, events[:1], 2)
+    drain(ours)
+    publish(url, events[1:], 2)
+    _between(monkeypatch, lambda: drain(theirs))
+    drain(ours)
+    assert ours.stats.refused_writes == 1
+    assert features(client, world.plan) == expected
+
+
+def test_an_owner_that_comes_between_has_the_partition(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed before it came is discarded whole."""
+    client, world = emptied(url), World.create()
+    materializer = world.materializer(client)
+    publish(url, [_buy("e0", OURS[0], START_US)], 1)
+    before: list[Any] = []
+
+    def take_over() -> None:
+        client.delete(KEYS.lease)
+        assert Leases(client, PROJECT, "another", 60_000).acquire(0)
+        before.append({key: client.dump(key) for key in client.scan_iter()})
+
+    _between(monkeypatch, take_over)
+    with pytest.raises(LeaseLost):
+        drain(materializer)
+    assert {key: client.dump(key) for key in client.scan_iter()} == before[0]
+
+
+def test_a_store_that_comes_again_between_is_written_by_whoever_begins_anew(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that watched is gone, and nothing was sent on another."""
+    events = [_buy("e0", OURS[0], START_US)]
+    expected = _undisturbed(url, events, 1)
+    client, world = emptied(url), World.create()
+    materializer = world.materializer(client)
+    publish(url, events, 1)
+    _between(monkeypatch, lambda: _cut_others(client))
+    with pytest.raises(Exception, match="the store stopped answering"):
+        drain(materializer)
+    materializer.close()
+    assert not features(client, world.plan)
+    drain(world.materializer(client))
+    assert features(client, world.plan) == expected
+
+
+def _cut_others(client: redis.Redis) -> None:
+    with redis.Redis(**client.get_connection_kwargs()) as other:
+        other.client_kill_filter(_type="normal", skipme=True)
