@@ -10,6 +10,7 @@ from numba import njit
 
 from online.write_kernels import put_decimal, put_word
 from streaming.windows.codec_kernels import encode_table, put_varint
+from streaming.windows.kernels import first_from
 
 _COUNT, _SUM = 0, 1
 _SEVEN = np.uint64(7)
@@ -51,20 +52,43 @@ def row_size(table, i, slots, floats):  # type: ignore[no-untyped-def]
     return size
 
 
+@_kernel(f"int64({_I}, {_II}, int64, int64, {_I}, {_II}, int64, int64)")
+def equal_rows(index, tiles, first, stop, old_index, old_tiles, old_first, old_stop):  # type: ignore[no-untyped-def]
+    """How many tiles two runs begin with alike."""
+    here, rows = index[first:stop], tiles[first:stop]
+    there, old_rows = old_index[old_first:old_stop], old_tiles[old_first:old_stop]
+    count = min(here.shape[0], there.shape[0])
+    for k in range(count):
+        other = here[k] ^ there[k]
+        for p in range(tiles.shape[1]):
+            other |= rows[k, p] ^ old_rows[k, p]
+        if other != 0:
+            return k
+    return count
+
+
+@_kernel(f"void({_I}, {_II}, {_II}, {_I}, int64, int64, int64, {_I})")
+def measure(index, tiles, slots, floats, first, stop, known, sizes):  # type: ignore[no-untyped-def]
+    """Bytes of the tiles first to stop up to each of them, with its distance from the one before.
+
+    `sizes` takes them, and has those of the first `known` already.
+    """
+    total = sizes[known - 1] if known > 0 else 0
+    for i in range(first + known, stop):
+        total += row_size(tiles, i, slots, floats)
+        if i > first:
+            total += varint_size(np.uint64(index[i] - index[i - 1]))
+        sizes[i - first] = total
+
+
 @_kernel(f"int64({_I}, {_II}, {_II}, {_I}, int64, int64, int64, int64, {_I}, {_II})")
 def split_range(index, tiles, slots, floats, first, stop, top_bits, limit, sizes, chunks):  # type: ignore[no-untyped-def]
     """Cut the tiles first to stop, all of one top range, into chunks of at most `limit` bytes; returns their number.
 
-    `chunks` takes bits, number, first and stop of each, in order; `sizes` is room for as many numbers as tiles.
+    `chunks` takes bits, number, first and stop of each, in order; `sizes` are as `measure` leaves them.
     """
     if first == stop:
         return 0
-    total = 0
-    for i in range(first, stop):
-        total += row_size(tiles, i, slots, floats)
-        if i > first:
-            total += varint_size(np.uint64(index[i] - index[i - 1]))
-        sizes[i - first] = total  # with the distance from the row before
     stack = np.empty((top_bits + 2, 4), np.int64)
     stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = top_bits, index[first] >> top_bits, first, stop
     depth, count = 1, 0
@@ -95,15 +119,19 @@ def split_range(index, tiles, slots, floats, first, stop, top_bits, limit, sizes
 @_kernel(f"int64({_I}, {_II}, int64, int64, {_I}, {_II}, int64, int64)")
 def same_rows(index, tiles, first, stop, old_index, old_tiles, old_first, old_stop):  # type: ignore[no-untyped-def]
     """1 where two runs of tiles are equal."""
-    if stop - first != old_stop - old_first:
+    count = stop - first
+    if count != old_stop - old_first:
         return 0
-    for k in range(stop - first):
-        if index[first + k] != old_index[old_first + k]:
-            return 0
+    # All of them, without looking at each in turn: most are equal.
+    here, there = index[first:stop], old_index[old_first:old_stop]
+    other = np.int64(0)
+    for k in range(count):
+        other |= here[k] ^ there[k]
+    rows, old_rows = tiles[first:stop], old_tiles[old_first:old_stop]
+    for k in range(count):
         for p in range(tiles.shape[1]):
-            if tiles[first + k, p] != old_tiles[old_first + k, p]:
-                return 0
-    return 1
+            other |= rows[k, p] ^ old_rows[k, p]
+    return 1 if other == 0 else 0
 
 
 @_kernel(f"int64({_B}, int64, {_B}, int64, int64, {_B})")
@@ -177,13 +205,14 @@ def put_changes(  # type: ignore[no-untyped-def]
             if c < d:
                 top = min(top, old_index[c] >> top_bits)
             first, old_first = a, c
-            while a < b and index[a] >> top_bits == top:
-                a += 1
-            while c < d and old_index[c] >> top_bits == top:
-                c += 1
+            a = first_from(index, a, b, (top + 1) << top_bits)
+            c = first_from(old_index, c, d, (top + 1) << top_bits)
             if same_rows(index, tiles, first, a, old_index, old_tiles, old_first, c) == 1:
                 continue
+            measure(index, tiles, slots, floats, first, a, 0, sizes)
             count = split_range(index, tiles, slots, floats, first, a, top_bits, limit, sizes, chunks)
+            alike = equal_rows(index, tiles, first, a, old_index, old_tiles, old_first, c)
+            measure(old_index, old_tiles, slots, floats, old_first, c, alike, sizes)
             old_count = split_range(
                 old_index, old_tiles, slots, floats, old_first, c, top_bits, limit, sizes, old_chunks
             )

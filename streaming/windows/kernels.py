@@ -102,22 +102,55 @@ def fold_event(table, i, slots, lanes, valid, r):  # type: ignore[no-untyped-def
     return -1
 
 
-@_kernel(f"int64({_II}, int64, {_II}, {_II}, int64)")
-def merge_tile(windows, w, slots, tiles, j):  # type: ignore[no-untyped-def]
-    """Add tile `j` to the accumulator of window `w`."""
+@_kernel(f"int64({_I}, int64, int64, int64)")
+def first_from(index, start, stop, bound):  # type: ignore[no-untyped-def]
+    """The first of the tiles start to `stop` that is not before `bound`; `stop` where all are."""
+    while start < stop:
+        middle = (start + stop) // 2
+        if index[middle] < bound:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
+
+
+@_kernel(f"void({_I}, {_II}, {_II}, int64, {_I}, {_II}, {_II}, int64, int64)")
+def copy_tiles(new_index, new_tiles, new_firsts, fill, index, tiles, firsts, start, stop):  # type: ignore[no-untyped-def]
+    """Copy the tiles start to `stop` behind those that are there."""
+    # By parts that are counted from 0: places that could be negative would be copied one by one.
+    behind, count = fill + stop - start, stop - start
+    taken, given = new_index[fill:behind], index[start:stop]
+    for k in range(count):
+        taken[k] = given[k]
+    taken_tiles, given_tiles = new_tiles[fill:behind], tiles[start:stop]
+    for k in range(count):
+        for p in range(tiles.shape[1]):
+            taken_tiles[k, p] = given_tiles[k, p]
+    if firsts.shape[1]:
+        new_firsts[fill:behind] = firsts[start:stop]
+
+
+@_kernel(f"int64({_II}, int64, {_II}, {_II}, int64, int64)")
+def merge_tiles(windows, w, slots, tiles, start, stop):  # type: ignore[no-untyped-def]
+    """Add the tiles start to `stop`, the newest first, to the accumulator of window `w`."""
     for p in range(slots.shape[0]):
         kind = slots[p, 0]
         held = windows[w, p]
-        x = tiles[j, p]
         if kind <= _SUM:
-            total = held + x
-            if ((held ^ total) & (x ^ total)) < 0:
+            left = np.int64(0)
+            for x in tiles[start:stop, p][::-1]:
+                total = held + x
+                left |= (held ^ total) & (x ^ total)
+                held = total
+            if left < 0:
                 return p
-            windows[w, p] = total
         elif kind == _MIN:
-            windows[w, p] = min(held, x)
+            for j in range(start, stop):
+                held = min(held, tiles[j, p])
         else:
-            windows[w, p] = max(held, x)
+            for j in range(start, stop):
+                held = max(held, tiles[j, p])
+        windows[w, p] = held
     return -1
 
 
@@ -214,11 +247,10 @@ def fill_windows(index, tiles, firsts, start, stop, current, widths, slots, wind
         else:
             for p in range(slots.shape[0]):
                 windows[w, p] = windows[w - 1, p]
-        while j > start and index[j - 1] >= current - widths[w]:
-            j -= 1
-            fault = merge_tile(windows, w, slots, tiles, j)
-            if fault >= 0:
-                return fault
+        newer, j = j, first_from(index, start, j, current - widths[w])
+        fault = merge_tiles(windows, w, slots, tiles, j, newer)
+        if fault >= 0:
+            return fault
         find_firsts(window_firsts, w, firsts, j, stop)
     return -1
 
@@ -302,12 +334,9 @@ def apply_rows(  # type: ignore[no-untyped-def]
             if widths.shape[0] == 0:
                 continue
             k = t // hop
-            while j < stop and index[j] <= k:
-                new_index[fill] = index[j]
-                new_tiles[fill] = tiles[j]
-                new_firsts[fill] = firsts[j]
-                fill += 1
-                j += 1
+            older, j = j, first_from(index, j, stop, k + 1)
+            copy_tiles(new_index, new_tiles, new_firsts, fill, index, tiles, firsts, older, j)
+            fill += j - older
             if fill == base or new_index[fill - 1] != k:
                 new_index[fill] = k
                 clear(new_tiles, fill, slots)
@@ -317,23 +346,17 @@ def apply_rows(  # type: ignore[no-untyped-def]
             if fault >= 0:
                 return i * size + fault
             fold_firsts(new_firsts, fill - 1, first_columns, valid, r, rank)
-        while j < stop:
-            new_index[fill] = index[j]
-            new_tiles[fill] = tiles[j]
-            new_firsts[fill] = firsts[j]
-            fill += 1
-            j += 1
+        copy_tiles(new_index, new_tiles, new_firsts, fill, index, tiles, firsts, j, stop)
+        fill += stop - j
         next_us[i] = INT_MAX
         j = fill
         for w in range(widths.shape[0]):
-            while j > base and new_index[j - 1] >= current - widths[w]:
-                j -= 1
+            j = first_from(new_index, base, j, current - widths[w])
             if j > base:
                 expired_us[i] = max(expired_us[i], (new_index[j - 1] + widths[w] + 1) * hop)
             if j < fill:
                 next_us[i] = min(next_us[i], (new_index[j] + widths[w] + 1) * hop)
-        while base < fill and new_index[base] < oldest:
-            base += 1
+        base = first_from(new_index, base, fill, oldest)
         new_start[i], new_stop[i] = base, fill
         forget_firsts(new_firsts, new_index, first_tiles, current, base, fill)
         forget_references(refs, i, reference_table, rank_us, hop, current)
@@ -394,12 +417,10 @@ def sweep_rows(  # type: ignore[no-untyped-def]
     for i in range(row_start.shape[0] - 1):
         totals[0] = held_totals[i]
         refs[0] = held_refs[i]
-        tile_count = 0
-        for j in range(tile_start[i], tile_start[i + 1]):
-            index[tile_count] = held_index[j]
-            tiles[tile_count] = held_tiles[j]
-            firsts[tile_count] = held_firsts[j]
-            tile_count += 1
+        tile_count = tile_start[i + 1] - tile_start[i]
+        copy_tiles(
+            index, tiles, firsts, 0, held_index, held_tiles, held_firsts, tile_start[i], tile_start[i + 1]
+        )
         fault = fill_windows(
             index, tiles, firsts, 0, tile_count, since // hop, widths, slots, windows, window_firsts
         )
@@ -407,9 +428,7 @@ def sweep_rows(  # type: ignore[no-untyped-def]
             fault_at[0], fault_at[1] = i, fault
             return -1
         for w in range(window_count):
-            oldest[w] = 0
-            while oldest[w] < tile_count and index[oldest[w]] < since // hop - widths[w]:
-                oldest[w] += 1
+            oldest[w] = first_from(index, 0, tile_count, since // hop - widths[w])
         s, stop = row_start[i], row_start[i + 1]
         while True:
             t = row_us[s] if s < stop else INT_MAX

@@ -306,8 +306,8 @@ def packed_states(
     words = np.empty(count * (HEAD_WORDS + len(plan.totals)) + held * (1 + len(plan.slots)), dtype=np.int64)
     byte_start = np.empty(count + 1, dtype=np.int64)
     store_states(start, index, tiles, totals, *times, stop, words, byte_start)
-    data = words.tobytes()
-    return [data[first:end] for first, end in itertools.pairwise(byte_start.tolist())]
+    data = words.data.cast("B")
+    return [data[first:end].tobytes() for first, end in itertools.pairwise(byte_start.tolist())]
 
 
 def _side_by_side(parts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], IntArray]:
