@@ -122,17 +122,20 @@ def lay_looks(keys, key_at, kinds, fields, tags, mark, crcs, out):  # type: igno
         Where the keys end, and where the commands end.
     """
     at = 0
+    word_at = np.empty((key_at.shape[0], 2), np.int64)
     for i in range(key_at.shape[0] - 1):
-        at = put_word(out, at, keys, key_at[i], key_at[i + 1])
+        word_at[i, 0] = at
+        at = word_at[i, 1] = put_word(out, at, keys, key_at[i], key_at[i + 1])
         at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
     middle, i = at, 0
+    word_at[-1, 0] = middle
     for kind in range(kinds.shape[0]):
         for _ in range(kinds[kind, 0]):
             at = put_command(out, at, 3, _HGET)
-            at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
+            at = put_bytes(out, at, out, word_at[i, 1], word_at[i + 1, 0])
             at = put_bytes(out, at, _REVISION, 0, _REVISION.shape[0])
             at = put_command(out, at, 2 + kinds[kind, 3], _HMGET)
-            at = put_word(out, at, keys, key_at[i], key_at[i + 1])
+            at = put_bytes(out, at, out, word_at[i, 0], word_at[i, 1])
             at = put_bytes(out, at, fields, kinds[kind, 1], kinds[kind, 2])
             i += 1
     return middle, at
@@ -203,8 +206,8 @@ def lay_commands(  # type: ignore[no-untyped-def]
             at = put_word(out, at, keys, key_at[i], key_at[i + 1])
             at = put_number(out, at, ttl_s, scratch)
             count += 1
-        at = put_command(out, at, 4 + sizes[i, 0], _HSET)
-        at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
+        state_key = at = put_command(out, at, 4 + sizes[i, 0], _HSET)
+        state_key_stop = at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
         at = put_bytes(out, at, _REVISION, 0, _REVISION.shape[0])
         at = put_number(out, at, revisions[i] + 1, scratch)
         count += 1
@@ -217,7 +220,7 @@ def lay_commands(  # type: ignore[no-untyped-def]
         left = sizes[i, 1]
         if left:
             at = put_command(out, at, 2 + left, _HDEL)
-            at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
+            at = put_bytes(out, at, out, state_key, state_key_stop)
             count += 1
         while left > 0:
             k = order[place]
@@ -228,11 +231,11 @@ def lay_commands(  # type: ignore[no-untyped-def]
             memory = AS_IT_IS
         if memory == 0:
             at = put_command(out, at, 2, _PERSIST)
-            at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
+            at = put_bytes(out, at, out, state_key, state_key_stop)
             count += 1
         elif memory < AS_IT_IS:
             at = put_command(out, at, 3, _EXPIRE)
-            at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
+            at = put_bytes(out, at, out, state_key, state_key_stop)
             at = put_number(out, at, memory, scratch)
             count += 1
     return at, count

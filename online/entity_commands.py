@@ -27,6 +27,8 @@ from online.words import IntArray, flat, word
 
 BoolArray = npt.NDArray[np.bool_]
 
+_UNSEEN: Seen = b"unseen", ()
+"""Of no revision that is one."""
 _NAMES_ROOM = 128
 """For the names of an entity's commands, and what is not keys or words in them."""
 
@@ -43,16 +45,8 @@ class Wanted(NamedTuple):
     stamps: tuple[bytes, ...]
 
 
-class Seen(NamedTuple):
-    """What the store has of an entity.
-
-    Attributes:
-        revision: Of its state; None where there is none.
-        stamps: Timestamps of its views, None where there is none.
-    """
-
-    revision: bytes | None
-    stamps: Sequence[bytes | None]
+Seen = tuple[bytes | None, Sequence[bytes | None]]
+"""What the store has of an entity: its state's revision and the timestamps of its views, None where there is none."""
 
 
 class Commands(NamedTuple):
@@ -139,12 +133,8 @@ def _stamps(parts: Sequence[EntityWrites], seen: Mapping[bytes, Seen]) -> list[b
     stamps: list[bytes | None] = []
     for part in parts:
         for key, revision in zip(part.keys, part.revisions.tolist(), strict=True):
-            own = seen.get(key)
-            if (
-                own is None
-                or len(own.stamps) != len(part.views)
-                or (own.revision or b"0") != b"%d" % revision
-            ):
+            stored, own = seen.get(key, _UNSEEN)
+            if (stored or b"0") != b"%d" % revision or len(own) != len(part.views):
                 return None
-            stamps += own.stamps
+            stamps += own
     return stamps

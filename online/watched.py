@@ -55,7 +55,7 @@ class Watched:
         if guard != held or any(isinstance(reply, redis.RedisError) for reply in (watching, *found)):
             return None
         keys = [key for some in self._wanted for key in some.keys]
-        return dict(zip(keys, map(Seen, found[::2], found[1::2]), strict=True))
+        return dict(zip(keys, zip(found[::2], found[1::2], strict=True), strict=True))
 
     def write(self, first: Guarded, then: Commands) -> Callable[[], bool]:
         """Have commands carried out in one transaction, those that the guard is for first.

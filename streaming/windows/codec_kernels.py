@@ -140,16 +140,14 @@ def load_states(words, tile_start, index, tiles, totals, last_us, expired_us):  
         size = words[at + 2]
         tile_start[i] = first
         at += 3
-        for j in range(size):
-            index[first + j] = words[at + j]
+        index[first : first + size] = words[at : at + size]
         at += size
         for p in range(total_count):
             totals[i, p] = words[at + p]
         at += total_count
-        for j in range(size):
-            for p in range(slot_count):
-                tiles[first + j, p] = words[at]
-                at += 1
+        behind = at + size * slot_count
+        tiles[first : first + size] = words[at:behind].reshape(size, slot_count)
+        at = behind
         first += size
     tile_start[last_us.shape[0]] = first
 
@@ -172,16 +170,14 @@ def store_states(start, index, tiles, totals, last_us, expired_us, stop, words, 
         size = stop[i] - start[i]
         words[at], words[at + 1], words[at + 2] = last_us[i], expired_us[i], size
         at += 3
-        for j in range(start[i], stop[i]):
-            words[at] = index[j]
-            at += 1
+        words[at : at + size] = index[start[i] : stop[i]]
+        at += size
         for p in range(total_count):
             words[at] = totals[i, p]
             at += 1
-        for j in range(start[i], stop[i]):
-            for p in range(slot_count):
-                words[at] = tiles[j, p]
-                at += 1
+        behind = at + size * slot_count
+        words[at:behind].reshape(size, slot_count)[:] = tiles[start[i] : stop[i]]
+        at = behind
         byte_start[i + 1] = _WORD_BYTES * at
 
 
