@@ -122,20 +122,20 @@ def lay_looks(keys, key_at, kinds, fields, tags, mark, crcs, out):  # type: igno
         Where the keys end, and where the commands end.
     """
     at = 0
-    word_at = np.empty((key_at.shape[0], 2), np.int64)
+    places = np.empty((key_at.shape[0], 2), np.int64)
     for i in range(key_at.shape[0] - 1):
-        word_at[i, 0] = at
-        at = word_at[i, 1] = put_word(out, at, keys, key_at[i], key_at[i + 1])
+        places[i, 0] = at
+        at = places[i, 1] = put_word(out, at, keys, key_at[i], key_at[i + 1])
         at = put_state_key(out, at, keys, key_at[i], key_at[i + 1], tags, mark, crcs)
     middle, i = at, 0
-    word_at[-1, 0] = middle
+    places[-1, 0] = middle
     for kind in range(kinds.shape[0]):
         for _ in range(kinds[kind, 0]):
             at = put_command(out, at, 3, _HGET)
-            at = put_bytes(out, at, out, word_at[i, 1], word_at[i + 1, 0])
+            at = put_bytes(out, at, out, places[i, 1], places[i + 1, 0])
             at = put_bytes(out, at, _REVISION, 0, _REVISION.shape[0])
             at = put_command(out, at, 2 + kinds[kind, 3], _HMGET)
-            at = put_bytes(out, at, out, word_at[i, 0], word_at[i, 1])
+            at = put_bytes(out, at, out, places[i, 0], places[i, 1])
             at = put_bytes(out, at, fields, kinds[kind, 1], kinds[kind, 2])
             i += 1
     return middle, at
