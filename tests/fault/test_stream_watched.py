@@ -15,6 +15,7 @@ from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases
 from streaming.log import partition_of
+from streaming.writes import prepare_writes
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
 
@@ -41,7 +42,7 @@ def _undisturbed(url: str, events: list[tuple[int, EventRecord]], partitions: in
 
 def _between(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
     """Have something happen once entities are looked at, and before they are written; once."""
-    prepare, left = streaming.materializer.prepare_writes, [happens]
+    prepare, left = prepare_writes, [happens]
 
     def late(*arguments: Any) -> Any:
         while left:
