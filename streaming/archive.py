@@ -84,6 +84,11 @@ class Archive:
         """Records collected."""
         return self._pile.row_count
 
+    @property
+    def weight(self) -> int:
+        """As `Pile.weight`."""
+        return self._pile.weight
+
     def start(self, position: int, check_owner: Callable[[], None] = lambda: None) -> None:
         """Begin at a checkpoint: remove what an owner before was killed while it wrote.
 

@@ -33,6 +33,7 @@ class _Flush(NamedTuple):
         progress: The checkpoint that may be once it lies there.
         rows: Offline rows, and their number; gone once they are written.
         events: For the archive, and their number; gone then too.
+        weight: What they count for among what may wait in memory.
         written: Done then.
     """
 
@@ -41,11 +42,8 @@ class _Flush(NamedTuple):
     offline_count: int
     events: list[bytes]
     event_count: int
+    weight: int
     written: Future[None]
-
-    @property
-    def row_count(self) -> int:
-        return max(self.offline_count, self.event_count)
 
 
 class Checkpoints:
@@ -58,7 +56,7 @@ class Checkpoints:
         archive: Events in memory, and their files.
         stats: Told what is written.
         interval_s: How often it moves while events flow.
-        most_rows: Rows in memory after which it moves at once.
+        most_rows: Rows in memory after which it moves at once; large ones count as several.
         await_intent: Waits until what is on its way into the store is written down there.
 
     Attributes:
@@ -111,8 +109,8 @@ class Checkpoints:
     @property
     def is_stuck(self) -> bool:
         """Whether as much waits in memory as may, and cannot be written."""
-        flushing = self._flush.row_count if self._flush else 0
-        return self._is_unwritable and self._waiting_rows + flushing >= self._most_rows
+        flushing = self._flush.weight if self._flush else 0
+        return self._is_unwritable and self._waiting + flushing >= self._most_rows
 
     def move_if_due(self, landed: Progress, *, is_quiet: bool) -> None:
         """End a flush that is done, and begin another where it is time.
@@ -122,11 +120,11 @@ class Checkpoints:
             is_quiet: Whether nothing comes.
         """
         if self._flush is not None:
-            if not self._flush.written.done() and self._waiting_rows < self._most_rows:
+            if not self._flush.written.done() and self._waiting < self._most_rows:
                 return
             self.end()
         most_rows = self._most_rows // (QUIET_PART if is_quiet else 1)
-        is_full = self._waiting_rows >= most_rows and not self._is_unwritable
+        is_full = self._waiting >= most_rows and not self._is_unwritable
         if is_full or time.monotonic() - self._moved_at >= self._interval_s:
             self.begin(landed)
 
@@ -142,9 +140,10 @@ class Checkpoints:
             self._owner.publish_stats(self._stats.summary())
             return
         offline_count, event_count = self._sink.row_count, self._archive.row_count
+        weight = self._waiting
         rows, events = self._sink.take(), self._archive.take()
         written = self._files.submit(self._write, rows, events, self.current)
-        self._flush = _Flush(landed, rows, offline_count, events, event_count, written)
+        self._flush = _Flush(landed, rows, offline_count, events, event_count, weight, written)
 
     def end(self) -> None:
         """Wait for what is written to disk, and move the checkpoint behind it; what could not be written waits."""
@@ -228,3 +227,8 @@ class Checkpoints:
     def _waiting_rows(self) -> int:
         """Rows in memory that nobody writes to disk yet."""
         return max(self._sink.row_count, self._archive.row_count)
+
+    @property
+    def _waiting(self) -> int:
+        """As many as they count for."""
+        return max(self._sink.weight, self._archive.weight)

@@ -80,7 +80,7 @@ class MaterializerLimits:
             it has records, so that neither keeps the other waiting.
         wait_ms: How long a read waits for the first record.
         checkpoint_interval_s: How often rows are flushed and the checkpoint moves while events flow.
-        checkpoint_rows: Rows held in memory after which the checkpoint moves at once.
+        checkpoint_rows: Rows held in memory after which the checkpoint moves at once; large ones count as several.
         batch_entities: About the most entities that records taken at once belong to; going by those before, fewer are
             taken where they are of more.
         max_cached_entities: Bound of the state cache.

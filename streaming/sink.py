@@ -247,6 +247,11 @@ class OfflineSink:
         """Rows collected."""
         return sum(pile.row_count for pile in self._piles.values())
 
+    @property
+    def weight(self) -> int:
+        """As `Pile.weight`."""
+        return sum(pile.weight for pile in self._piles.values())
+
     def start(self, intent: int, fence: int, check_owner: Callable[[], None] = lambda: None) -> None:
         """Begin at a checkpoint: remove what an owner before was killed while it wrote.
 

@@ -15,6 +15,7 @@ from streaming.keys import PartitionKeys
 from streaming.materializer import Materializer
 from tests.support.lazy import LazyExecutor
 from tests.support.stopping import Stopped
+from tests.support.stores import wait_until
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
 from tests.support.worlds import apply_all, everyone_offline
@@ -152,3 +153,13 @@ def test_who_stood_still_amid_its_files_takes_them_back(client: redis.Redis, url
     assert _files(world) == files
     assert everyone_offline(world) == _everyone()
     assert _archived(client, world) == EVENTS
+
+
+def test_large_rows_move_the_checkpoint_sooner(url: str) -> None:
+    """What waits in memory is bounded by what it takes: a few events of 100 KB are as good as fifty small ones."""
+    client, world = emptied(url), World.create()
+    for number in range(3):
+        large = EventRecord(f"e{number}" * 50_000, "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
+        publish(url, [(START_US, large)])
+    materializer = _drained(world, client)
+    wait_until(lambda: materializer.step() == 0 and _stored_position(client) > 0, "the checkpoint")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from decision.schema import ValueType
 from streaming.packed import Field, Layout, tables
-from streaming.pile import Pile
+from streaming.pile import LARGE_BYTES, Pile
 
 FEW = st.lists(st.integers(0, 9), max_size=3)
 LAYOUT = Layout([Field("n", ValueType.INT64)])
@@ -39,3 +39,19 @@ def test_rows_are_taken_in_the_order_in_which_they_came(turns: list[list[int] | 
             expected = [*expected, *turn]
         assert pile.row_count == len(expected)
     assert _read(pile.take()) == expected
+
+
+def test_large_rows_weigh_as_several() -> None:
+    """Memory is bounded by weight: of small rows it is their number, of large ones what they take."""
+    pile = Pile()
+    pile.add(_packed([1, 2, 3]))
+    assert pile.weight == pile.row_count == 3
+    layout = Layout([Field("text", ValueType.STRING)])
+    large = layout.pack(1, [["x" * 10 * LARGE_BYTES]])
+    pile.add([large])
+    assert pile.row_count == 4
+    assert 10 <= pile.weight <= 11
+    taken = pile.take()
+    assert pile.weight == 0
+    pile.give_back(taken)
+    assert 10 <= pile.weight <= 11
