@@ -9,13 +9,16 @@ import pytest
 import redis
 
 import streaming.materializer
+import streaming.sending
 from online.script import Script
+from online.write import EntityWriter
 from streaming.errors import LeaseLost
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.lease import Leases
 from streaming.log import partition_of
 from streaming.writes import prepare_writes
+from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
 
@@ -88,6 +91,39 @@ def test_a_partition_that_comes_between_is_not_overwritten(url: str, monkeypatch
     drain(ours)
     assert ours.stats.refused_writes == 1
     assert features(client, world.plan) == expected
+
+
+def test_nothing_is_looked_at_while_writes_are_on_their_way(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They change the same entities: the look would be in vain."""
+    client, world = emptied(url), World.create()
+    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
+    materializer = world.materializer(client, batch_records=1)
+    publish(url, [_buy(f"e{number}", OURS[0], START_US + number) for number in range(5)], 1)
+    client.config_resetstat()
+    drain(materializer)
+    figures: Any = client.info("commandstats")
+    assert figures["cmdstat_watch"]["calls"] < 5
+    assert materializer.stats.refused_writes == 0
+
+
+def test_a_look_that_nothing_comes_of_leaves_no_connection_behind(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written of an event that is repeated, and much is written over other connections."""
+    client, world = emptied(url), World.create()
+    materializer = world.materializer(client)
+    pool: Any = client.connection_pool
+    for event in [_buy("e0", OURS[0], START_US), *[_buy("e0", OURS[0], START_US + 1)] * 3]:
+        publish(url, [event], 1)
+        drain(materializer)
+    assert len(pool._in_use_connections) <= 1
+    monkeypatch.setattr(EntityWriter, "may_follow", lambda _self, count: count == 2)
+    publish(url, [_buy("e1", OURS[0], START_US + 2), _buy("e2", OURS[1], START_US + 3)], 1)
+    drain(materializer)
+    materializer.close()
+    assert not pool._in_use_connections
 
 
 def test_an_owner_that_comes_between_has_the_partition(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def looked_at(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
     return watched
 
 
-def ask(writer: EntityWriter, writes: list[EntityWrite], watched: Watched) -> Any:
+def ask(writer: EntityWriter, writes: list[EntityWrite], watched: Watched | None) -> Any:
     return writer.ask_behind(announced(), [side_by_side(writes)], watched)
 
 
@@ -214,6 +214,28 @@ def test_after_a_look_in_vain_there_are_none_for_a_while(client: Any) -> None:
     watched.end()
 
 
+def test_a_discarded_transaction_is_a_look_in_vain(client: Any) -> None:
+    """So it is where they changed after they were looked at."""
+    writer = EntityWriter(client)
+    watched = _seen_already(writer, [write(1)])
+    CHANGES["written"](client)
+    _, (found,) = ask(writer, [write(1)], watched)()
+    assert not found.accepted.any()
+    assert writer.watch(GUARD, [Wanted([key(1)], STAMPS)]) is None
+
+
+@pytest.mark.parametrize("stamps", [STAMPS, STAMPS[:1]], ids=["all", "of one view"])
+def test_each_view_is_compared_with_its_own_time(client: Any, stamps: tuple[bytes, ...]) -> None:
+    """Also behind views that are counted on, or left alone; and nothing is guessed where fewer were looked at."""
+    writer = EntityWriter(client)
+    client.hset(key(1), mapping=dict(zip(STAMPS, map(encode_timestamp, (1, 99_000_000, 1)), strict=True)))
+    views = tuple(ViewWrite(view=view, values={b"v": view.encode()}, event_us=50_000_000) for view in "bc")
+    one = EntityWrite(key=key(1), revision=0, views=views, state={}, kept=("a",))
+    watched = writer.watch(GUARD, [Wanted([key(1)], stamps)])
+    _, (found,) = ask(writer, [one], watched)()
+    assert (found.accepted.tolist(), found.written.tolist()) == ([True], [[False, False, True]])
+
+
 def test_entities_that_were_not_looked_at_are_written_all_the_same(client: Any) -> None:
     """As where a batch is written in pieces after it was looked at whole, or more of it than was thought."""
     writer = EntityWriter(client)
@@ -253,10 +275,13 @@ def test_connections_come_back(client: Any) -> None:
     """Used, thrown away, or refused: the pool has as many as before, and what one watched is forgotten."""
     writer = EntityWriter(client)
     pool = client.connection_pool
-    for revision in range(3):
-        writes = [write(1, revision)]
-        looked_at(writer, writes).end()
-        assert ask(writer, writes, looked_at(writer, writes))()[0]
+    looked_at(writer, [write(1)]).end()
+    assert ask(writer, [write(1)], looked_at(writer, [write(1)]))()[0]
+    made = client.info("stats")["total_connections_received"]
+    for revision in range(1, 4):
+        assert ask(writer, [write(1, revision)], looked_at(writer, [write(1)]))()[0]
+    assert client.info("stats")["total_connections_received"] == made
+    _seen_already(writer, [write(1)]).end()
     taken = [pool.get_connection() for _ in range(pool.max_connections)]
     for connection in taken:
         pool.release(connection)
