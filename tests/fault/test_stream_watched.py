@@ -111,17 +111,19 @@ def test_nothing_is_looked_at_while_writes_are_on_their_way(
 def test_a_look_that_nothing_comes_of_leaves_no_connection_behind(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is written of an event that is repeated, and much is written over other connections."""
+    """Another comes in its place, what is written goes over other connections, or the owner ends."""
     client, world = emptied(url), World.create()
-    materializer = world.materializer(client)
-    pool: Any = client.connection_pool
-    for event in [_buy("e0", OURS[0], START_US), *[_buy("e0", OURS[0], START_US + 1)] * 3]:
-        publish(url, [event], 1)
-        drain(materializer)
-    assert len(pool._in_use_connections) <= 1
-    monkeypatch.setattr(EntityWriter, "may_follow", lambda _self, count: count == 2)
-    publish(url, [_buy("e1", OURS[0], START_US + 2), _buy("e2", OURS[1], START_US + 3)], 1)
-    drain(materializer)
+    pool, materializer = client.connection_pool, world.materializer(client)
+    kind, sender = world.plan.customer, materializer._sender
+    touched = [(kind, kind.keys.encode_many({kind.key_names[0]: (OURS, range(len(OURS)))}))]
+    for _ in range(3):
+        sender.watch(touched)
+        assert len(pool._in_use_connections) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(EntityWriter, "may_follow", lambda *_: False)
+        sender.send([], {}, START_US).written.result()
+    assert not pool._in_use_connections
+    sender.watch(touched)
     materializer.close()
     assert not pool._in_use_connections
 
