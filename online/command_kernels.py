@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-from online.write_kernels import AS_IT_IS, put_bytes, put_decimal, put_state_key, put_word
+from online.write_kernels import (
+    AS_IT_IS,
+    ordered,
+    put_bytes,
+    put_decimal,
+    put_number,
+    put_state_key,
+    put_word,
+)
 
 _V, _T = types.int64[::1], types.int64[:, ::1]
 _OUT = types.uint8[::1]
@@ -43,12 +51,6 @@ def put_command(out, at, words, name):  # type: ignore[no-untyped-def]
     at = put_decimal(out, at + 1, words)
     out[at], out[at + 1] = 13, 10
     return put_bytes(out, at + 2, name, 0, name.shape[0])
-
-
-@_kernel(_INT(_OUT, _INT, _INT, _OUT))
-def put_number(out, at, number, scratch):  # type: ignore[no-untyped-def]
-    """Write an integer as a word; returns the place behind it."""
-    return put_word(out, at, scratch, 0, put_decimal(scratch, 0, number))
 
 
 @_kernel(types.UniTuple(_INT, 2)(_IN, _INT))
@@ -157,13 +159,7 @@ def lay_commands(  # type: ignore[no-untyped-def]
     Returns where the commands end and how many they are, or -1 where a view may be of a later time in the store, or
     does not stand there though it is counted on.
     """
-    order = np.empty(spans.shape[1], np.int64)
-    filled = span_at.copy()
-    for k in range(spans.shape[1]):
-        entity = spans[0, k]
-        if entity >= 0:
-            order[filled[entity]] = k
-            filled[entity] += 1
+    order = ordered(spans, span_at)
     scratch = np.empty(24, np.uint8)
     at = part = count = stamp = 0
     part_stop = parts[0, 0] if parts.shape[0] else 0

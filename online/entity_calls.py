@@ -19,7 +19,7 @@ from online.keys import STATE_MARK
 from online.pipes import Packed
 from online.route import Command
 from online.slots import TAG_BYTES, slot_tags
-from online.words import ByteArray, IntArray, Spans, flat
+from online.words import ByteArray, IntArray, Spans, side_by_side
 from online.write_kernels import fill_crc, lay_out, tally
 
 MAX_FIELDS = 3_500
@@ -171,12 +171,6 @@ def gathered(parts: Sequence[EntityWrites], ttls_s: Sequence[int]) -> Gathered:
         blob, key_at, *slot_tables(),
     )  # fmt: skip
     return Gathered(arguments, keys, len(blob), byte_count, sizes, state_bytes)
-
-
-def side_by_side(items: Sequence[bytes]) -> tuple[ByteArray, IntArray]:
-    """Bytes one after another, and where each begins; one more at the end."""
-    ends = itertools.accumulate(map(len, items), initial=0)
-    return flat(items), np.fromiter(ends, dtype=np.int64, count=len(items) + 1)
 
 
 def check_size(key: bytes, count: int) -> None:

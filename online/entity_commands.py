@@ -14,21 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from online.command_kernels import lay_commands, lay_looks
-from online.entity_calls import (
-    KEY_ROOM,
-    NUMBER_ROOM,
-    VIEWS,
-    EntityWrites,
-    gathered,
-    side_by_side,
-    slot_tables,
-)
-from online.words import IntArray, flat, word
+from online.entity_calls import KEY_ROOM, NUMBER_ROOM, VIEWS, EntityWrites, gathered, slot_tables
+from online.guarded import Guard
+from online.words import IntArray, flat, side_by_side, word
 
 BoolArray = npt.NDArray[np.bool_]
 
-_UNSEEN: Seen = b"unseen", ()
-"""Of no revision that is one."""
 _NAMES_ROOM = 128
 """For the names of an entity's commands, and what is not keys or words in them."""
 
@@ -47,6 +38,8 @@ class Wanted(NamedTuple):
 
 Seen = tuple[bytes | None, Sequence[bytes | None]]
 """What the store has of an entity: its state's revision and the timestamps of its views, None where there is none."""
+_UNSEEN: Seen = b"unseen", ()
+"""Of no revision that is one."""
 
 
 class Commands(NamedTuple):
@@ -65,10 +58,11 @@ class Commands(NamedTuple):
     state_bytes: IntArray
 
 
-def look_commands(guard: bytes, wanted: Sequence[Wanted]) -> bytes:
-    """Commands that watch a key and entities, and then read what a write hangs on.
+def look_commands(guard: Guard, wanted: Sequence[Wanted]) -> bytes:
+    """Commands that watch a guard, what it is for, and entities, and then read what a write hangs on.
 
-    Their replies are one for the watching, two for each entity (revision, timestamps), and what the key holds.
+    Their replies are one for the watching, two for each entity (revision, timestamps), what the guard's key holds, and
+    the types of the keys that it is for.
     """
     keys = [key for some in wanted for key in some.keys]
     blob, key_at = side_by_side(keys)
@@ -81,9 +75,19 @@ def look_commands(guard: bytes, wanted: Sequence[Wanted]) -> bytes:
     room += sum(len(some.keys) * len(own) for some, own in zip(wanted, fields, strict=True))
     out = np.empty(room, dtype=np.uint8)
     middle, stop = lay_looks(blob, key_at, np.array(kinds), flat(fields), *slot_tables(), out)
-    data, key = out.data, word(guard)
-    head = b"*%d\r\n$5\r\nWATCH\r\n" % (2 + 2 * len(keys))
-    return b"".join((head, key, data[:middle], data[middle:stop], b"*2\r\n$3\r\nGET\r\n", key))
+    data = out.data
+    names, reads = _guard_words(guard)
+    head = b"*%d\r\n$5\r\nWATCH\r\n" % (2 + len(guard.types) + 2 * len(keys))
+    return b"".join((head, names, data[:middle], data[middle:stop], reads))
+
+
+@cache
+def _guard_words(guard: Guard) -> tuple[bytes, bytes]:
+    """The keys, and what reads them."""
+    names = [word(name) for name, _ in guard.types]
+    reads = [b"*2\r\n$4\r\nTYPE\r\n" + name for name in names]
+    key = word(guard.key)
+    return b"".join((key, *names)), b"".join((b"*2\r\n$3\r\nGET\r\n", key, *reads))
 
 
 @cache
@@ -134,7 +138,7 @@ def _stamps(parts: Sequence[EntityWrites], seen: Mapping[bytes, Seen]) -> list[b
     for part in parts:
         for key, revision in zip(part.keys, part.revisions.tolist(), strict=True):
             stored, own = seen.get(key, _UNSEEN)
-            if (stored or b"0") != b"%d" % revision or len(own) != len(part.views):
+            if (b"0" if stored is None else stored) != b"%d" % revision or len(own) != len(part.views):
                 return None
             stamps += own
     return stamps

@@ -22,6 +22,18 @@ return 1
 """)
 
 
+class Guard(NamedTuple):
+    """What guards commands, and what they may write.
+
+    Attributes:
+        key: Must hold a value.
+        types: The keys, and of what type each must be if it is there.
+    """
+
+    key: bytes
+    types: tuple[tuple[bytes, bytes], ...] = ()
+
+
 class Guarded(NamedTuple):
     """Commands on keys of one slot, whose second word is the key.
 

@@ -1,4 +1,4 @@
-"""Packed commands on the connections of pools, one part for each: all out first, then the replies back in order."""
+"""Packed commands on the connections of pools: all out first, then the replies back in order."""
 
 from __future__ import annotations
 
@@ -82,6 +82,7 @@ class Talk:
         self._pool = pool
         self._connection = _connection(pool)
         self._owed = 0
+        self._is_begun = False
 
     def say(self, commands: bytes, count: int) -> None:
         """Send so many commands, packed.
@@ -89,6 +90,10 @@ class Talk:
         Raises:
             StoreUnavailableError: The connection broke.
         """
+        # redis-py would make another, which knows nothing of what was said.
+        if self._is_begun and self._connection._sock is None:  # noqa: SLF001
+            raise StoreUnavailableError("the connection to the store is closed")
+        self._is_begun = True
         self._owed += count
         try:
             self._connection.send_packed_command([commands], check_health=False)

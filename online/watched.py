@@ -12,12 +12,13 @@ from typing import Any
 import redis
 
 from online.entity_commands import Commands, Seen, Wanted, look_commands
-from online.guarded import Guarded
+from online.guarded import Guard, Guarded
 from online.pipes import Talk, pack
 from online.script import carried_out, checked
 
 _MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
-_AROUND = 3
+_NO_KEY = b"none"
+_AROUND = 2
 """Replies to a transaction beside those of its commands when they are queued."""
 
 
@@ -26,35 +27,39 @@ class Watched:
 
     Args:
         client: The store, one server.
-        guard: Key that guards the writes.
+        guard: Of the writes.
         wanted: The entities, one at least.
 
     Raises:
         StoreUnavailableError: The store did not answer.
     """
 
-    def __init__(self, client: redis.Redis, guard: bytes, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, client: redis.Redis, guard: Guard, wanted: Sequence[Wanted]) -> None:
+        self._guard = guard
         self._wanted = wanted
         self._talk: Talk | None = Talk(client.connection_pool)
         count = 2 * sum(len(some.keys) for some in wanted)
         try:
-            self._talk.say(look_commands(guard, wanted), 2 + count)
+            self._talk.say(look_commands(guard, wanted), 2 + count + len(guard.types))
         except BaseException:
             self.end()
             raise
 
     def seen(self, held: bytes) -> dict[bytes, Seen] | None:
-        """Wait for what the store has, once; None where the guard does not hold what it must, or a key is odd.
+        """Wait for what the store has, once; None where the guard holds something else, or a key is of another type.
 
         Raises:
             StoreUnavailableError: The store did not answer.
         """
         assert self._talk is not None
         replies: list[Any] = self._talk.hear()
-        watching, *found, guard = replies
-        if guard != held or any(isinstance(reply, redis.RedisError) for reply in (watching, *found)):
-            return None
         keys = [key for some in self._wanted for key in some.keys]
+        behind = 1 + 2 * len(keys)
+        found, (guard, *types) = replies[1:behind], replies[behind:]
+        if guard != held or any(isinstance(reply, redis.RedisError) for reply in replies):
+            return None
+        if any(own not in (kind, _NO_KEY) for own, (_, kind) in zip(types, self._guard.types, strict=True)):
+            return None
         return dict(zip(keys, zip(found[::2], found[1::2], strict=True), strict=True))
 
     def write(self, first: Guarded, then: Commands) -> Callable[[], bool]:
@@ -66,14 +71,14 @@ class Watched:
 
         Raises:
             StoreUnavailableError: The store did not answer, or takes no writes for now; so does what is returned.
-            StoreReplyError: The store refused a command, by what is returned; others may have been carried out where
-                that was a key of another type.
+            StoreReplyError: The store refused a command, by what is returned; those around it are carried out. Of what
+                was looked at no key is of another type, so there is no reason for it that is known.
         """
         assert self._talk is not None
-        talk, self._talk = self._talk, None
         payload = b"".join((_MULTI, *map(pack, first.commands), then.data, _EXEC))
+        talk, self._talk = self._talk, None
         try:
-            talk.say(payload, len(first.commands) + then.size + _AROUND - 1)
+            talk.say(payload, len(first.commands) + then.size + _AROUND)
         except BaseException:
             talk.end(is_done=False)
             raise

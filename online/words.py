@@ -68,13 +68,19 @@ def runs_of(rows: Iterable[Sequence[bytes]]) -> Runs:
 
 def packed_runs(rows: Sequence[bytes], counts: Sequence[int]) -> Runs:
     """Runs that are words already, and how many words each has."""
-    at = np.fromiter(itertools.accumulate(map(len, rows), initial=0), dtype=np.int64, count=len(rows) + 1)
-    return Runs(flat(rows), at[:-1], at[1:], np.array(counts, dtype=np.int64))
+    data, at = side_by_side(rows)
+    return Runs(data, at[:-1], at[1:], np.array(counts, dtype=np.int64))
 
 
 def flat(parts: Iterable[bytes]) -> ByteArray:
     """Bytes one after another, as an array."""
     return np.frombuffer(b"".join(parts), dtype=np.uint8)
+
+
+def side_by_side(items: Sequence[bytes]) -> tuple[ByteArray, IntArray]:
+    """Bytes one after another, and where each begins; one more at the end."""
+    ends = itertools.accumulate(map(len, items), initial=0)
+    return flat(items), np.fromiter(ends, dtype=np.int64, count=len(items) + 1)
 
 
 def joined(parts: Sequence[Runs], rows: int) -> Runs:

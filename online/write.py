@@ -1,4 +1,6 @@
-"""Writes that cannot corrupt: one conditional script call per entity, for windowed state and for plain rows.
+"""Writes that cannot corrupt: an entity changes whole and on conditions, for windowed state and for plain rows.
+
+A script checks the conditions of each entity; where they were looked at beforehand, a transaction does without it.
 
 One rule for every writer: a view's values are written unless the store holds values of a later event time, so the
 newest wins whatever the order and the number of writers; at equal event times the last writer wins, so a correction
@@ -22,7 +24,7 @@ from online.entity_calls import EntityCalls, EntityWrites, check_size, entity_ca
 from online.entity_commands import Commands, Wanted, entity_commands
 from online.errors import StoreReplyError
 from online.exchange import LANE_LOADS, ask, exchange_apart
-from online.guarded import GUARDED, Guarded
+from online.guarded import GUARDED, Guard, Guarded
 from online.keys import state_key, timestamp_field
 from online.route import Command
 from online.routed import RoutedClient
@@ -39,7 +41,7 @@ ENTITIES_PER_CALL = 16
 MOST_BEHIND = 256
 """Most entities that are written in one piece with what comes before; more go over several connections."""
 DOUBTS = 64
-"""So many writes are not looked at before, after one where what was looked at had changed: it costs as much again."""
+"""So many writes are not looked at before, after one that was looked at in vain: that costs as much again."""
 
 _KEPT = 1
 """Stands for the size of a view that is not written but counted on."""
@@ -236,7 +238,7 @@ class EntityWriter:
         self._client = client
         self._key_ttl_s = key_ttl_s or 0
         self._grace_s = grace_s
-        self._doubts = 0
+        self._doubts = 0  # counted by more than one thread: a look more or less is all that hangs on it
 
     def apply(self, writes: Sequence[EntityWrite]) -> list[frozenset[str] | None]:
         """Apply each write whose revision is the stored one and raise that by one.
@@ -269,7 +271,7 @@ class EntityWriter:
         """Whether so many entities can be written with what must happen before, by `ask_behind`."""
         return not isinstance(self._client, RoutedClient) and entity_count <= MOST_BEHIND
 
-    def watch(self, guard: bytes, wanted: Sequence[Wanted]) -> Watched | None:
+    def watch(self, guard: Guard, wanted: Sequence[Wanted]) -> Watched | None:
         """Look at entities that are about to be written, for `ask_behind` to be faster.
 
         Args:
@@ -296,9 +298,11 @@ class EntityWriter:
     ) -> Callable[[], tuple[bool, list[Outcomes] | None]]:
         """As `apply_many`, in one piece with what must happen before, sent at once: the store syncs once for both.
 
+        What was looked at, and has changed when it comes to it, is sent again when that is heard.
+
         Args:
             announcement: What must happen before.
-            parts: One entity at least.
+            parts: What to write.
             watched: A look at the entities, which is used up.
 
         Returns:
@@ -307,6 +311,8 @@ class EntityWriter:
 
         Raises:
             WriteTooLargeError: As in `apply`, and so the others, by what is returned too.
+            StoreReplyError: As there.
+            StoreUnavailableError: As there.
         """
         if watched is not None:
             try:
@@ -330,7 +336,7 @@ class EntityWriter:
     ) -> Callable[[], tuple[bool, list[Outcomes] | None]] | None:
         """Write as plain commands, where all entities are as the writes take them to be."""
         seen = watched.seen(announcement.guarded.held)
-        if seen is None:
+        if seen is None or not any(part.keys for part in parts):
             return None
         laid = entity_commands(parts, self._ttls_s(parts), self._key_ttl_s, seen)
         if laid is None:

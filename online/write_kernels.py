@@ -65,6 +65,12 @@ def put_word(out, at, data, first, stop):  # type: ignore[no-untyped-def]
     return at + 2
 
 
+@_kernel(_INT(_OUT, _INT, _INT, _OUT))
+def put_number(out, at, number, scratch):  # type: ignore[no-untyped-def]
+    """Write an integer as a word; returns the place behind it. `scratch` is room for its digits."""
+    return put_word(out, at, scratch, 0, put_decimal(scratch, 0, number))
+
+
 @_kernel(_VOID(_IN, _T, _T, _OUT, _V))
 def join_runs(data, first, stop, out, row_at):  # type: ignore[no-untyped-def]
     """Copy the runs of each row, shape (rows, runs), one after another.
@@ -188,9 +194,22 @@ def put_head(out, at, sizes, views, memory, revision):  # type: ignore[no-untype
         at = put_little(out, at, sizes[section], 2)
     out[at], out[at + 1] = 13, 10
     at += 2
-    number = np.empty(24, np.uint8)
-    at = put_word(out, at, number, 0, put_decimal(number, 0, revision))
-    return put_word(out, at, number, 0, put_decimal(number, 0, revision + 1))
+    scratch = np.empty(24, np.uint8)
+    at = put_number(out, at, revision, scratch)
+    return put_number(out, at, revision + 1, scratch)
+
+
+@_kernel(_V(_T, _V))
+def ordered(spans, span_at):  # type: ignore[no-untyped-def]
+    """The numbers of the spans, those of one entity behind those of another; both are as `tally` leaves them."""
+    order = np.empty(spans.shape[1], np.int64)
+    filled = span_at.copy()
+    for k in range(spans.shape[1]):
+        entity = spans[0, k]
+        if entity >= 0:
+            order[filled[entity]] = k
+            filled[entity] += 1
+    return order
 
 
 @_kernel(_VOID(_IN, _T, _V, _T, _T, _V, _BOOLS, _IN, _V, _INS, _IN, _V, _IN, _INT, _OUT, _T))
@@ -219,13 +238,7 @@ def lay_out(  # type: ignore[no-untyped-def]
         calls: Takes of each call where its words begin but for the first key, where they end, and how many words of
             entities they are; shape (calls, 3).
     """
-    order = np.empty(spans.shape[1], np.int64)
-    filled = span_at.copy()
-    for k in range(spans.shape[1]):
-        entity = spans[0, k]
-        if entity >= 0:
-            order[filled[entity]] = k
-            filled[entity] += 1
+    order = ordered(spans, span_at)
     at = part = 0
     part_stop = parts[0, 0] if parts.shape[0] else 0
     for call in range(calls.shape[0]):

@@ -267,7 +267,7 @@ class Materializer:
         """
         checkpoint = self._checkpoints.start()
         self._at = _Moment(checkpoint.position, checkpoint.record_count, checkpoint.time_us)
-        self._sender.number = checkpoint.intent
+        self._sender.number = max(checkpoint.intent, self._owner.last_number())
         self._archived = checkpoint.archived
         self._sender.created_us = checkpoint.created_us
         self._verdicts = self._owner.verdicts(checkpoint.position)
@@ -286,7 +286,6 @@ class Materializer:
         sender = self._sender
         sender.created_us = max(sender.created_us, *(intent.created_us for intent in intents))
         settled = settle_intents(self._client, self._writer, self._partition, intents)
-        sender.number = intents[-1].number
         self._declare(settled.void)
         announced = self._owner.last_change()
         for intent in settled.intents:
@@ -645,10 +644,10 @@ class Materializer:
         batch.due.update(due)
         touched = {kind.name: (kind, self._touched(kind, batch)) for kind in self._plan.kinds}
         fetch = self._cache.ask(touched.values())
-        if self._nothing_on_its_way():
-            self._sender.watch(touched.values())
         made: dict[str, list[PreparedWrites]] = {}
         try:
+            if self._nothing_on_its_way():
+                self._sender.watch(touched.values())
             # Those that are due are as many whatever is read.
             count = sum(len(keys) for _, keys in touched.values()) - len(batch.due)
             self._bound_reads(len(batch.records), count)
@@ -683,6 +682,8 @@ class Materializer:
         """Send off that what a batch writes be written down, and written."""
         self._owner.note(self._verdicts.of(batch.records, batch.admitted))
         self._reached_us = max(self._reached_us, self._at.now_us)
+        if not writes:
+            self._sender.unwatch()
         sent = self._send(writes, {}) if writes else None
         self._owner.deliver()
         self._foresee(batch, writes)
@@ -946,6 +947,7 @@ class Materializer:
         Returns:
             Wall time at which it was done.
         """
+        self._sender.unwatch()  # what the next batch looked at changes now
         readable_us = time.time_ns() // 1000
         failed: Exception | None = None
         for _ in range(MAX_WRITE_ATTEMPTS):

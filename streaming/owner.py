@@ -1,6 +1,6 @@
 """What the owner of a partition writes into it: intents, timers, segment changes, the checkpoint.
 
-Every write is one script on keys of one slot, and holds only while the owner's fencing number is the newest.
+All writes are on keys of one slot, and hold only while the owner's fencing number is the newest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from online.guarded import Guarded, run
+from online.guarded import Guard, Guarded, run
 from online.write import Announcement
 from streaming.advance import SegmentChange
 from streaming.errors import LeaseLost
@@ -77,7 +77,15 @@ class PartitionOwner:
         self._client = client
         self.keys = lease.keys
         self.fence = lease.fence
-        self.guard = lease.keys.fence.encode()
+        keys = {
+            lease.keys.timers: b"zset",
+            lease.keys.journal: b"stream",
+            lease.keys.changes: b"stream",
+            lease.keys.applied: b"hash",
+            lease.keys.verdicts: b"zset",
+        }
+        types = tuple((name.encode(), kind) for name, kind in keys.items())
+        self.guard = Guard(lease.keys.fence.encode(), types)
         self._pending: list[tuple[Argument | str, ...]] = []
         self._noted: dict[bytes, int] = {}
 
@@ -102,6 +110,11 @@ class PartitionOwner:
             return 0
         found: Any = self._client.xinfo_stream(stream)
         return pack_position(found["last-generated-id"])
+
+    def last_number(self) -> int:
+        """The greatest number that an intent, or a segment change, ever had: those to come must be greater."""
+        streams = self.keys.journal, self.keys.changes
+        return max(self._last_id(stream) >> SEQUENCE_BITS for stream in streams)
 
     def last_change(self) -> int:
         """Number of the last intent whose segment changes are in their log."""
@@ -250,7 +263,7 @@ class PartitionOwner:
             tuple([part.encode() if isinstance(part, str) else part for part in command])
             for command in commands
         ]
-        return Guarded(self.guard, b"%d" % self.fence, words)
+        return Guarded(self.guard.key, b"%d" % self.fence, words)
 
 
 def _fields(progress: Progress) -> tuple[Argument, ...]:

@@ -68,11 +68,12 @@ class Sender:
 
     def watch(self, touched: Iterable[tuple[EntityKind, Sequence[bytes]]]) -> None:
         """Look at entities in the store while it is computed what to write of them; `send` is faster then."""
-        self._unwatch()
+        self.unwatch()
         wanted = [Wanted(keys, kind.stamps) for kind, keys in touched if keys]
         self._watched = self._writer.watch(self._owner.guard, wanted)
 
-    def _unwatch(self) -> None:
+    def unwatch(self) -> None:
+        """Look no more: nothing is written."""
         watched, self._watched = self._watched, None
         if watched is not None:
             watched.end()
@@ -94,7 +95,7 @@ class Sender:
             watched, self._watched = self._watched, None
             intended, work = None, partial(self._hear, send_behind(self._writer, intention, writes, watched))
         else:
-            self._unwatch()
+            self.unwatch()
             intended = self._thread.submit(self._owner.leave, intention)
             work = partial(self._write, writes, intended)
         sent = Sent(writes, intent, announced, self._thread.submit(work), intended)
@@ -104,7 +105,7 @@ class Sender:
 
     def close(self) -> None:
         """Wait until nothing is on its way; nothing else may be asked of it then."""
-        self._unwatch()
+        self.unwatch()
         self._thread.shutdown(cancel_futures=True)
 
     def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:

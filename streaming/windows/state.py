@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decision.schema import Scalar
+from online.words import side_by_side
 from streaming.windows.codec_kernels import (
     MAX_SLOT_BYTES,
     decode_table,
@@ -249,7 +250,7 @@ def decode_many(plan: WindowPlan, stored: Sequence[Stored]) -> list[TileState]:
     if plan.firsts or plan.distincts or any(entry.head is None for entry in stored):
         return [decode(plan, entry.chunks(plan)) for entry in stored]
     heads = [entry.head for entry in stored if entry.head is not None]
-    data, at = _side_by_side(heads)
+    data, at = side_by_side(heads)
     times = np.empty((len(heads), 2), dtype=np.int64)
     totals = np.empty((len(heads), len(plan.totals)), dtype=np.int64)
     rest = np.empty(len(heads), dtype=np.int64)
@@ -271,7 +272,7 @@ def _with_tiles(
 ) -> list[TileState]:
     times, totals = heads
     parts = [(base, chunk, owner) for owner, entry in enumerate(stored) for base, chunk in entry.parts()]
-    data, at = _side_by_side([chunk for _, chunk, _ in parts])
+    data, at = side_by_side([chunk for _, chunk, _ in parts])
     starts, sizes = np.empty((2, len(parts)), dtype=np.int64)
     bad = measure_chunks(data, at, VERSION, 1 << TOP_BITS, starts, sizes)
     if bad >= 0:
@@ -308,11 +309,6 @@ def packed_states(
     store_states(start, index, tiles, totals, *times, stop, words, byte_start)
     data = words.data.cast("B")
     return [data[first:end].tobytes() for first, end in itertools.pairwise(byte_start.tolist())]
-
-
-def _side_by_side(parts: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], IntArray]:
-    at = np.fromiter(itertools.accumulate(map(len, parts), initial=0), dtype=np.int64, count=len(parts) + 1)
-    return np.frombuffer(b"".join(parts), dtype=np.uint8), at
 
 
 def _refs_of(plan: WindowPlan, head: bytes, at: int) -> tuple[Record | None, ...]:

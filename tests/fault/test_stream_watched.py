@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import redis
 
 import streaming.materializer
 import streaming.sending
+from online.keys import EntityKeys, timestamp_field
 from online.script import Script
+from online.values import encode_timestamp
 from online.write import EntityWriter
 from streaming.errors import LeaseLost
 from streaming.events import EventRecord
@@ -19,7 +22,7 @@ from streaming.lease import Leases
 from streaming.log import partition_of
 from streaming.writes import prepare_writes
 from tests.support.lazy import LazyExecutor
-from tests.support.stream_world import PROJECT, START_US, World, drain, features, publish
+from tests.support.stream_world import CUSTOMER, PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
 
 KEYS = PartitionKeys(PROJECT, 0)
@@ -167,3 +170,33 @@ def test_a_store_that_comes_again_between_is_written_by_whoever_begins_anew(
 def _cut_others(client: redis.Redis) -> None:
     with redis.Redis(**client.get_connection_kwargs()) as other:
         other.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second hides a row behind a later one of another writer, which shows when the third is looked at already."""
+    client, world = emptied(url), World.create()
+    key = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "bob"})
+    later = encode_timestamp(START_US + 10**12)
+    client.hset(key, mapping={timestamp_field("looked"): later})
+    publish(
+        url,
+        [
+            (START_US + n, EventRecord(f"e{n}", "look", name, START_US + n, {"category": "tea"}))
+            for n, name in enumerate(["ada", "bob", "cyd", "ada"])
+        ],
+    )
+    materializer = world.materializer(client, batch_records=1)
+    nothing, asked = materializer._nothing_on_its_way, count()
+
+    def behind_the_second() -> bool:
+        """The first is on its way when the second is computed; what comes behind has time."""
+        if next(asked) < 2:
+            return False
+        if materializer._flight and materializer._flight.sent:
+            materializer._flight.sent.written.result()
+        return nothing()
+
+    monkeypatch.setattr(materializer, "_nothing_on_its_way", behind_the_second)
+    drain(materializer)
+    assert materializer.stats.events == 4
+    assert features(client, world.plan)[key][timestamp_field("looked")] == later

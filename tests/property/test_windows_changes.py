@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,3 +85,31 @@ def test_changes_of_many_tiles(parts: list[list[tuple[int, float]]], step: int) 
         fresh = np.array([not stored[0]], dtype=np.int64)
         _follow(plan, stored, changes(plan, states, applied, fresh), applied.states)
         states, now_us = applied.states, now_us + step * HOP_US
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_changes_amid_many_tiles(seed: int) -> None:
+    """Late rows of all sizes, some in tiles of their own: chunks grow, are halved, and become whole again."""
+    rng = np.random.default_rng(seed)
+    view = View(
+        name="dense",
+        join_keys=(),
+        features=(Feature(name="sum", value_type=ValueType.DOUBLE),),
+        aggregations=(Aggregation(feature="sum", column="x", function="sum", window_s=1000 * 60),),
+        hop_s=60,
+    )
+    plan = WindowPlan.compile(view)
+    stored: list[dict[bytes, bytes]] = [{}]
+    states, now_us = [TileState.empty(plan)], 1000 * HOP_US
+    held = rng.choice(1000, rng.integers(300, 600), replace=False)
+    counts = set()
+    for size in [len(held), *[1] * 400]:
+        at = held if size > 1 else rng.choice(np.append(held, rng.integers(0, 1000)), 1)
+        xs = np.full(size, 1e-6) if size > 1 else rng.choice([1.0, 1e9, 1e9, -1e9], 1)
+        batch = Batch(np.zeros(size, dtype=np.int64), at * HOP_US, (), {"x": xs})
+        applied = apply(plan, states, batch, now_us)
+        fresh = np.array([not stored[0]], dtype=np.int64)
+        _follow(plan, stored, changes(plan, states, applied, fresh), applied.states)
+        states = applied.states
+        counts.add(len(stored[0]))
+    assert len(counts) > 1

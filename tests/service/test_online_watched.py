@@ -14,20 +14,21 @@ from hypothesis import strategies as st
 
 from decision.schema import JoinKey, ValueType
 from online.command_kernels import is_not_later
-from online.entity_calls import side_by_side as joined
 from online.entity_commands import Wanted
 from online.errors import StoreReplyError, StoreUnavailableError
-from online.guarded import Guarded
+from online.guarded import Guard, Guarded
 from online.keys import EntityKeys, feature_field, state_key, timestamp_field
 from online.store import connect
 from online.values import encode_timestamp
 from online.watched import Watched
+from online.words import side_by_side as joined
 from online.write import DOUBTS, MOST_BEHIND, Announcement, EntityWrite, EntityWriter, Outcomes, ViewWrite
 from tests.support.entity_writes import VIEWS, random_writes, side_by_side
 from tests.support.valkey import start_valkey
 
 KEYS = EntityKeys("demo", [JoinKey(name="user_id", value_type=ValueType.INT64)])
-GUARD, SIGN = b"guard", b"sign"
+GUARD, SIGN, JOURNAL = b"guard", b"sign", b"journal"
+GUARDED = Guard(GUARD, ((JOURNAL, b"stream"),))
 STAMPS = tuple(map(timestamp_field, VIEWS))
 
 
@@ -63,7 +64,7 @@ def announced(number: int = 1) -> Announcement:
 
 
 def looked_at(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
-    watched = writer.watch(GUARD, [Wanted([one.key for one in writes], STAMPS)])
+    watched = writer.watch(GUARDED, [Wanted([one.key for one in writes], STAMPS)])
     assert watched is not None
     return watched
 
@@ -124,7 +125,7 @@ def test_writes_that_were_looked_at_need_no_script_and_one_transaction(client: A
     bare = [replace(write(number), views=()) for number in range(5, 8)]
     wanted = [Wanted([one.key for one in writes], STAMPS), Wanted([one.key for one in bare], STAMPS[:1])]
     for revision in range(3):
-        watched = writer.watch(GUARD, wanted)
+        watched = writer.watch(GUARDED, wanted)
         parts = [
             side_by_side([replace(one, revision=revision) for one in writes]),
             side_by_side([replace(one, revision=revision) for one in bare], VIEWS[:1]),
@@ -208,8 +209,8 @@ def test_after_a_look_in_vain_there_are_none_for_a_while(client: Any) -> None:
     _, (found,) = ask(writer, [write(1, revision=5)], looked_at(writer, [write(1)]))()
     assert not found.accepted.any()
     wanted = [Wanted([key(1)], STAMPS)]
-    assert [writer.watch(GUARD, wanted) for _ in range(DOUBTS)] == [None] * DOUBTS
-    watched = writer.watch(GUARD, wanted)
+    assert [writer.watch(GUARDED, wanted) for _ in range(DOUBTS)] == [None] * DOUBTS
+    watched = writer.watch(GUARDED, wanted)
     assert watched is not None
     watched.end()
 
@@ -221,7 +222,7 @@ def test_a_discarded_transaction_is_a_look_in_vain(client: Any) -> None:
     CHANGES["written"](client)
     _, (found,) = ask(writer, [write(1)], watched)()
     assert not found.accepted.any()
-    assert writer.watch(GUARD, [Wanted([key(1)], STAMPS)]) is None
+    assert writer.watch(GUARDED, [Wanted([key(1)], STAMPS)]) is None
 
 
 def test_each_view_is_compared_with_its_own_time(client: Any) -> None:
@@ -241,7 +242,9 @@ def test_other_views_than_are_written_are_no_look_at_all(client: Any) -> None:
     client.hset(key(2), STAMPS[0], encode_timestamp(99_000_000))
     writes = [write(1), write(2)]
     watched = looked_at(writer, writes)
-    _, (found,) = writer.ask_behind(announced(), [side_by_side(writes, VIEWS[:1])], watched)()
+    _, outcomes = writer.ask_behind(announced(), [side_by_side(writes, VIEWS[:1])], watched)()
+    assert outcomes is not None
+    (found,) = outcomes
     assert found.written.tolist() == [[True], [False]]
 
 
@@ -252,12 +255,19 @@ def test_entities_that_were_not_looked_at_are_written_all_the_same(client: Any) 
     assert (is_announced, found.accepted.tolist()) == (True, [True, True])
 
 
+def test_an_announcement_may_be_of_nothing(client: Any) -> None:
+    """What did not happen of writes before is announced alone."""
+    writer = EntityWriter(client)
+    assert writer.ask_behind(announced(), [], looked_at(writer, [write(1)]))() == (True, [])
+    assert client.get(SIGN) == b"3:1"
+
+
 def test_many_entities_are_not_looked_at(client: Any) -> None:
     """They go over several connections."""
     writer = EntityWriter(client)
-    assert writer.watch(GUARD, []) is None
-    assert writer.watch(GUARD, [Wanted([key(n) for n in range(MOST_BEHIND + 1)], STAMPS)]) is None
-    assert writer.watch(GUARD, [Wanted([key(1)], ())]) is None
+    assert writer.watch(GUARDED, []) is None
+    assert writer.watch(GUARDED, [Wanted([key(n) for n in range(MOST_BEHIND + 1)], STAMPS)]) is None
+    assert writer.watch(GUARDED, [Wanted([key(1)], ())]) is None
 
 
 def test_a_key_of_another_type_is_told_as_the_script_tells_it(client: Any) -> None:
@@ -267,6 +277,21 @@ def test_a_key_of_another_type_is_told_as_the_script_tells_it(client: Any) -> No
     with pytest.raises(StoreReplyError, match="WRONGTYPE"):
         ask(writer, writes, looked_at(writer, writes))()
     assert client.get(key(2)) == b"no hash"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_nothing_is_written_where_the_announcement_cannot_be(client: Any, when: str) -> None:
+    """A key of the bookkeeping is of another type, when entities are looked at or after that."""
+    writer, writes = EntityWriter(client), [write(1)]
+    if when == "before":
+        client.set(JOURNAL, b"no stream")
+    watched = _seen_already(writer, writes)
+    client.set(JOURNAL, b"no stream")
+    note = (b"XADD", JOURNAL, b"1-0", b"rows", b"of them")
+    announcement = Announcement(Guarded(GUARD, b"3", [note, (b"SET", SIGN, b"3:1")]), SIGN, b"3:1")
+    with pytest.raises(StoreReplyError, match="WRONGTYPE"):
+        writer.ask_behind(announcement, [side_by_side(writes)], watched)()
+    assert set(client.scan_iter()) == {GUARD, JOURNAL}
 
 
 def test_a_store_without_room_is_told_as_such(client: Any) -> None:
