@@ -11,6 +11,7 @@ import redis
 
 import streaming.materializer
 import streaming.sending
+from online.errors import StoreReplyError
 from online.keys import EntityKeys, timestamp_field
 from online.script import Script
 from online.values import encode_timestamp
@@ -24,6 +25,7 @@ from streaming.writes import prepare_writes
 from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import CUSTOMER, PROJECT, START_US, World, drain, features, publish
 from tests.support.valkey import emptied
+from tests.support.worlds import everyone_offline
 
 KEYS = PartitionKeys(PROJECT, 0)
 OURS, THEIRS = (
@@ -177,7 +179,8 @@ def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str, monkeypatch:
     client, world = emptied(url), World.create()
     key = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "bob"})
     later = encode_timestamp(START_US + 10**12)
-    client.hset(key, mapping={timestamp_field("looked"): later})
+    store: Any = client
+    store.hset(key, timestamp_field("looked"), later)
     publish(
         url,
         [
@@ -200,3 +203,37 @@ def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str, monkeypatch:
     drain(materializer)
     assert materializer.stats.events == 4
     assert features(client, world.plan)[key][timestamp_field("looked")] == later
+
+
+@pytest.mark.parametrize("stream", ["journal", "changes"])
+def test_numbers_begin_behind_all_that_a_stream_ever_had(url: str, stream: str) -> None:
+    """A journal, or its like, that was set back by hand: what comes is taken, and its rows are logged."""
+    client, world = emptied(url), World.create()
+    spoilt = getattr(KEYS, stream)
+    client.xadd(spoilt, {"of": "old"}, id="50-0")
+    client.xtrim(spoilt, maxlen=0, approximate=False)
+    materializer = world.materializer(client)
+    publish(url, [_buy("e0", OURS[0], START_US)], 1)
+    drain(materializer)
+    materializer.checkpoint()
+    assert everyone_offline(world) == [OURS[0]]
+    assert features(client, world.plan)
+
+
+@pytest.mark.parametrize("name", ["journal", "timers"])
+def test_bookkeeping_of_another_type_loses_nothing(url: str, name: str) -> None:
+    """The materializer ends before anything is written; once the key is gone the next one goes on."""
+    client, world = emptied(url), World.create()
+    materializer = world.materializer(client)
+    publish(url, [_buy("e0", OURS[0], START_US)], 1)
+    client.set(getattr(KEYS, name), "spoilt")
+    with pytest.raises(StoreReplyError, match="WRONGTYPE"):
+        drain(materializer)
+    materializer.close()
+    assert not features(client, world.plan)
+    client.delete(getattr(KEYS, name))
+    successor = world.materializer(client)
+    drain(successor)
+    successor.checkpoint()
+    assert everyone_offline(world) == [OURS[0]]
+    assert features(client, world.plan)
