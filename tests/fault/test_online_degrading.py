@@ -167,11 +167,11 @@ async def test_a_refusing_server_is_tried_seldom() -> None:
         connections += 1
 
     async with talking(hang_up) as reader:
-        started = time.monotonic()
         for _ in range(10):
+            started = time.monotonic()
             answers = await asyncio.gather(*(read(reader, number, 0.05) for number in range(100)))
             assert {status for _, status in answers} == {Status.TIMEOUT}
-        assert time.monotonic() - started < 10 * 0.05 + SLACK_S
+            assert time.monotonic() - started < 0.05 + SLACK_S
     assert connections <= 15
 
 
