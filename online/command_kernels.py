@@ -53,6 +53,17 @@ def put_command(out, at, words, name):  # type: ignore[no-untyped-def]
     return put_bytes(out, at + 2, name, 0, name.shape[0])
 
 
+@_kernel(types.UniTuple(_INT, 2)(_OUT, _INT, _IN, _T, _V, _INT, _INT))
+def put_spans(out, at, data, spans, order, place, words):  # type: ignore[no-untyped-def]
+    """Write so many words, those of the spans from a place in their order on; returns the places behind both."""
+    while words > 0:
+        k = order[place]
+        at = put_bytes(out, at, data, spans[1, k], spans[2, k])
+        words -= spans[3, k]
+        place += 1
+    return at, place
+
+
 @_kernel(types.UniTuple(_INT, 2)(_IN, _INT))
 def word_at(data, at):  # type: ignore[no-untyped-def]
     """Where the bytes of a word begin and end."""
@@ -189,13 +200,10 @@ def lay_commands(  # type: ignore[no-untyped-def]
                 first, stop = word_at(data, behind + 2)
                 if not is_not_later(stamps, stamp_at[stamp], stamp_at[stamp] + size, data, first, stop):
                     return at, -1
-            is_put = left > 1
-            while left > 0:
-                k = order[place]
-                if is_put:
-                    at = put_bytes(out, at, data, spans[1, k], spans[2, k])
-                left -= spans[3, k]
+            if left == 1:
                 place += 1
+            else:
+                at, place = put_spans(out, at, data, spans, order, place, left)
             stamp += 1
         if shown and ttl_s:
             at = put_command(out, at, 3, _EXPIRE)
@@ -207,22 +215,12 @@ def lay_commands(  # type: ignore[no-untyped-def]
         at = put_bytes(out, at, _REVISION, 0, _REVISION.shape[0])
         at = put_number(out, at, revisions[i] + 1, scratch)
         count += 1
-        left = sizes[i, 0]
-        while left > 0:
-            k = order[place]
-            at = put_bytes(out, at, data, spans[1, k], spans[2, k])
-            left -= spans[3, k]
-            place += 1
-        left = sizes[i, 1]
-        if left:
-            at = put_command(out, at, 2 + left, _HDEL)
+        at, place = put_spans(out, at, data, spans, order, place, sizes[i, 0])
+        if sizes[i, 1]:
+            at = put_command(out, at, 2 + sizes[i, 1], _HDEL)
             at = put_bytes(out, at, out, state_key, state_key_stop)
+            at, place = put_spans(out, at, data, spans, order, place, sizes[i, 1])
             count += 1
-        while left > 0:
-            k = order[place]
-            at = put_bytes(out, at, data, spans[1, k], spans[2, k])
-            left -= spans[3, k]
-            place += 1
         if memory == 0 and lasting[i]:
             memory = AS_IT_IS
         if memory == 0:

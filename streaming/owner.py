@@ -77,14 +77,14 @@ class PartitionOwner:
         self._client = client
         self.keys = lease.keys
         self.fence = lease.fence
-        keys = {
-            lease.keys.timers: b"zset",
-            lease.keys.journal: b"stream",
-            lease.keys.changes: b"stream",
-            lease.keys.applied: b"hash",
-            lease.keys.verdicts: b"zset",
-        }
-        types = tuple((name.encode(), kind) for name, kind in keys.items())
+        written = (
+            (lease.keys.timers, b"zset"),
+            (lease.keys.journal, b"stream"),
+            (lease.keys.changes, b"stream"),
+            (lease.keys.applied, b"hash"),
+            (lease.keys.verdicts, b"zset"),
+        )
+        types = tuple((name.encode(), kind) for name, kind in written)
         self.guard = Guard(lease.keys.fence.encode(), types)
         self._pending: list[tuple[Argument | str, ...]] = []
         self._noted: dict[bytes, int] = {}
