@@ -35,7 +35,7 @@ class Asked:
         self._taken: list[tuple[Any, Any]] = []
         try:
             for pool, _ in parts:
-                self._taken.append((pool, _connection(pool)))
+                self._taken.append((pool, connection_of(pool)))
             for (_, connection), (_, commands) in zip(self._taken, parts, strict=True):
                 _send(connection, commands)
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
@@ -70,56 +70,6 @@ class Asked:
             pool.release(connection)
 
 
-class Talk:
-    """One connection of a pool, for commands that hang on what was said on it before; it must be ended."""
-
-    def __init__(self, pool: Any) -> None:
-        """Take a connection.
-
-        Raises:
-            StoreUnavailableError: It cannot be made.
-        """
-        self._pool = pool
-        self._connection = _connection(pool)
-        self._owed = 0
-        self._is_begun = False
-
-    def say(self, commands: bytes, count: int) -> None:
-        """Send so many commands, packed.
-
-        Raises:
-            StoreUnavailableError: The connection broke.
-        """
-        # redis-py would make another, which knows nothing of what was said.
-        if self._is_begun and self._connection._sock is None:  # noqa: SLF001
-            raise StoreUnavailableError("the connection to the store is closed")
-        self._is_begun = True
-        self._owed += count
-        try:
-            self._connection.send_packed_command([commands], check_health=False)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
-
-    def hear(self) -> list[object]:
-        """Read the replies to all that was sent.
-
-        Raises:
-            StoreUnavailableError: The connection broke.
-        """
-        try:
-            replies = _replies(self._connection, self._owed)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise StoreUnavailableError(f"the store stopped answering: {error}") from error
-        self._owed = 0
-        return replies
-
-    def end(self, *, is_done: bool) -> None:
-        """Give the connection back, closed unless all that was begun on it is done, and every reply read."""
-        if self._owed or not is_done:
-            self._connection.disconnect()
-        self._pool.release(self._connection)
-
-
 def send_parts(parts: Sequence[tuple[Any, Sequence[Command]]]) -> list[list[object]]:
     """Send each pool's commands on one of its connections, all before the first reply is read.
 
@@ -129,7 +79,12 @@ def send_parts(parts: Sequence[tuple[Any, Sequence[Command]]]) -> list[list[obje
     return Asked(parts).take()
 
 
-def _connection(pool: Any) -> Any:
+def connection_of(pool: Any) -> Any:
+    """Take a connection, which is open.
+
+    Raises:
+        StoreUnavailableError: It cannot be made.
+    """
     try:
         return pool.get_connection()
     except (redis.RedisError, OSError) as error:

@@ -9,7 +9,7 @@ import redis
 import redis.asyncio
 
 from online.errors import StoreReplyError, StoreUnavailableError
-from online.exchange import ask, exchange, exchange_apart, exchange_async
+from online.exchange import exchange, exchange_apart, exchange_async
 from online.route import Command
 
 _PASSING = (
@@ -21,6 +21,9 @@ _PASSING = (
 _PASSING_CODES = ("MISCONF", "NOREPLICAS", "BUSY ", "OOM ", "READONLY ", "LOADING ", "MASTERDOWN ")
 """Refusals of any write, until there is memory, room on the disk, a replica or a master again."""
 _DISCARDED = "Transaction discarded because of: "
+
+Send = Callable[[Sequence[Command]], Callable[[], list[object]]]
+"""Sends commands, and returns what reads their replies; in any thread."""
 
 MOST_TOGETHER = 4
 """Most calls of one transaction: what others ask of the server waits for all of it."""
@@ -61,7 +64,7 @@ class Script:
         return checked(replies)
 
     def ask_behind(
-        self, client: redis.Redis, first: tuple[Script, Command], calls: Sequence[Command]
+        self, client: redis.Redis, send: Send, first: tuple[Script, Command], calls: Sequence[Command]
     ) -> Callable[[], tuple[object, list[object]]]:
         """Call another script once and then this one for each call, in order, all in one piece, sent at once.
 
@@ -70,6 +73,7 @@ class Script:
 
         Args:
             client: The store, one server.
+            send: Sends commands to it.
             first: The other script and its call. Where it is not carried out, those of this one must do nothing.
             calls: As in `run`.
 
@@ -83,7 +87,7 @@ class Script:
         before, call = first
         commands = [before.by_hash(call), *map(self.by_hash, calls)]
         are_few = len(calls) <= MOST_TOGETHER
-        asked = ask(client, [(b"MULTI",), *commands, (b"EXEC",)] if are_few else commands)
+        asked = send([(b"MULTI",), *commands, (b"EXEC",)] if are_few else commands)
 
         def take() -> tuple[object, list[object]]:
             reply, *replies = carried_out(asked()) if are_few else asked()

@@ -7,16 +7,19 @@ The store discards the transaction where anybody has changed one of them, or wha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
 
 from online.entity_commands import Commands, Seen, Wanted, look_commands
+from online.errors import StoreUnavailableError
 from online.guarded import Guard, Guarded
-from online.pipes import Talk, pack
+from online.line import Line
+from online.pipes import pack
 from online.script import carried_out, checked
 
-_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+_MULTI, _EXEC, _UNWATCH = (pack((name,)) for name in (b"MULTI", b"EXEC", b"UNWATCH"))
 _NO_KEY = b"none"
 _AROUND = 2
 """Replies to a transaction beside those of its commands when they are queued."""
@@ -26,7 +29,7 @@ class Watched:
     """A look at entities, on its way or there; it must be written by, or ended.
 
     Args:
-        client: The store, one server.
+        line: To the store, one server; nothing on it is watched.
         guard: Of the writes.
         wanted: The entities, one at least.
 
@@ -34,25 +37,21 @@ class Watched:
         StoreUnavailableError: The store did not answer.
     """
 
-    def __init__(self, client: redis.Redis, guard: Guard, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, line: Line, guard: Guard, wanted: Sequence[Wanted]) -> None:
+        self._line = line
         self._guard = guard
         self._wanted = wanted
-        self._talk: Talk | None = Talk(client.connection_pool)
         count = 2 * sum(len(some.keys) for some in wanted)
-        try:
-            self._talk.say(look_commands(guard, wanted), 2 + count + len(guard.types))
-        except BaseException:
-            self.end()
-            raise
+        self._look = line.say(look_commands(guard, wanted), 2 + count + len(guard.types))
+        self._is_open = True
 
     def seen(self, held: bytes) -> dict[bytes, Seen] | None:
-        """Wait for what the store has, once; None where the guard holds something else, or a key is of another type.
+        """Wait for what the store has; None where the guard holds something else, or a key is of another type.
 
         Raises:
             StoreUnavailableError: The store did not answer.
         """
-        assert self._talk is not None
-        replies: list[Any] = self._talk.hear()
+        replies: list[Any] = self._look()
         keys = [key for some in self._wanted for key in some.keys]
         behind = 1 + 2 * len(keys)
         found, (guard, *types) = replies[1:behind], replies[behind:]
@@ -74,22 +73,12 @@ class Watched:
             StoreReplyError: The store refused a command, by what is returned; those around it are carried out. Of what
                 was looked at no key is of another type, so there is no reason for it that is known.
         """
-        assert self._talk is not None
         payload = b"".join((_MULTI, *map(pack, first.commands), then.data, _EXEC))
-        talk, self._talk = self._talk, None
-        try:
-            talk.say(payload, len(first.commands) + then.size + _AROUND)
-        except BaseException:
-            talk.end(is_done=False)
-            raise
+        self._is_open = False
+        hear = self._line.say(payload, len(first.commands) + then.size + _AROUND)
 
         def take() -> bool:
-            is_done = False
-            try:
-                replies = talk.hear()
-                is_done = True
-            finally:
-                talk.end(is_done=is_done)
+            replies = hear()
             if replies[-1] is None:
                 return False
             checked(carried_out(replies))
@@ -98,7 +87,8 @@ class Watched:
         return take
 
     def end(self) -> None:
-        """Look no more; twice does nothing."""
-        talk, self._talk = self._talk, None
-        if talk is not None:
-            talk.end(is_done=False)
+        """Look no more; twice, or after writing, does nothing."""
+        if self._is_open:
+            self._is_open = False
+            with suppress(StoreUnavailableError):  # nothing is watched on what is broken
+                self._line.say(_UNWATCH, 1)

@@ -21,16 +21,15 @@ import redis
 import redis.asyncio
 
 from online.entity_calls import EntityCalls, EntityWrites, check_size, entity_calls
-from online.entity_commands import Commands, Wanted, entity_commands
+from online.entity_commands import Commands, Seen, entity_commands
 from online.errors import StoreReplyError
 from online.exchange import LANE_LOADS, ask, exchange_apart
-from online.guarded import GUARDED, Guard, Guarded
+from online.guarded import GUARDED, Guarded
 from online.keys import state_key, timestamp_field
 from online.route import Command
 from online.routed import RoutedClient
-from online.script import Script
+from online.script import Script, Send
 from online.values import encode_timestamp
-from online.watched import Watched
 from online.words import word
 
 BoolArray = npt.NDArray[np.bool_]
@@ -38,10 +37,6 @@ BoolArray = npt.NDArray[np.bool_]
 REVISION_FIELD = b"rev"
 ENTITIES_PER_CALL = 16
 """Entities of one call of the script, where one server has them all: a call costs as much as half an entity."""
-MOST_BEHIND = 256
-"""Most entities that are written in one piece with what comes before; more go over several connections."""
-DOUBTS = 64
-"""So many writes are not looked at before, after one that was looked at in vain: that costs as much again."""
 
 _KEPT = 1
 """Stands for the size of a view that is not written but counted on."""
@@ -232,13 +227,15 @@ class EntityWriter:
         client: The store.
         key_ttl_s: Feast's `key_ttl_seconds`: how long an entity lives after its last write; None is for ever.
         grace_s: How much longer its state lives, at least: events may still be late, and be read again.
+
+    Attributes:
+        client: As above.
     """
 
     def __init__(self, client: redis.Redis, key_ttl_s: int | None = None, grace_s: int = 0) -> None:
-        self._client = client
+        self.client = client
         self._key_ttl_s = key_ttl_s or 0
         self._grace_s = grace_s
-        self._doubts = 0  # counted by more than one thread: a look more or less is all that hangs on it
 
     def apply(self, writes: Sequence[EntityWrite]) -> list[frozenset[str] | None]:
         """Apply each write whose revision is the stored one and raise that by one.
@@ -255,7 +252,7 @@ class EntityWriter:
             StoreReplyError: The server refused a write for another reason (wrong type of a key).
             StoreUnavailableError: The store did not answer, or takes no writes for now (memory full).
         """
-        replies = _ENTITIES.run(self._client, [self._call(write) for write in writes])
+        replies = _ENTITIES.run(self.client, [self._call(write) for write in writes])
         return [_outcome(write.views, reply) for write, reply in zip(writes, replies, strict=True)]
 
     def apply_many(self, parts: Sequence[EntityWrites]) -> list[Outcomes]:
@@ -264,46 +261,18 @@ class EntityWriter:
         Raises:
             WriteTooLargeError: As there, and so the others.
         """
-        laid = self._calls(parts, 1 if isinstance(self._client, RoutedClient) else ENTITIES_PER_CALL)
-        return _outcomes(parts, laid, _ENTITIES.run(self._client, laid.calls, apart=True))
-
-    def may_follow(self, entity_count: int) -> bool:
-        """Whether so many entities can be written with what must happen before, by `ask_behind`."""
-        return not isinstance(self._client, RoutedClient) and entity_count <= MOST_BEHIND
-
-    def watch(self, guard: Guard, wanted: Sequence[Wanted]) -> Watched | None:
-        """Look at entities that are about to be written, for `ask_behind` to be faster.
-
-        Args:
-            guard: That of the announcement to come.
-            wanted: The entities. Others, or more, may be written then; fewer cost nothing.
-
-        Returns:
-            What must be given to `ask_behind`, or ended; None where it would be of no use: of many entities, or where
-            others have lately changed what was looked at.
-
-        Raises:
-            StoreUnavailableError: The store did not answer.
-        """
-        count = sum(len(some.keys) for some in wanted)
-        if not count or not self.may_follow(count) or not all(some.stamps for some in wanted):
-            return None
-        if self._doubts:
-            self._doubts -= 1
-            return None
-        return Watched(self._client, guard, wanted)
+        laid = self._calls(parts, 1 if isinstance(self.client, RoutedClient) else ENTITIES_PER_CALL)
+        return _outcomes(parts, laid, _ENTITIES.run(self.client, laid.calls, apart=True))
 
     def ask_behind(
-        self, announcement: Announcement, parts: Sequence[EntityWrites], watched: Watched | None = None
+        self, announcement: Announcement, parts: Sequence[EntityWrites], send: Send
     ) -> Callable[[], tuple[bool, list[Outcomes] | None]]:
         """As `apply_many`, in one piece with what must happen before, sent at once: the store syncs once for both.
-
-        What was looked at, and has changed when it comes to it, is sent again when that is heard.
 
         Args:
             announcement: What must happen before.
             parts: What to write.
-            watched: A look at the entities, which is used up.
+            send: Sends commands to the store, one server.
 
         Returns:
             Waits for whether the announcement was made, and for what became of the writes, or None where its sign was
@@ -314,16 +283,9 @@ class EntityWriter:
             StoreReplyError: As there.
             StoreUnavailableError: As there.
         """
-        if watched is not None:
-            try:
-                asked = self._ask_as_seen(watched, announcement, parts)
-            finally:
-                watched.end()
-            if asked is not None:
-                return asked
-            self._doubts = DOUBTS
         laid = self._calls(parts, ENTITIES_PER_CALL, announcement)
-        called = _ENTITIES.ask_behind(self._client, (GUARDED, announcement.guarded.call()), laid.calls)
+        first = GUARDED, announcement.guarded.call()
+        called = _ENTITIES.ask_behind(self.client, send, first, laid.calls)
 
         def take() -> tuple[bool, list[Outcomes] | None]:
             reply, replies = called()
@@ -331,25 +293,9 @@ class EntityWriter:
 
         return take
 
-    def _ask_as_seen(
-        self, watched: Watched, announcement: Announcement, parts: Sequence[EntityWrites]
-    ) -> Callable[[], tuple[bool, list[Outcomes] | None]] | None:
-        """Write as plain commands, where all entities are as the writes take them to be."""
-        seen = watched.seen(announcement.guarded.held)
-        if seen is None or not any(part.keys for part in parts):
-            return None
-        laid = entity_commands(parts, self._ttls_s(parts), self._key_ttl_s, seen)
-        if laid is None:
-            return None
-        written = watched.write(announcement.guarded, laid)
-
-        def take() -> tuple[bool, list[Outcomes] | None]:
-            if written():
-                return True, _all_written(parts, laid)
-            self._doubts = DOUBTS
-            return self.ask_behind(announcement, parts)()
-
-        return take
+    def commands(self, parts: Sequence[EntityWrites], seen: Mapping[bytes, Seen]) -> Commands | None:
+        """The writes as plain commands, which hold for entities as they were seen, as `entity_commands` says it."""
+        return entity_commands(parts, self._ttls_s(parts), self._key_ttl_s, seen)
 
     def load(self, keys: Sequence[bytes]) -> list[dict[bytes, bytes]]:
         """Return the state of each entity, revision included; empty where there is none.
@@ -358,7 +304,7 @@ class EntityWriter:
             StoreReplyError: A state key holds something else.
             StoreUnavailableError: The store did not answer.
         """
-        replies = exchange_apart(self._client, _loads(keys), LANE_LOADS)
+        replies = exchange_apart(self.client, _loads(keys), LANE_LOADS)
         return [_as_dict(reply) for reply in replies]
 
     def ask(self, keys: Sequence[bytes]) -> Callable[[], list[dict[bytes, bytes]]]:
@@ -366,7 +312,7 @@ class EntityWriter:
         if len(keys) >= 2 * LANE_LOADS:
             states = self.load(keys)
             return lambda: states
-        replies = ask(self._client, _loads(keys))
+        replies = ask(self.client, _loads(keys))
         return lambda: [_as_dict(reply) for reply in replies()]
 
     def _call(self, write: EntityWrite) -> Command:
@@ -474,16 +420,6 @@ def _outcomes(parts: Sequence[EntityWrites], laid: EntityCalls, replies: Sequenc
         state_bytes = int(laid.state_bytes[entity : entity + count][accepted].sum())
         outcomes.append(Outcomes(accepted, table[:, 1:] == _WRITTEN, state_bytes))
         entity, mark = entity + count, mark + count * width
-    return outcomes
-
-
-def _all_written(parts: Sequence[EntityWrites], laid: Commands) -> list[Outcomes]:
-    outcomes, entity = [], 0
-    for part, written in zip(parts, laid.written, strict=True):
-        stop = entity + len(part.keys)
-        accepted = np.ones(len(part.keys), dtype=np.bool_)
-        outcomes.append(Outcomes(accepted, written, int(laid.state_bytes[entity:stop].sum())))
-        entity = stop
     return outcomes
 
 

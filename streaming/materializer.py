@@ -646,8 +646,7 @@ class Materializer:
         fetch = self._cache.ask(touched.values())
         made: dict[str, list[PreparedWrites]] = {}
         try:
-            if self._nothing_on_its_way():
-                self._sender.watch(touched.values())
+            self._sender.watch(touched.values())
             # Those that are due are as many whatever is read.
             count = sum(len(keys) for _, keys in touched.values()) - len(batch.due)
             self._bound_reads(len(batch.records), count)
@@ -658,9 +657,6 @@ class Materializer:
             fetch.take()
         made |= {name: self._prepare(*touched[name], batch) for name in touched if name in fetch.kinds}
         return [part for name in touched for part in made[name]]
-
-    def _nothing_on_its_way(self) -> bool:
-        return self._flight is None or self._flight.sent is None or self._flight.sent.written.done()
 
     def _bound_reads(self, record_count: int, entity_count: int) -> None:
         """What a batch has in memory grows with its entities: have the next ones take records of few enough.

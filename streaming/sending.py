@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from online.entity_commands import Wanted
-from online.watched import Watched
+from online.entity_line import EntityLine
 from online.write import EntityWriter
 from streaming.journal import Intent, Part
 from streaming.owner import PartitionOwner
@@ -61,22 +61,26 @@ class Sender:
         self._writer = writer
         self._owner = owner
         self._sink = sink
+        self._line = EntityLine(writer)
         self._thread = ThreadPoolExecutor(1, "writes")
-        self._watched: Watched | None = None
+        self._apart: Future[tuple[list[Written], int]] | None = None
         self.number = 0
         self.created_us = 0
 
     def watch(self, touched: Iterable[tuple[EntityKind, Sequence[bytes]]]) -> None:
-        """Look at entities in the store while it is computed what to write of them; `send` is faster then."""
-        self.unwatch()
+        """Look at entities in the store while it is computed what to write of them; `send` is faster then.
+
+        They are looked at behind what is on its way, but for that which goes over other connections.
+        """
+        if self._apart is not None and not self._apart.done():
+            self._line.unwatch()
+            return
         wanted = [Wanted(keys, kind.stamps) for kind, keys in touched if keys]
-        self._watched = self._writer.watch(self._owner.guard, wanted)
+        self._line.watch(self._owner.guard, wanted)
 
     def unwatch(self) -> None:
         """Look no more: nothing is written."""
-        watched, self._watched = self._watched, None
-        if watched is not None:
-            watched.end()
+        self._line.unwatch()
 
     def send(
         self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]], time_us: int
@@ -91,22 +95,23 @@ class Sender:
         intent = self._intent(writes, void, time_us)
         announced = _announced(writes)
         intention = self._owner.intention(intent, announced)
-        if self._writer.may_follow(sum(map(len, writes))):
-            watched, self._watched = self._watched, None
-            intended, work = None, partial(self._hear, send_behind(self._writer, intention, writes, watched))
+        if self._line.takes(sum(map(len, writes))):
+            intended, work = None, partial(self._hear, send_behind(self._line, intention, writes))
         else:
-            self.unwatch()
+            self._line.unwatch()
             intended = self._thread.submit(self._owner.leave, intention)
             work = partial(self._write, writes, intended)
-        sent = Sent(writes, intent, announced, self._thread.submit(work), intended)
+        written = self._thread.submit(work)
+        self._apart = written if intended else None
+        sent = Sent(writes, intent, announced, written, intended)
         self.number = intent.number
         note_written(writes)
         return sent
 
     def close(self) -> None:
         """Wait until nothing is on its way; nothing else may be asked of it then."""
-        self.unwatch()
         self._thread.shutdown(cancel_futures=True)
+        self._line.close()
 
     def _write(self, writes: Sequence[PreparedWrites], intended: Future[None]) -> tuple[list[Written], int]:
         intended.result()

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from online.entity_calls import EntityWrites
+from online.entity_line import EntityLine
 from online.keys import timestamp_field
-from online.watched import Watched
 from online.words import Runs, Spans, packed_runs, runs_of, word
 from online.write import Announcement, EntityWriter, Outcomes
 from streaming.advance import Group, SegmentChange, ViewValues
@@ -214,13 +214,10 @@ def send_writes(writer: EntityWriter, prepared: Sequence[PreparedWrites]) -> lis
 
 
 def send_behind(
-    writer: EntityWriter,
-    announcement: Announcement,
-    prepared: Sequence[PreparedWrites],
-    watched: Watched | None,
+    line: EntityLine, announcement: Announcement, prepared: Sequence[PreparedWrites]
 ) -> Callable[[], tuple[bool, list[Written] | None]]:
-    """Write in one piece with what must happen before, as `EntityWriter.ask_behind` says it."""
-    asked = writer.ask_behind(announcement, [part.words for part in prepared], watched)
+    """Write in one piece with what must happen before, as `EntityLine.write` says it."""
+    asked = line.write(announcement, [part.words for part in prepared])
 
     def take() -> tuple[bool, list[Written] | None]:
         is_announced, outcomes = asked()
