@@ -111,7 +111,7 @@ class EntityLine:
 
     def _open(self) -> Line:
         """The connection; another where it broke, which knows nothing of what was said before."""
-        if self._line is not None and self._line.is_broken:
+        if self._line is not None and not self._line.is_open():
             self.close()
         if self._line is None:
             self._line = Line(self._writer.client.connection_pool)

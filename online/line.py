@@ -7,8 +7,8 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -55,10 +55,16 @@ class Line:
         self._saying, self._hearing = threading.Lock(), threading.Lock()
         self._broken: Exception | None = None
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether nothing can be said on it any more."""
-        return self._broken is not None
+    def is_open(self) -> bool:
+        """Whether it can be spoken on, as far as can be seen: a store may end a connection that was silent for long."""
+        if self._hearing.acquire(blocking=False):  # else somebody waits for it, and is told
+            try:
+                with self._breaking(), self._saying:
+                    while self._broken is None and (size := self._receive_now()) is not None:
+                        self._take_in(size)
+            finally:
+                self._hearing.release()
+        return self._broken is None
 
     def say(self, commands: bytes, count: int) -> Callable[[], list[object]]:
         """Send so many commands, packed.
@@ -73,13 +79,8 @@ class Line:
         with self._saying:
             self._check()
             self._owed.append(said)
-            try:
+            with self._breaking():
                 self._sock.sendall(commands)
-            except OSError as error:
-                self._break(error)
-            except BaseException:
-                self._break(ConnectionAbortedError("it was interrupted"))
-                raise
         self._check()
         return partial(self._hear, said)
 
@@ -98,52 +99,65 @@ class Line:
         with self._hearing:
             while len(said.replies) < said.count:
                 self._check()
-                try:
-                    self._read(self._owed[0])
-                except (redis.RedisError, OSError) as error:
-                    self._break(error)
-                except BaseException:
-                    self._break(ConnectionAbortedError("it was interrupted"))
-                    raise
+                with self._breaking():
+                    self._take_in(self._receive())
         return said.replies
 
-    def _read(self, said: _Said) -> None:
-        """Read replies, in turn."""
-        while len(said.replies) < said.count:
-            reply = self._reader.gets()
-            if reply is NOT_ENOUGH_DATA:
-                self._receive()
-                continue
-            if isinstance(reply, redis.ConnectionError):
-                raise reply
-            said.replies.append(reply)
-        self._owed.popleft()
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """Have it broken by whatever goes wrong."""
+        try:
+            yield
+        except (redis.RedisError, OSError) as error:
+            self._break(error)
+        except BaseException:
+            self._break(ConnectionAbortedError("it was interrupted"))
+            raise
 
-    def _receive(self) -> None:
-        sock = self._sock
-        size = (
-            self._receive_in_turn(sock) if isinstance(sock, ssl.SSLSocket) else sock.recv_into(self._buffer)
-        )
+    def _take_in(self, size: int) -> None:
+        """Give replies to whom they are owed."""
         if not size:
             raise ConnectionResetError("the store closed the connection")
         self._reader.feed(self._buffer, 0, size)
+        while (reply := self._reader.gets()) is not NOT_ENOUGH_DATA:
+            if isinstance(reply, redis.ConnectionError):
+                raise reply
+            if not self._owed:
+                raise redis.InvalidResponse("it said what it was not asked")
+            said = self._owed[0]
+            said.replies.append(reply)
+            if len(said.replies) == said.count:
+                self._owed.popleft()
+
+    def _receive(self) -> int:
+        sock = self._sock
+        return (
+            self._receive_in_turn(sock) if isinstance(sock, ssl.SSLSocket) else sock.recv_into(self._buffer)
+        )
 
     def _receive_in_turn(self, sock: ssl.SSLSocket) -> int:
         """Read while nobody sends, since OpenSSL bears one thread at a time; nobody waits for the store meanwhile."""
         timeout_s = sock.gettimeout()
         while True:
             with self._saying:
-                sock.settimeout(0)
-                try:
-                    return sock.recv_into(self._buffer)
-                except ssl.SSLWantReadError:
-                    pass
-                finally:
-                    sock.settimeout(timeout_s)
+                size = self._receive_now()
+            if size is not None:
+                return size
             poll = select.poll()
             poll.register(sock, select.POLLIN)
             if not poll.poll(None if timeout_s is None else 1_000 * timeout_s):
                 raise TimeoutError("timed out")
+
+    def _receive_now(self) -> int | None:
+        """Read what is there; None where there is nothing."""
+        timeout_s = self._sock.gettimeout()
+        self._sock.settimeout(0)
+        try:
+            return self._sock.recv_into(self._buffer)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        finally:
+            self._sock.settimeout(timeout_s)
 
     def _check(self) -> None:
         if self._broken is not None:

@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 import redis
 
-import online.write
+import online.entity_line
 import streaming.checkpoints
 import streaming.materializer
 import streaming.sending
@@ -45,7 +45,7 @@ Offline = dict[str, list[tuple[Any, ...]]]
 @pytest.fixture(params=[256, 0], ids=["in one piece", "behind its intent"])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a batch of few entities is written in one piece with its intent, or over connections of its own."""
-    monkeypatch.setattr(online.write, "MOST_BEHIND", request.param)
+    monkeypatch.setattr(online.entity_line, "MOST_BEHIND", request.param)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import redis
 
 import streaming.materializer
 import streaming.sending
+from online.entity_line import EntityLine
 from online.errors import StoreReplyError
 from online.keys import EntityKeys, timestamp_field
 from online.script import Script
 from online.values import encode_timestamp
-from online.write import EntityWriter
 from streaming.errors import LeaseLost
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
@@ -98,25 +98,42 @@ def test_a_partition_that_comes_between_is_not_overwritten(url: str, monkeypatch
     assert features(client, world.plan) == expected
 
 
-def test_nothing_is_looked_at_while_writes_are_on_their_way(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They change the same entities: the look would be in vain."""
+def test_batches_are_looked_at_behind_writes_on_their_way(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as those of the batch before have left its entities, though nobody has heard of them yet."""
     client, world = emptied(url), World.create()
     monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
     materializer = world.materializer(client, batch_records=1)
     publish(url, [_buy(f"e{number}", OURS[0], START_US + number) for number in range(5)], 1)
+    monkeypatch.setattr(Script, "ask_behind", None)
     client.config_resetstat()
     drain(materializer)
     figures: Any = client.info("commandstats")
-    assert figures["cmdstat_watch"]["calls"] < 5
+    assert [figures[f"cmdstat_{name}"]["calls"] for name in ("watch", "exec")] == [5, 5]
     assert materializer.stats.refused_writes == 0
 
 
-def test_a_look_that_nothing_comes_of_leaves_no_connection_behind(
+def test_nothing_is_looked_at_while_writes_go_over_other_connections(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another comes in its place, what is written goes over other connections, or the owner ends."""
+    """They change the same entities, and nothing says when: the look would be in vain."""
+    client, world = emptied(url), World.create()
+    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
+    materializer = world.materializer(client, batch_records=1)
+    publish(url, [_buy(f"e{number}", OURS[0], START_US + number) for number in range(5)], 1)
+    takes, asked = EntityLine.takes, count()
+    # The third batch, as if it were large; it is asked of once to look, and once to write.
+    monkeypatch.setattr(
+        EntityLine, "takes", lambda line, size: next(asked) not in (4, 5) and takes(line, size)
+    )
+    client.config_resetstat()
+    drain(materializer)
+    figures: Any = client.info("commandstats")
+    assert figures["cmdstat_watch"]["calls"] == 3
+    assert materializer.stats.refused_writes == 0
+
+
+def test_an_owner_has_one_connection_and_gives_it_back(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a look is written by or not: another comes in its place, or what is written goes over others."""
     client, world = emptied(url), World.create()
     pool, materializer = client.connection_pool, world.materializer(client)
     kind, sender = world.plan.customer, materializer._sender
@@ -125,10 +142,10 @@ def test_a_look_that_nothing_comes_of_leaves_no_connection_behind(
         sender.watch(touched)
         assert len(pool._in_use_connections) == 1
     with monkeypatch.context() as patched:
-        patched.setattr(EntityWriter, "may_follow", lambda *_: False)
+        patched.setattr(EntityLine, "takes", lambda *_: False)
         sender.send([], {}, START_US).written.result()
-    assert not pool._in_use_connections
     sender.watch(touched)
+    assert len(pool._in_use_connections) == 1
     materializer.close()
     assert not pool._in_use_connections
 
@@ -174,7 +191,7 @@ def _cut_others(client: redis.Redis) -> None:
         other.client_kill_filter(_type="normal", skipme=True)
 
 
-def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str) -> None:
     """The second hides a row behind a later one of another writer, which shows when the third is looked at already."""
     client, world = emptied(url), World.create()
     key = EntityKeys(PROJECT, (CUSTOMER,)).encode({CUSTOMER.name: "bob"})
@@ -189,17 +206,6 @@ def test_a_batch_that_is_hidden_takes_no_look_of_the_next(url: str, monkeypatch:
         ],
     )
     materializer = world.materializer(client, batch_records=1)
-    nothing, asked = materializer._nothing_on_its_way, count()
-
-    def behind_the_second() -> bool:
-        """The first is on its way when the second is computed; what comes behind has time."""
-        if next(asked) < 2:
-            return False
-        if materializer._flight and materializer._flight.sent:
-            materializer._flight.sent.written.result()
-        return nothing()
-
-    monkeypatch.setattr(materializer, "_nothing_on_its_way", behind_the_second)
     drain(materializer)
     assert materializer.stats.events == 4
     assert features(client, world.plan)[key][timestamp_field("looked")] == later

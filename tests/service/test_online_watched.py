@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from decision.schema import JoinKey, ValueType
 from online.command_kernels import is_not_later
 from online.entity_commands import Wanted
+from online.entity_line import DOUBTS, MOST_BEHIND, EntityLine
 from online.errors import StoreReplyError, StoreUnavailableError
 from online.guarded import Guard, Guarded
 from online.keys import EntityKeys, feature_field, state_key, timestamp_field
 from online.store import connect
 from online.values import encode_timestamp
-from online.watched import Watched
 from online.words import side_by_side as joined
-from online.write import DOUBTS, MOST_BEHIND, Announcement, EntityWrite, EntityWriter, Outcomes, ViewWrite
+from online.write import Announcement, EntityWrite, EntityWriter, Outcomes, ViewWrite
 from tests.support.entity_writes import VIEWS, random_writes, side_by_side
 from tests.support.valkey import start_valkey
 
@@ -63,14 +63,16 @@ def announced(number: int = 1) -> Announcement:
     return Announcement(Guarded(GUARD, b"3", [(b"SET", SIGN, sign)]), SIGN, sign)
 
 
-def looked_at(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
-    watched = writer.watch(GUARDED, [Wanted([one.key for one in writes], STAMPS)])
-    assert watched is not None
-    return watched
+def line_of(client: Any) -> EntityLine:
+    return EntityLine(EntityWriter(client))
 
 
-def ask(writer: EntityWriter, writes: list[EntityWrite], watched: Watched) -> Any:
-    return writer.ask_behind(announced(), [side_by_side(writes)], watched)
+def look(line: EntityLine, writes: list[EntityWrite]) -> None:
+    assert line.watch(GUARDED, [Wanted([one.key for one in writes], STAMPS)])
+
+
+def ask(line: EntityLine, writes: list[EntityWrite]) -> Any:
+    return line.write(announced(), [side_by_side(writes)])
 
 
 def outcome(found: Outcomes) -> tuple[list[bool], list[list[bool]], int]:
@@ -100,10 +102,12 @@ def test_writes_that_were_looked_at_are_those_of_the_script(
         client.set(GUARD, b"3")
         rng, outcomes = random.Random(size), list[object]()
         for number in range(60):
-            writer = EntityWriter(client, key_ttl_s, 50)
+            line = EntityLine(EntityWriter(client, key_ttl_s, 50))
             writes = random_writes(rng, keys, number // 3)
-            watched = looked_at(writer, writes) if looks else None
-            is_announced, found = writer.ask_behind(announced(number), [side_by_side(writes)], watched)()
+            if looks:
+                look(line, writes)
+            is_announced, found = line.write(announced(number), [side_by_side(writes)])()
+            line.close()
             assert is_announced
             assert client.get(SIGN) == b"3:%d" % number
             outcomes += [outcome(own) for own in found or ()]
@@ -120,18 +124,18 @@ def test_writes_that_were_looked_at_are_those_of_the_script(
 
 def test_writes_that_were_looked_at_need_no_script_and_one_transaction(client: Any) -> None:
     """Of several kinds at once, each with views of its own; the store syncs once."""
-    writer = EntityWriter(client)
+    line = line_of(client)
     writes = [write(number) for number in range(5)]
     bare = [replace(write(number), views=()) for number in range(5, 8)]
     wanted = [Wanted([one.key for one in writes], STAMPS), Wanted([one.key for one in bare], STAMPS[:1])]
     for revision in range(3):
-        watched = writer.watch(GUARDED, wanted)
+        assert line.watch(GUARDED, wanted)
         parts = [
             side_by_side([replace(one, revision=revision) for one in writes]),
             side_by_side([replace(one, revision=revision) for one in bare], VIEWS[:1]),
         ]
         client.config_resetstat()
-        is_announced, found = writer.ask_behind(announced(revision), parts, watched)()
+        is_announced, found = line.write(announced(revision), parts)()
         assert is_announced
         assert [own.accepted.all() for own in found or ()] == [True, True]
         assert (calls(client, "evalsha"), calls(client, "exec")) == (0, 1)
@@ -162,87 +166,83 @@ def test_what_has_changed_is_decided_by_the_script(client: Any, change: str, whe
         (own,) = EntityWriter(client).apply_many([side_by_side([write(2)])])
         assert own.accepted.all()
         client.hset(key(2), STAMPS[1], encode_timestamp(1_000_000))
-        writer = EntityWriter(client)
+        line = line_of(client)
         if when == "before":
             CHANGES[change](client)
-        watched = looked_at(writer, writes) if looks else None
-        if watched is not None and when == "after":
-            watched.end()
-            watched = _seen_already(writer, writes)
+        if looks and when == "after":
+            _see(line, writes)
+        elif looks:
+            look(line, writes)
         if when == "after":
             CHANGES[change](client)
-        _, found = ask(writer, writes, watched)() if watched else _unseen(writer, writes)
+        _, found = ask(line, writes)()
         return [outcome(own) for own in found], stored(client)
 
     assert run(looks=True) == run(looks=False)
 
 
-def _seen_already(writer: EntityWriter, writes: list[EntityWrite]) -> Watched:
-    """A look of which the store has said what it has: what changes from now on it would not tell."""
-    watched: Any = looked_at(writer, writes)
+def _see(line: EntityLine, writes: list[EntityWrite]) -> None:
+    """Look, and have the store say what it has: what changes from now on it would not tell."""
+    look(line, writes)
+    watched: Any = line._watched
     found = watched.seen(b"3")
     watched.seen = lambda _held: found
-    return watched  # type: ignore[no-any-return]
-
-
-def _unseen(writer: EntityWriter, writes: list[EntityWrite]) -> Any:
-    return writer.ask_behind(announced(), [side_by_side(writes)])()
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_is_written_where_the_guard_holds_something_else(client: Any, when: str) -> None:
     """Another owner has come, before the entities were looked at or after."""
-    writer, writes = EntityWriter(client), [write(1)]
+    line, writes = line_of(client), [write(1)]
     if when == "before":
         client.set(GUARD, b"4")
-        watched = looked_at(writer, writes)
+        look(line, writes)
     else:
-        watched = _seen_already(writer, writes)
+        _see(line, writes)
         client.set(GUARD, b"4")
-    assert ask(writer, writes, watched)() == (False, None)
+    assert ask(line, writes)() == (False, None)
     assert set(client.scan_iter()) == {GUARD}
 
 
 def test_after_a_look_in_vain_there_are_none_for_a_while(client: Any) -> None:
     """Where others change the same entities all the time, looking costs and brings nothing."""
-    writer = EntityWriter(client)
-    _, (found,) = ask(writer, [write(1, revision=5)], looked_at(writer, [write(1)]))()
+    line = line_of(client)
+    look(line, [write(1)])
+    _, (found,) = ask(line, [write(1, revision=5)])()
     assert not found.accepted.any()
     wanted = [Wanted([key(1)], STAMPS)]
-    assert [writer.watch(GUARDED, wanted) for _ in range(DOUBTS)] == [None] * DOUBTS
-    watched = writer.watch(GUARDED, wanted)
-    assert watched is not None
-    watched.end()
+    assert [line.watch(GUARDED, wanted) for _ in range(DOUBTS)] == [False] * DOUBTS
+    assert line.watch(GUARDED, wanted)
 
 
 def test_a_discarded_transaction_is_a_look_in_vain(client: Any) -> None:
     """So it is where they changed after they were looked at."""
-    writer = EntityWriter(client)
-    watched = _seen_already(writer, [write(1)])
+    line = line_of(client)
+    _see(line, [write(1)])
     CHANGES["written"](client)
-    _, (found,) = ask(writer, [write(1)], watched)()
+    _, (found,) = ask(line, [write(1)])()
     assert not found.accepted.any()
-    assert writer.watch(GUARDED, [Wanted([key(1)], STAMPS)]) is None
+    assert not line.watch(GUARDED, [Wanted([key(1)], STAMPS)])
 
 
 def test_each_view_is_compared_with_its_own_time(client: Any) -> None:
     """Also behind views that are counted on."""
-    writer = EntityWriter(client)
+    line = line_of(client)
     client.hset(key(1), mapping=dict(zip(STAMPS, map(encode_timestamp, (1, 99_000_000, 1)), strict=True)))
     views = tuple(ViewWrite(view=view, values={b"v": view.encode()}, event_us=50_000_000) for view in "bc")
     one = EntityWrite(key=key(1), revision=0, views=views, state={}, kept=("a",))
-    _, (found,) = ask(writer, [one], looked_at(writer, [one]))()
+    look(line, [one])
+    _, (found,) = ask(line, [one])()
     assert (found.accepted.tolist(), found.written.tolist()) == ([True], [[False, False, True]])
 
 
 def test_other_views_than_are_written_are_no_look_at_all(client: Any) -> None:
     """Nothing is compared with the time of another view, or of another entity."""
-    writer = EntityWriter(client)
+    line = line_of(client)
     client.hset(key(1), STAMPS[1], encode_timestamp(1))
     client.hset(key(2), STAMPS[0], encode_timestamp(99_000_000))
     writes = [write(1), write(2)]
-    watched = looked_at(writer, writes)
-    _, outcomes = writer.ask_behind(announced(), [side_by_side(writes, VIEWS[:1])], watched)()
+    look(line, writes)
+    _, outcomes = line.write(announced(), [side_by_side(writes, VIEWS[:1])])()
     assert outcomes is not None
     (found,) = outcomes
     assert found.written.tolist() == [[True], [False]]
@@ -250,78 +250,128 @@ def test_other_views_than_are_written_are_no_look_at_all(client: Any) -> None:
 
 def test_entities_that_were_not_looked_at_are_written_all_the_same(client: Any) -> None:
     """As where a batch is written in pieces after it was looked at whole, or more of it than was thought."""
-    writer = EntityWriter(client)
-    is_announced, (found,) = ask(writer, [write(1), write(2)], looked_at(writer, [write(1)]))()
+    line = line_of(client)
+    look(line, [write(1)])
+    is_announced, (found,) = ask(line, [write(1), write(2)])()
     assert (is_announced, found.accepted.tolist()) == (True, [True, True])
 
 
 def test_an_announcement_may_be_of_nothing(client: Any) -> None:
     """What did not happen of writes before is announced alone."""
-    writer = EntityWriter(client)
-    assert writer.ask_behind(announced(), [], looked_at(writer, [write(1)]))() == (True, [])
+    line = line_of(client)
+    look(line, [write(1)])
+    assert line.write(announced(), [])() == (True, [])
     assert client.get(SIGN) == b"3:1"
 
 
 def test_many_entities_are_not_looked_at(client: Any) -> None:
     """They go over several connections."""
-    writer = EntityWriter(client)
-    assert writer.watch(GUARDED, []) is None
-    assert writer.watch(GUARDED, [Wanted([key(n) for n in range(MOST_BEHIND + 1)], STAMPS)]) is None
-    assert writer.watch(GUARDED, [Wanted([key(1)], ())]) is None
+    line = line_of(client)
+    assert not line.watch(GUARDED, [])
+    assert not line.watch(GUARDED, [Wanted([key(n) for n in range(MOST_BEHIND + 1)], STAMPS)])
+    assert not line.watch(GUARDED, [Wanted([key(1)], ())])
 
 
 def test_a_key_of_another_type_is_told_as_the_script_tells_it(client: Any) -> None:
     """Nothing is written."""
     client.set(key(2), b"no hash")
-    writer, writes = EntityWriter(client), [write(1), write(2)]
+    line, writes = line_of(client), [write(1), write(2)]
+    look(line, writes)
     with pytest.raises(StoreReplyError, match="WRONGTYPE"):
-        ask(writer, writes, looked_at(writer, writes))()
+        ask(line, writes)()
     assert client.get(key(2)) == b"no hash"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_nothing_is_written_where_the_announcement_cannot_be(client: Any, when: str) -> None:
     """A key of the bookkeeping is of another type, when entities are looked at or after that."""
-    writer, writes = EntityWriter(client), [write(1)]
+    line, writes = line_of(client), [write(1)]
     if when == "before":
         client.set(JOURNAL, b"no stream")
-    watched = _seen_already(writer, writes)
+    _see(line, writes)
     client.set(JOURNAL, b"no stream")
     note = (b"XADD", JOURNAL, b"1-0", b"rows", b"of them")
     announcement = Announcement(Guarded(GUARD, b"3", [note, (b"SET", SIGN, b"3:1")]), SIGN, b"3:1")
     with pytest.raises(StoreReplyError, match="WRONGTYPE"):
-        writer.ask_behind(announcement, [side_by_side(writes)], watched)()
+        line.write(announcement, [side_by_side(writes)])()
     assert set(client.scan_iter()) == {GUARD, JOURNAL}
 
 
 def test_a_store_without_room_is_told_as_such(client: Any) -> None:
     """Its transaction is refused whole."""
-    writer, writes = EntityWriter(client), [write(1), write(2)]
-    watched = _seen_already(writer, writes)
+    line, writes = line_of(client), [write(1), write(2)]
+    _see(line, writes)
     client.config_set("maxmemory", 1)
     with pytest.raises(StoreUnavailableError, match="takes no writes"):
-        ask(writer, writes, watched)()
+        ask(line, writes)()
     client.config_set("maxmemory", 0)
     assert set(client.scan_iter()) == {GUARD}
 
 
-def test_connections_come_back(client: Any) -> None:
-    """Used, thrown away, or refused: the pool has as many as before, and what one watched is forgotten."""
-    writer = EntityWriter(client)
-    pool = client.connection_pool
-    looked_at(writer, [write(1)]).end()
-    assert ask(writer, [write(1)], looked_at(writer, [write(1)]))()[0]
-    made = client.info("stats")["total_connections_received"]
+def test_there_is_one_connection_and_it_comes_back(client: Any) -> None:
+    """Looks that are used, thrown away, or in vain: what was watched for one of them is forgotten by the next."""
+    line = line_of(client)
+    line.close()
+    look(line, [write(1)])
+    assert ask(line, [write(1)])()[0]
     for revision in range(1, 4):
-        assert ask(writer, [write(1, revision)], looked_at(writer, [write(1)]))()[0]
-    assert client.info("stats")["total_connections_received"] == made
-    _seen_already(writer, [write(1)]).end()
-    client.set(key(1), b"changed")  # what a connection still watched would void its next transaction
-    with client.pipeline(transaction=True) as pipeline:
-        assert pipeline.get(GUARD).execute() == [b"3"]
+        look(line, [write(1)])
+        assert ask(line, [write(1, revision)])()[0]
+    look(line, [write(2)])
+    line.unwatch()
+    client.hset(state_key(key(2)), "rev", "7")  # what is still watched would void the next transaction
+    client.config_resetstat()
+    look(line, [write(1)])
+    assert ask(line, [write(1, 4)])()[0]
+    look(line, [write(1, 9)])
+    _, (found,) = ask(line, [write(1, 9)])()
+    assert not found.accepted.any()
+    assert calls(client, "exec") == 2
+    assert client.info("stats")["total_connections_received"] == 0
+    line.close()
+    pool = client.connection_pool
     taken = [pool.get_connection() for _ in range(pool.max_connections)]
     for connection in taken:
         pool.release(connection)
+
+
+def test_what_is_said_behind_writes_on_their_way_hangs_on_them(client: Any) -> None:
+    """Entities are looked at as the writes before have left them, though nobody has heard of those yet."""
+    line, heard = line_of(client), list[Callable[[], Any]]()
+    client.config_resetstat()
+    for revision in range(5):
+        look(line, [write(1)])
+        heard.append(ask(line, [write(1, revision)]))
+    assert [answer()[1][0].accepted.tolist() for answer in reversed(heard)] == [[True]] * 5
+    assert (calls(client, "evalsha"), calls(client, "exec")) == (0, 5)
+    assert client.hget(state_key(key(1)), "rev") == b"5"
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_broken_connection_is_told_and_another_taken(client: Any, is_seen: bool) -> None:
+    """Nothing is written that hangs on what was watched on it."""
+    line, writes = line_of(client), [write(1)]
+    (_see if is_seen else look)(line, writes)
+    _cut(client)
+    with pytest.raises(StoreUnavailableError, match="stopped answering"):
+        ask(line, writes)()
+    assert set(client.scan_iter()) == {GUARD}
+    look(line, writes)
+    assert ask(line, writes)()[0]
+    client.config_resetstat()
+    look(line, [write(2)])
+    _cut(client)
+    line.unwatch()
+    look(line, [write(2)])
+    assert ask(line, [write(2)])()[0]
+    assert calls(client, "evalsha") == 0
+
+
+def _cut(client: Any) -> None:
+    """Break all connections, and wait until it is done."""
+    before = client.info("clients")["connected_clients"]
+    client.client_kill_filter(_type="normal", skipme=True)
+    assert before > client.info("clients")["connected_clients"]
 
 
 BYTES = st.binary(max_size=14)

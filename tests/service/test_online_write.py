@@ -14,6 +14,7 @@ import redis
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decision.schema import JoinKey, ValueType
+from online.entity_line import MOST_BEHIND, EntityLine
 from online.errors import StoreReplyError, StoreUnavailableError, WriteTooLargeError
 from online.guarded import Guarded
 from online.keys import EntityKeys, feature_field, slot_of, state_key, timestamp_field
@@ -23,7 +24,6 @@ from online.store import check_store, connect, connect_async
 from online.values import decode_timestamp, encode_timestamp, encode_value
 from online.write import (
     ENTITIES_PER_CALL,
-    MOST_BEHIND,
     Announcement,
     AsyncRowWriter,
     EntityWrite,
@@ -397,7 +397,7 @@ def _announced(client: Any, writes: list[EntityWrite], sign: bytes, left: bytes 
     client.set(GUARD_KEY, b"3")
     leave = (b"SET", SIGN_KEY, sign if left is None else left)
     announcement = Announcement(Guarded(GUARD_KEY, b"3", [leave]), SIGN_KEY, sign)
-    return EntityWriter(client).ask_behind(announcement, [side_by_side(writes)])()
+    return EntityLine(EntityWriter(client)).write(announcement, [side_by_side(writes)])()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known scripts", "forgotten scripts"])
@@ -438,7 +438,7 @@ def test_nothing_is_written_where_the_announcement_failed(client: Any) -> None:
     failing = Guarded(GUARD_KEY, b"3", [(b"INCR", SIGN_KEY)])
     for _ in range(2):
         with pytest.raises(StoreReplyError, match="not an integer"):
-            EntityWriter(client).ask_behind(
+            EntityLine(EntityWriter(client)).write(
                 Announcement(failing, SIGN_KEY, b"3:1"), [side_by_side([write(0)])]
             )()
     assert set(client.scan_iter()) == {GUARD_KEY, SIGN_KEY}
@@ -460,7 +460,7 @@ def test_a_transaction_that_is_not_taken_tells_why(client: Any, monkeypatch: pyt
     """Of the first that was refused in it; nothing is written then."""
     monkeypatch.setattr(Guarded, "call", lambda _: ())
     with pytest.raises(StoreReplyError, match="wrong number of arguments"):
-        EntityWriter(client).ask_behind(
+        EntityLine(EntityWriter(client)).write(
             Announcement(Guarded(GUARD_KEY, b"3", ()), SIGN_KEY, b"3:1"), [side_by_side([write(0)])]
         )()
     assert not list(client.scan_iter())
@@ -485,9 +485,9 @@ def test_a_transaction_that_is_discarded_as_others_are_is_waited_for(
 
 def test_few_entities_of_one_server_may_follow_an_announcement(client: Any) -> None:
     """Many go over several connections, where nothing says which comes first."""
-    writer = EntityWriter(client)
-    assert writer.may_follow(MOST_BEHIND)
-    assert not writer.may_follow(MOST_BEHIND + 1)
+    line = EntityLine(EntityWriter(client))
+    assert line.takes(MOST_BEHIND)
+    assert not line.takes(MOST_BEHIND + 1)
 
 
 def test_entity_state_is_made_lasting_once(client: Any) -> None:
