@@ -35,10 +35,13 @@ _SETTINGS = {
     "daemonize": "no",
     "disable-thp": "no",
 }
-_MALLOC = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=4096:glibc.malloc.hugetlb=1"}
+_MALLOC = {
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=65535:glibc.malloc.tcache_max=256:glibc.malloc.hugetlb=1"
+}
 """The wheel's Valkey has the system's allocator. A batch's transaction takes and gives back a thousand small pieces, of
 which glibc keeps seven of a size at hand; the others it looks for in lists that are long once the store is large. They
-lie scattered over the whole of it, each on a page of its own, unless pages are huge."""
+lie scattered over the whole of it, each on a page of its own, unless pages are huge. Of larger pieces few are taken,
+and many at hand would be memory that is of no use to others."""
 
 
 class EmbeddedStoreError(ServerError):

@@ -220,6 +220,7 @@ class Materializer:
         self._flight: _Flight | None = None
         self._unkept: tuple[_Flight, int] | None = None
         self._waiting = Records.none()
+        self._is_pressed = False
         self._landed = Progress()
         self._careful = 0
         self._drawn_us = NEVER_US
@@ -456,8 +457,11 @@ class Materializer:
         )
 
     def _ask_behind(self, records: Records) -> Callable[[], Records]:
-        """Ask for what waits behind a batch that is not full, before its writes go out: the store answers in turn."""
-        if len(records) >= self._most_records:
+        """Ask for what waits behind a batch that is not full, before its writes go out: the store answers in turn.
+
+        It delays them. So nothing is asked for while records come more slowly than writes are done.
+        """
+        if len(records) >= self._most_records or not self._is_pressed:
             return Records.none
         return self._reader.ask(self._at.position, self._most_records)
 
@@ -465,7 +469,13 @@ class Materializer:
         """Whether records wait behind those being written; where none did, they are waited for."""
         if len(records) < self._most_records and not len(self._waiting):
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
-        return len(records) >= self._most_records or len(self._waiting) > 0
+        is_more = len(records) >= self._most_records or len(self._waiting) > 0
+        self._is_pressed = is_more and self._are_writes_coming()
+        return is_more
+
+    def _are_writes_coming(self) -> bool:
+        sent = self._flight and self._flight.sent
+        return sent is not None and not sent.written.done()
 
     def _apply_apart(
         self, records: Records, due: set[Member], due_us: int, is_ending: Callable[[], bool]
