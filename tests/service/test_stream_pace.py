@@ -8,31 +8,34 @@ from typing import Any
 import pytest
 import redis
 
+import streaming.sending
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import WRITES_MS
 from streaming.redis_log import RedisPartitionReader
+from tests.support.lazy import LazyExecutor
 from tests.support.stream_world import PROJECT, START_US, World, publish
 
 
 class _Noting(RedisPartitionReader):
-    """Notes how long each read may wait, and what stands in the journal when somebody asks."""
+    """Notes how long each read may wait, and what stands in the journal when somebody asks; finds so many at most."""
 
     def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
         super().__init__(client, keys)
         self.waits: list[int] = []
         self.announced: list[int] = []
+        self.most = 1_000
         self._client, self._journal = client, keys.journal
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         self.waits.append(wait_ms)
-        return super().read(after, count, wait_ms)
+        return super().read(after, min(count, self.most), wait_ms)
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
         length: Any = self._client.xlen(self._journal)
         self.announced.append(length)
-        return super().ask(after, count)
+        return super().ask(after, min(count, self.most))
 
 
 @pytest.mark.parametrize("wait_ms", [0, 1, 4 * WRITES_MS])
@@ -49,14 +52,23 @@ def test_records_are_waited_for_beside_writes(url: str, wait_ms: int) -> None:
         assert materializer.stats.events == 1
 
 
-def test_what_waits_is_asked_for_before_the_writes_go_out(url: str) -> None:
-    """The store answers in turn: whoever asks behind the writes waits for them."""
+def test_what_waits_is_asked_for_before_the_writes_go_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks behind the writes waits for them; but it delays those, so only while records come faster."""
+    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
     with redis.Redis.from_url(url) as client:
         client.flushall()
         reader = _Noting(client, PartitionKeys(PROJECT, 0))
-        materializer = World.create().materializer(client, reader=reader)
-        buy = EventRecord("e", "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
-        publish(url, [(START_US, buy)])
+        materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": 0})
+
+        def buy(number: int) -> tuple[int, EventRecord]:
+            properties = {"category": "tea", "amount": 2.0}
+            return START_US + number, EventRecord(f"e{number}", "buy", "ada", START_US, properties)
+
+        publish(url, [buy(1), buy(2), buy(3)])
+        reader.most = 1
+        assert [materializer.step() for _ in range(3)] == [1, 1, 1]
+        assert reader.announced == [1, 2], "the first did not know that others would come so soon"
+        publish(url, [buy(4)])
         assert materializer.step() == 1
-        assert reader.announced == [0]
-        assert client.xlen(PartitionKeys(PROJECT, 0).journal) == 1
+        assert reader.announced == [1, 2], "the third found nothing behind it"
+        assert client.xlen(PartitionKeys(PROJECT, 0).journal) == 4
