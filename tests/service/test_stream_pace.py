@@ -61,8 +61,8 @@ def test_what_waits_is_asked_for_before_the_writes_go_out(url: str, monkeypatch:
         materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": 0})
 
         def buy(number: int) -> tuple[int, EventRecord]:
-            properties = {"category": "tea", "amount": 2.0}
-            return START_US + number, EventRecord(f"e{number}", "buy", "ada", START_US, properties)
+            bought = EventRecord(f"e{number}", "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
+            return START_US + number, bought
 
         publish(url, [buy(1), buy(2), buy(3)])
         reader.most = 1
