@@ -128,10 +128,11 @@ class EntityLine:
         if laid is None:
             return None
         written = watched.write(announcement.guarded, laid)
+        outcomes = _all_written(parts, laid)  # while the store is at them
 
         def take() -> Answer:
             if written():
-                return True, _all_written(parts, laid)
+                return True, outcomes
             self._doubts = DOUBTS
             # Not on the line: that is the other thread's to speak on.
             return self._writer.ask_behind(announcement, parts, partial(ask, self._writer.client))()
