@@ -56,7 +56,10 @@ class Line:
         self._broken: Exception | None = None
 
     def is_open(self) -> bool:
-        """Whether it can be spoken on, as far as can be seen: a store may end a connection that was silent for long."""
+        """Whether it can be spoken on, as far as can be seen: a store may end a connection that was silent for long.
+
+        It waits for whoever is speaking, and for nobody who hears.
+        """
         if self._hearing.acquire(blocking=False):  # else somebody waits for it, and is told
             try:
                 with self._breaking(), self._saying:
@@ -73,13 +76,15 @@ class Line:
             Waits for their replies, of which errors are some; it may be called in any thread, or never.
 
         Raises:
-            StoreUnavailableError: The connection broke, now or before; so does what is returned.
+            StoreUnavailableError: The connection broke, now or before; so does what is returned. The commands may have
+                been carried out.
         """
         said = _Said(count)
         with self._saying:
             self._check()
-            self._owed.append(said)
             with self._breaking():
+                if count:
+                    self._owed.append(said)
                 self._sock.sendall(commands)
         self._check()
         return partial(self._hear, said)
@@ -89,11 +94,13 @@ class Line:
         return self.say(b"".join(map(pack, commands)), len(commands))
 
     def close(self) -> None:
-        """Give the connection back, closed; who waits for a reply is told that it broke."""
+        """Give the connection back, closed; who waits for a reply is told that it broke. Twice does nothing."""
         self._break(ConnectionAbortedError("it was closed"))
         with self._hearing, self._saying:
-            self._connection.disconnect()
-            self._pool.release(self._connection)
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.disconnect()
+                self._pool.release(connection)
 
     def _hear(self, said: _Said) -> list[object]:
         with self._hearing:

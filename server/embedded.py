@@ -40,8 +40,8 @@ _MALLOC = {
 }
 """The wheel's Valkey has the system's allocator. A batch's transaction takes and gives back a thousand small pieces, of
 which glibc keeps seven of a size at hand; the others it looks for in lists that are long once the store is large. They
-lie scattered over the whole of it, each on a page of its own, unless pages are huge. Of larger pieces few are taken,
-and many at hand would be memory that is of no use to others."""
+lie scattered over the whole of it, each on a page of its own, unless pages are huge. Of larger pieces few are taken;
+what is at hand is of no use to other sizes, 140 MB at most."""
 
 
 class EmbeddedStoreError(ServerError):

@@ -434,7 +434,9 @@ class Materializer:
             self._keep_landed()
         finally:
             self._waiting = coming()
-        if not (self._may_run_ahead(writes) and self._more_behind(records)):
+        is_ahead = self._may_run_ahead(writes) and self._more_behind(records)
+        self._is_pressed = is_ahead and self._are_writes_coming()
+        if not is_ahead:
             self._land()
 
     def _due(self, records: Records) -> set[Member]:
@@ -469,9 +471,7 @@ class Materializer:
         """Whether records wait behind those being written; where none did, they are waited for."""
         if len(records) < self._most_records and not len(self._waiting):
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
-        is_more = len(records) >= self._most_records or len(self._waiting) > 0
-        self._is_pressed = is_more and self._are_writes_coming()
-        return is_more
+        return len(records) >= self._most_records or len(self._waiting) > 0
 
     def _are_writes_coming(self) -> bool:
         sent = self._flight and self._flight.sent

@@ -73,7 +73,6 @@ class Sender:
         They are looked at behind what is on its way, but for that which goes over other connections.
         """
         if self._apart is not None and not self._apart.done():
-            self._line.unwatch()
             return
         wanted = [Wanted(keys, kind.stamps) for kind, keys in touched if keys]
         self._line.watch(self._owner.guard, wanted)

@@ -129,6 +129,7 @@ def test_nothing_is_looked_at_while_writes_go_over_other_connections(
     drain(materializer)
     figures: Any = client.info("commandstats")
     assert figures["cmdstat_watch"]["calls"] == 3
+    assert not materializer._sender._line._doubts, "no look was in vain"
     assert materializer.stats.refused_writes == 0
 
 

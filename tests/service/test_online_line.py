@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,22 @@ import redis
 from online.errors import StoreUnavailableError
 from online.line import Line
 from online.store import connect
-from tests.support.stores import run_tls_store
+from tests.support.stores import run_tls_store, wait_until
 from tests.support.valkey import run_valkey, start_valkey
 
 
 @pytest.fixture(scope="module", params=["plain", "unix", "tls"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A client of a store, by each kind of connection."""
-    with ExitStack() as stack:
-        url = stack.enter_context(_STORES[request.param](tmp_path_factory.mktemp(request.param)))
-        yield stack.enter_context(connect(url))
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A store by each kind of connection; options may be added."""
+    with _STORES[request.param](tmp_path_factory.mktemp(request.param)) as address:
+        yield address + ("&" if "?" in address else "?")
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    """One whose connections wait longer for a reply than any test may take."""
+    with connect(f"{url}socket_timeout=300") as connection:
+        yield connection
 
 
 @contextmanager
@@ -36,7 +44,7 @@ def _unix(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _tls(folder: Path) -> Iterator[str]:
-    with run_tls_store("valkey", folder, "shop on >secret ~* +@all") as (port, made):
+    with run_tls_store("valkey", folder, "shop on >secret ~* &* +@all") as (port, made):
         files = {
             "ca_certs": made.authority,
             "certfile": made.certificate("client"),
@@ -79,23 +87,32 @@ def test_large_commands_and_answers_come_through(line: Line) -> None:
     assert first() == [data] * 3
 
 
-def test_each_thread_hears_what_it_asked(line: Line) -> None:
-    """While others speak and hear, of more than a socket takes at once now and then."""
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that change places all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
 
-    def talk(own: int) -> bool:
+
+@pytest.mark.usefixtures("restless")
+def test_each_thread_hears_what_it_asked(line: Line) -> None:
+    """While others speak and hear, of more than a socket takes at once now and then, and see that it is open."""
+
+    def talk(own: int) -> None:
         rng = random.Random(own)
-        for _ in range(40):
-            asked = [
-                b"%d:%d:" % (own, rng.random() * 1e9) + bytes(rng.choice([1, 50, 90_000])) for _ in range(3)
+        for _ in range(100):
+            words = [
+                b"%d:%d:" % (own, rng.random() * 1e9) + bytes(rng.choice([1, 50, 400_000])) for _ in "123"
             ]
-            hears = [line.ask([(b"ECHO", word), (b"ECHO", word[:9])]) for word in asked]
-            order = rng.sample(range(3), 3)
-            if any(hears[at]() != [asked[at], asked[at][:9]] for at in order):
-                return False
-        return True
+            hears = [line.ask([(b"ECHO", word), (b"ECHO", word[:9])]) for word in words]
+            assert line.is_open()
+            for at in rng.sample(range(3), rng.choice([1, 3])):
+                assert hears[at]() == [words[at], words[at][:9]]
 
     with ThreadPoolExecutor(4) as threads:
-        assert all(threads.map(talk, range(4)))
+        assert list(threads.map(talk, range(4))) == [None] * 4
 
 
 def test_one_may_speak_while_another_waits(line: Line, client: Any) -> None:
@@ -104,8 +121,7 @@ def test_one_may_speak_while_another_waits(line: Line, client: Any) -> None:
     with ThreadPoolExecutor(1) as thread:
         heard = thread.submit(waiting)
         behind = line.ask([(b"PING",)])
-        while not client.info("clients")["blocked_clients"]:
-            pass
+        wait_until(lambda: client.info("clients")["blocked_clients"] > 0, "somebody waits")
         client.rpush(b"queue", b"word")
         assert heard.result() == [[b"queue", b"word"]]
     assert behind() == [b"PONG"]
@@ -117,11 +133,11 @@ def test_closing_wakes_whoever_waits(client: Any) -> None:
     waiting = line.ask([(b"BLPOP", b"nothing", 0)])
     with ThreadPoolExecutor(1) as thread:
         heard = thread.submit(waiting)
-        while not client.info("clients")["blocked_clients"]:
-            pass
+        wait_until(lambda: client.info("clients")["blocked_clients"] > 0, "somebody waits")
         line.close()
         with pytest.raises(StoreUnavailableError, match="it was closed"):
-            heard.result()
+            heard.result(10)
+        line.close()
     assert not line.is_open()
     for late in (waiting, lambda: line.ask([(b"PING",)])):
         with pytest.raises(StoreUnavailableError, match="it was closed"):
@@ -150,8 +166,7 @@ def test_a_connection_that_ended_in_silence_is_seen(line: Line, client: Any) -> 
     assert line.is_open()
     others = client.info("clients")["connected_clients"] - 1
     client.client_kill_filter(_type="normal", skipme=True)
-    while client.info("clients")["connected_clients"] > others:
-        pass
+    wait_until(lambda: client.info("clients")["connected_clients"] <= others, "the others are gone")
     assert not line.is_open()
 
 
@@ -171,12 +186,36 @@ def test_an_interrupted_word_breaks_it(client: Any, monkeypatch: pytest.MonkeyPa
     line.close()
 
 
-def test_a_store_that_hangs_is_told_in_time(tmp_path: Path) -> None:
+def test_a_word_that_nobody_asked_for_breaks_it(line: Line, client: Any) -> None:
+    """It would be taken for the answer to what is said next."""
+    assert line.ask([])() == []
+    assert line.ask([(b"SUBSCRIBE", b"news")])() == [[b"subscribe", b"news", 1]]
+    assert line.is_open()
+    client.publish("news", "word")
+    wait_until(lambda: not line.is_open(), "it broke")
+    with pytest.raises(StoreUnavailableError, match="not asked"):
+        line.ask([(b"PING",)])
+
+
+def test_an_interrupt_before_anything_is_sent_breaks_it(client: Any) -> None:
+    """A reply that never comes is owed by then."""
+    line = Line(client.connection_pool)
+
+    class Owed(deque[Any]):
+        def append(self, said: Any) -> None:
+            super().append(said)
+            raise KeyboardInterrupt
+
+    line._owed = Owed()
+    with pytest.raises(KeyboardInterrupt):
+        line.ask([(b"PING",)])
+    assert not line.is_open()
+    line.close()
+
+
+def test_a_store_that_hangs_is_told_in_time(url: str) -> None:
     """As soon as the connection's own timeout says."""
-    with (
-        run_valkey(tmp_path) as server,
-        connect(f"redis://127.0.0.1:{server.port}/0?socket_timeout=0.2") as client,
-    ):
+    with connect(f"{url}socket_timeout=0.2") as client:
         line = Line(client.connection_pool)
         assert line.ask([(b"PING",)])() == [b"PONG"]
         with pytest.raises(StoreUnavailableError, match="timed out"):

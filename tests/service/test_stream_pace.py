@@ -14,7 +14,7 @@ from streaming.keys import PartitionKeys
 from streaming.log import Records
 from streaming.materializer import WRITES_MS
 from streaming.redis_log import RedisPartitionReader
-from tests.support.lazy import LazyExecutor
+from tests.support.lazy import LazyExecutor, PromptExecutor
 from tests.support.stream_world import PROJECT, START_US, World, publish
 
 
@@ -52,9 +52,12 @@ def test_records_are_waited_for_beside_writes(url: str, wait_ms: int) -> None:
         assert materializer.stats.events == 1
 
 
-def test_what_waits_is_asked_for_before_the_writes_go_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("pace", "asked"), [(LazyExecutor, [1, 2]), (PromptExecutor, [])])
+def test_what_waits_is_asked_for_before_the_writes_go_out(
+    url: str, monkeypatch: pytest.MonkeyPatch, pace: type[LazyExecutor], asked: list[int]
+) -> None:
     """Whoever asks behind the writes waits for them; but it delays those, so only while records come faster."""
-    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
+    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", pace)
     with redis.Redis.from_url(url) as client:
         client.flushall()
         reader = _Noting(client, PartitionKeys(PROJECT, 0))
@@ -67,8 +70,27 @@ def test_what_waits_is_asked_for_before_the_writes_go_out(url: str, monkeypatch:
         publish(url, [buy(1), buy(2), buy(3)])
         reader.most = 1
         assert [materializer.step() for _ in range(3)] == [1, 1, 1]
-        assert reader.announced == [1, 2], "the first did not know that others would come so soon"
+        assert reader.announced == asked, "the first did not know that others would come so soon"
         publish(url, [buy(4)])
         assert materializer.step() == 1
-        assert reader.announced == [1, 2], "the third found nothing behind it"
+        assert reader.announced == asked, "the third found nothing behind it"
         assert client.xlen(PartitionKeys(PROJECT, 0).journal) == 4
+
+
+def test_nothing_is_asked_for_where_nothing_runs_ahead(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast records come."""
+    monkeypatch.setattr(streaming.sending, "ThreadPoolExecutor", LazyExecutor)
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        reader = _Noting(client, PartitionKeys(PROJECT, 0))
+        materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": 0})
+        bought = [
+            EventRecord(f"e{n}", "buy", "ada", START_US, {"category": "tea", "amount": 2.0}) for n in range(4)
+        ]
+        publish(url, [(START_US + n, event) for n, event in enumerate(bought)])
+        reader.most = 1
+        assert [materializer.step() for _ in range(2)] == [1, 1]
+        assert reader.announced == [1]
+        materializer._careful = 100
+        assert [materializer.step() for _ in range(2)] == [1, 1]
+        assert reader.announced == [1, 2]

@@ -21,16 +21,27 @@ class LazyExecutor:
         """What nobody has waited for is never done."""
 
 
+class PromptExecutor(LazyExecutor):
+    """The fastest: what it is given is done at once."""
+
+    def submit(self, work: Callable[..., Any], *args: Any) -> LazyFuture:
+        """Do it."""
+        future = LazyFuture(partial(work, *args), is_done=True)
+        future.result()
+        return future
+
+
 class LazyFuture:
     """Work that is done when its result is asked for."""
 
-    def __init__(self, work: Callable[[], Any]) -> None:
+    def __init__(self, work: Callable[[], Any], *, is_done: bool = False) -> None:
         self._result = cache(work)
+        self._is_done = is_done
 
     def result(self) -> Any:
         """Do it, unless it is done."""
         return self._result()
 
     def done(self) -> bool:
-        """Never before somebody waits."""
-        return False
+        """As it was said: never before somebody waits."""
+        return self._is_done
