@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import redis
 
 import streaming.sending
+from decision.schema import Value
 from streaming.events import EventRecord
 from streaming.keys import PartitionKeys
 from streaming.log import Records
@@ -38,6 +39,11 @@ class _Noting(RedisPartitionReader):
         return super().ask(after, min(count, self.most))
 
 
+def _buy(number: int) -> tuple[int, EventRecord]:
+    properties: Mapping[str, Value] = {"category": "tea", "amount": 2.0}
+    return START_US + number, EventRecord(f"e{number}", "buy", "ada", START_US, properties)
+
+
 @pytest.mark.parametrize("wait_ms", [0, 1, 4 * WRITES_MS])
 def test_records_are_waited_for_beside_writes(url: str, wait_ms: int) -> None:
     """About as long as a small batch's writes take, and no longer than where nothing is under way."""
@@ -45,8 +51,7 @@ def test_records_are_waited_for_beside_writes(url: str, wait_ms: int) -> None:
         client.flushall()
         reader = _Noting(client, PartitionKeys(PROJECT, 0))
         materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": wait_ms})
-        event = EventRecord("e", "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
-        publish(url, [(START_US, event)])
+        publish(url, [_buy(0)])
         assert materializer.step() == 1
         assert reader.waits == [wait_ms, min(wait_ms, WRITES_MS)]
         assert materializer.stats.events == 1
@@ -62,16 +67,11 @@ def test_what_waits_is_asked_for_before_the_writes_go_out(
         client.flushall()
         reader = _Noting(client, PartitionKeys(PROJECT, 0))
         materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": 0})
-
-        def buy(number: int) -> tuple[int, EventRecord]:
-            bought = EventRecord(f"e{number}", "buy", "ada", START_US, {"category": "tea", "amount": 2.0})
-            return START_US + number, bought
-
-        publish(url, [buy(1), buy(2), buy(3)])
+        publish(url, [_buy(1), _buy(2), _buy(3)])
         reader.most = 1
         assert [materializer.step() for _ in range(3)] == [1, 1, 1]
         assert reader.announced == asked, "the first did not know that others would come so soon"
-        publish(url, [buy(4)])
+        publish(url, [_buy(4)])
         assert materializer.step() == 1
         assert reader.announced == asked, "the third found nothing behind it"
         assert client.xlen(PartitionKeys(PROJECT, 0).journal) == 4
@@ -84,10 +84,7 @@ def test_nothing_is_asked_for_where_nothing_runs_ahead(url: str, monkeypatch: py
         client.flushall()
         reader = _Noting(client, PartitionKeys(PROJECT, 0))
         materializer = World.create().materializer(client, reader=reader, limits={"wait_ms": 0})
-        bought = [
-            EventRecord(f"e{n}", "buy", "ada", START_US, {"category": "tea", "amount": 2.0}) for n in range(4)
-        ]
-        publish(url, [(START_US + n, event) for n, event in enumerate(bought)])
+        publish(url, list(map(_buy, range(4))))
         reader.most = 1
         assert [materializer.step() for _ in range(2)] == [1, 1]
         assert reader.announced == [1]
