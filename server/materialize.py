@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from online.entity_calls import warm as warm_writes
 from online.errors import StoreUnavailableError
 from online.store import check_store, connect
+from server.allocator import keep_heap_compact
 from server.archive_merging import ArchiveMerger
 from server.bundles import POLICY_PATTERN, repo_policy
 from server.config import ClockKind, Settings
@@ -101,6 +102,7 @@ def run_materializer(settings: Settings, redis_url: str, ready: Callable[[], Non
         MaterializerError: The port of the metrics is taken.
         StreamingError: A backfill of the store was cut short.
     """
+    keep_heap_compact()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
