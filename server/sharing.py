@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import redis
 import structlog
@@ -75,20 +76,30 @@ class Sharer:
         self._beat_s = beat_s
         self._work = work
         self._runners: dict[int, Runner] = {}
+        self._is_heard = True
 
     def run(self, stopping: threading.Event) -> None:
-        """Share until `stopping` is set, then end the runners in order and give everything back."""
+        """Share until `stopping` is set, then end the runners in order and give everything back.
+
+        To a store that does not answer nothing is given back: it would be waited for again and again, and what is not
+        given back runs out.
+        """
         while not stopping.is_set():
-            try:
-                self._beat()
-            except (redis.RedisError, OnlineStoreError) as error:
-                log.warning("materializer.store_lost", error=str(error))
+            self._try(self._beat)
             stopping.wait(self._beat_s)
         self._end()
+        if self._is_heard:
+            self._try(self._leases.leave)
+
+    def _try(self, call: Callable[[], None], **what: int) -> None:
+        """Ask the store for something that may be done without for a while."""
         try:
-            self._leases.leave()
+            call()
         except (redis.RedisError, OnlineStoreError) as error:
-            log.warning("materializer.store_lost", error=str(error))
+            self._is_heard = False
+            log.warning("materializer.store_lost", error=str(error), **what)
+        else:
+            self._is_heard = True
 
     def _end(self) -> None:
         """End the runners; what each has at work is still its own until it is done."""
@@ -98,11 +109,8 @@ class Sharer:
             self._sweep()
             if not self._runners:
                 return
-            if look % _LOOKS_PER_BEAT == 0:
-                try:
-                    self._renew()
-                except (redis.RedisError, OnlineStoreError) as error:
-                    log.warning("materializer.store_lost", error=str(error))
+            if self._is_heard and look % _LOOKS_PER_BEAT == 0:
+                self._try(self._renew)
             threading.Event().wait(self._beat_s / _LOOKS_PER_BEAT)
 
     def _beat(self) -> None:
@@ -125,10 +133,8 @@ class Sharer:
         """Forget runners that have ended, and let others have their partitions."""
         for partition in [number for number, runner in self._runners.items() if not runner.alive]:
             runner = self._runners.pop(partition)
-            try:
-                self._leases.release(runner.lease)
-            except (redis.RedisError, OnlineStoreError) as error:
-                log.warning("materializer.store_lost", partition=partition, error=str(error))
+            if self._is_heard:
+                self._try(partial(self._leases.release, runner.lease), partition=partition)
 
     def _take(self, missing: int) -> None:
         for partition in range(self._count):
