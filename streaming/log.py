@@ -56,6 +56,7 @@ class Records(Sequence[LogRecord]):
         events: Those of the records that have one.
         event_rows: For each event the number of its record.
         touches: Number of the record and entity of each touch.
+        is_full: Whether they are as many as are read at once, so that more may be there.
     """
 
     positions: IntArray
@@ -64,6 +65,7 @@ class Records(Sequence[LogRecord]):
     events: Events
     event_rows: IntArray
     touches: tuple[tuple[int, Member], ...] = ()
+    is_full: bool = False
 
     @staticmethod
     @cache
@@ -152,7 +154,10 @@ class PartitionReader(Protocol):
     """Reading one partition in order, for its one owner."""
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
-        """At most `count` records behind position `after`, waiting up to `wait_ms` for the first."""
+        """Records behind position `after`, waiting up to `wait_ms` for the first.
+
+        They are `count` at most, and fewer where they are large: what is read at once is bounded by its bytes too.
+        """
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
         """As `read` without a wait, beside what follows: the records are had by a call that must come."""

@@ -75,7 +75,7 @@ class MaterializerLimits:
     """Bounds of the loop.
 
     Attributes:
-        batch_records: Most records taken at once.
+        batch_records: Most records taken at once; the log gives fewer where they are large.
         timers_per_batch: Most due entities taken at once beside a small batch of records; a large one takes as many as
             it has records, so that neither keeps the other waiting.
         wait_ms: How long a read waits for the first record.
@@ -463,15 +463,15 @@ class Materializer:
 
         It delays them. So nothing is asked for while records come more slowly than writes are done.
         """
-        if len(records) >= self._most_records or not self._is_pressed:
+        if records.is_full or not self._is_pressed:
             return Records.none
         return self._reader.ask(self._at.position, self._most_records)
 
     def _more_behind(self, records: Records) -> bool:
         """Whether records wait behind those being written; where none did, they are waited for."""
-        if len(records) < self._most_records and not len(self._waiting):
+        if not records.is_full and not len(self._waiting):
             self._waiting = self._read(min(WRITES_MS, self._limits.wait_ms))
-        return len(records) >= self._most_records or len(self._waiting) > 0
+        return records.is_full or len(self._waiting) > 0
 
     def _are_writes_coming(self) -> bool:
         sent = self._flight and self._flight.sent
@@ -659,7 +659,7 @@ class Materializer:
             self._sender.watch(touched.values())
             # Those that are due are as many whatever is read.
             count = sum(len(keys) for _, keys in touched.values()) - len(batch.due)
-            self._bound_reads(len(batch.records), count)
+            self._bound_reads(batch.records, count)
             made |= {
                 name: self._prepare(*touched[name], batch) for name in touched if name not in fetch.kinds
             }
@@ -668,14 +668,14 @@ class Materializer:
         made |= {name: self._prepare(*touched[name], batch) for name in touched if name in fetch.kinds}
         return [part for name in touched for part in made[name]]
 
-    def _bound_reads(self, record_count: int, entity_count: int) -> None:
+    def _bound_reads(self, records: Records, entity_count: int) -> None:
         """What a batch has in memory grows with its entities: have the next ones take records of few enough.
 
         A batch of fewer records than might have come tells nothing of larger ones.
         """
-        if record_count < self._most_records:
+        if not records.is_full:
             return
-        fitting = record_count * self._limits.batch_entities // max(entity_count, 1)
+        fitting = len(records) * self._limits.batch_entities // max(entity_count, 1)
         # In halves, so that it changes seldom: what was read ahead is of no use then.
         halvings = 0
         while self._limits.batch_records >> halvings > max(fitting, 1):

@@ -46,7 +46,7 @@ class ReadAhead:
 
     def _and_on(self, records: Records, count: int) -> Records:
         """Read what is behind a full batch, beside its work."""
-        if len(records) == count:
+        if records.is_full:
             last = int(records.positions[-1])
             self._ahead = _Ahead(last, count, self._thread.submit(self._reader.read, last, count, 0))
         return records

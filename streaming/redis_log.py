@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -28,6 +29,16 @@ from streaming.touch import Touch
 RETRY_AFTER_MS = 1000
 EVENT = b"e"
 TOUCH = b"k"
+READ_BYTES = 16 * 2**20
+"""About the most that is read at once; what is made of it takes a multiple."""
+FIRST_RECORDS = 128
+"""Records are asked for in pieces, as the store does not bound an answer by its size; the first is of fewer."""
+PIECE_RECORDS = 500
+PIECE_BYTES = 4 * 2**20
+"""About the size of a piece, going by the records before."""
+
+_Entry = tuple[bytes, list[bytes]]
+"""Id, and names and values in turn."""
 
 
 def record_fields(now_us: int, event: EventRecord | None) -> dict[Any, Any]:
@@ -159,22 +170,30 @@ class RedisPartitionReader:
     def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
         self._client = client
         self._key = keys.log
+        self._piece = PIECE_RECORDS
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
-        """At most `count` records behind `after`, waiting up to `wait_ms` (0: not at all) for the first.
+        """At most `count` records behind `after`, and about `READ_BYTES`, waiting up to `wait_ms` for the first.
 
         The first of records that are appended in one go ends the wait, before the others are there; so what is there
         after it is asked for behind it, in the same round trip.
+
+        Args:
+            after: Position.
+            count: One at least.
+            wait_ms: 0 is not at all.
         """
-        commands = [self._command(after, count, 0)]
+        asked, begin = self._first(after, count)
+        commands = [begin]
         if wait_ms > 0:
-            commands.insert(0, self._command(after, 1, wait_ms))
-        return _taken(exchange(self._client, commands))
+            commands.insert(0, self._command(_id(after), 1, wait_ms))
+        return self._whole(asked, _entries(exchange(self._client, commands)), count)
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
-        """At most `count` records that are there behind `after`; what is returned must be called for them."""
-        replies = ask(self._client, [self._command(after, count, 0)])
-        return lambda: _taken(replies())
+        """As many records that are there behind `after`; what is returned must be called for them."""
+        asked, begin = self._first(after, count)
+        replies = ask(self._client, [begin])
+        return lambda: self._whole(asked, _entries(replies()), count)
 
     def tick(self, now_us: int) -> None:
         """Append a tick to this partition."""
@@ -184,14 +203,39 @@ class RedisPartitionReader:
         """Forget records up to and including `until`."""
         self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
 
-    def _command(self, after: int, count: int, wait_ms: int) -> Command:
+    def _first(self, after: int, count: int) -> tuple[int, Command]:
+        """How many records are asked for first, and the command that does."""
+        asked = min(count, self._piece, FIRST_RECORDS)
+        return asked, self._command(_id(after), asked, 0)
+
+    def _whole(self, asked: int, piece: Sequence[_Entry], count: int) -> Records:
+        """Read on behind a first piece of so many records that were asked for."""
+        entries, size = list(piece), self._weigh(piece)
+        while len(piece) == asked and len(entries) < count and size < READ_BYTES:
+            asked = min(count - len(entries), self._piece)
+            piece = _entries(exchange(self._client, [self._command(entries[-1][0], asked, 0)]))
+            entries += piece
+            size += self._weigh(piece)
+        return replace(_records(entries), is_full=len(piece) == asked) if entries else Records.none()
+
+    def _weigh(self, piece: Sequence[_Entry]) -> int:
+        """The bytes of events; the next piece is of as many records as such ones make one."""
+        size = sum(len(row[-1]) for _, row in piece)
+        if size:
+            self._piece = max(1, min(PIECE_RECORDS, PIECE_BYTES * len(piece) // size))
+        return size
+
+    def _command(self, after: bytes, count: int, wait_ms: int) -> Command:
         block = (b"BLOCK", wait_ms) if wait_ms > 0 else ()
-        place = (b"STREAMS", self._key.encode(), unpack_position(after).encode())
-        return (b"XREAD", b"COUNT", count, *block, *place)
+        return (b"XREAD", b"COUNT", count, *block, b"STREAMS", self._key.encode(), after)
 
 
-def _taken(replies: Sequence[object]) -> Records:
-    """The records of the last reply.
+def _id(position: int) -> bytes:
+    return unpack_position(position).encode()
+
+
+def _entries(replies: Sequence[Any]) -> Sequence[_Entry]:
+    """The entries of the last reply.
 
     Raises:
         redis.RedisError: What the store answered instead.
@@ -199,12 +243,14 @@ def _taken(replies: Sequence[object]) -> Records:
     for answer in replies:
         if isinstance(answer, redis.RedisError):
             raise answer
-    return _records(answer) if answer else Records.none()
+    if not answer:
+        return ()
+    found: Sequence[_Entry] = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
+    return found
 
 
-def _records(answer: Any) -> Records:
-    """The records of one stream, as they come from the server: (id, [name, value, …])."""
-    entries = next(iter(answer.values())) if isinstance(answer, dict) else answer[0][1]
+def _records(entries: Sequence[_Entry]) -> Records:
+    """The records of entries, as they come from the server."""
     ids, rows = zip(*entries, strict=True)
     times, arrivals, texts, event_rows, touches = [], [], [], [], []
     for number, row in enumerate(rows):

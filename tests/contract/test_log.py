@@ -30,7 +30,14 @@ from streaming.log import EventLog, LogRecord, PartitionReader, partition_of
 from streaming.owner import DeadLetter, PartitionOwner, Progress
 from streaming.positions import pack_position, unpack_position
 from streaming.read_ahead import ReadAhead
-from streaming.redis_log import RedisLog, RedisPartitionReader, settle_partitions
+from streaming.redis_log import (
+    PIECE_BYTES,
+    PIECE_RECORDS,
+    READ_BYTES,
+    RedisLog,
+    RedisPartitionReader,
+    settle_partitions,
+)
 from streaming.timers import Timers
 from streaming.touch import Touch
 from tests.support.stores import wait_until
@@ -148,6 +155,38 @@ async def test_log_keeps_the_order_of_a_customer(implementation: Implementation)
     assert _numbers(found) == list(range(15))
     times = [record.time_us for record in found]
     assert times == sorted(times)
+
+
+LARGE_BYTES = 60_000
+SMALL, LARGE = 700, 1_000
+
+
+async def test_what_is_read_at_once_is_bounded_by_its_bytes_too(implementation: Implementation) -> None:
+    """Small and large events: every read brings some, as many as fit, and whether more may be there."""
+
+    def sized(number: int, size: int) -> EventRecord:
+        return EventRecord(f"e{number}", "look", "ada", NOW_US, {"n": number, "page": "x" * size})
+
+    events = [sized(number, 0 if number < SMALL else LARGE_BYTES) for number in range(SMALL + LARGE)]
+    async with implementation.log(1, 10_000) as log:
+        for start in range(0, len(events), 50):
+            await log.append(events[start : start + 50], NOW_US)
+    reader = implementation.reader(0)
+    position, found, sizes = 0, list[LogRecord](), list[int]()
+    while True:
+        records = reader.ask(position, 10_000)() if len(sizes) % 2 else reader.read(position, 10_000, 0)
+        found += records
+        sizes.append(sum(map(len, records.events.texts)))
+        position = records[-1].position
+        if not records.is_full:
+            break
+    assert _numbers(found) == list(range(SMALL + LARGE))
+    assert len(sizes) > 2
+    assert sizes[0] < READ_BYTES + (PIECE_RECORDS + 1) * LARGE_BYTES, (
+        "it cannot know how large the next ones are"
+    )
+    assert max(sizes[1:]) < READ_BYTES + 2 * PIECE_BYTES
+    assert not len(reader.read(position, 10, 0))
 
 
 async def test_a_waiting_reader_gets_what_is_appended_at_once_whole(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +132,11 @@ class _Trickle:
         self.tick, self.trim = reader.tick, reader.trim
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
-        return self._reader.read(after, min(count, self._most), wait_ms)
+        return replace(self._reader.read(after, min(count, self._most), wait_ms), is_full=False)
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
-        return self._reader.ask(after, min(count, self._most))
+        asked = self._reader.ask(after, min(count, self._most))
+        return lambda: replace(asked(), is_full=False)
 
 
 def _applied(client: redis.Redis) -> int:

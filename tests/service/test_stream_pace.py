@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,12 +32,13 @@ class _Noting(RedisPartitionReader):
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         self.waits.append(wait_ms)
-        return super().read(after, min(count, self.most), wait_ms)
+        return replace(super().read(after, min(count, self.most), wait_ms), is_full=False)
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
         length: Any = self._client.xlen(self._journal)
         self.announced.append(length)
-        return super().ask(after, min(count, self.most))
+        asked = super().ask(after, min(count, self.most))
+        return lambda: replace(asked(), is_full=False)
 
 
 def _buy(number: int) -> tuple[int, EventRecord]:
