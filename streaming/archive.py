@@ -432,6 +432,11 @@ def _remove_backfilled(folder: Path) -> None:
         path.unlink()
 
 
+def backfilled_count(folder: Path) -> int:
+    """How many events a backfill brought in."""
+    return sum(int(pq.read_metadata(path).num_rows) for path in folder.glob(_BACKFILL))
+
+
 def read_backfilled(folder: Path) -> Iterator[pa.Table]:
     """What a backfill brought in, columns as `streaming.history` takes them."""
     for path in sorted(folder.glob(_BACKFILL)):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from streaming.events import EventSchema
 from streaming.file_locks import lock_backfill
 from streaming.history import Past
 from streaming.keys import PartitionKeys
-from streaming.kind_feeds import KindFeeds
+from streaming.kind_feeds import KindFeeds, Progress, parts_for
 from streaming.log import partition_of
 from streaming.plan import EntityKind, SourceEvents, StreamPlan
 from streaming.redis_log import settle_partitions
@@ -40,10 +40,6 @@ from streaming.unfinished import Mark, check_not_live
 from streaming.writes import prepare_writes, send_writes
 
 ENTITIES_PER_WRITE = 2000
-MOST_PARTS = 1_024
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total)."""
 
 
 class _Stopwatch:
@@ -154,7 +150,7 @@ def backfill(
         files.enter_context(lock_backfill(archive))
         settle_partitions(client, plan.project, partition_count)
         check_not_live(client, plan.project, partition_count)
-        part_count = min(max(1, -(-events.count // events.at_once)), MOST_PARTS)
+        part_count = parts_for(events.count, events.at_once)
         feeds = [KindFeeds(kind, part_count, archive, files, events.at_once) for kind in plan.kinds]
         mark = Mark(client, plan, partition_count)
         with mark.put():
@@ -207,22 +203,12 @@ def _fill(run: _Run, feeds: KindFeeds, mark: Mark, offline_rows: dict[str, int])
     kind, until_us = feeds.kind, run.until_us
     windowed = [plan for plan in kind.views if plan.windows is not None]
     fills = {plan.view.name: feeds.view_fill(plan, run.writing) for plan in windowed}
-    row_counts = {plan.view.name: feeds.row_count(plan) for plan in windowed}
-    swept = dict.fromkeys(fills, 0)
     count = 0
     for part in range(feeds.part_count):
         states: dict[bytes, EntityState] = {}
         if kind is run.plan.customer:
             feeds.put_recent(part, states, until_us, run.schema.lateness_us)
-        for plan in kind.views:
-            name = plan.view.name
-            if plan.windows is None:
-                feeds.put_latest(plan, part, states, until_us)
-                continue
-            done = 0
-            for done in feeds.sweep(plan, fills[name], part, states, until_us):
-                run.progress(name, swept[name] + done, row_counts[name])
-            swept[name] += done
+        feeds.bring(part, fills, states, until_us, run.progress)
         mark.check()
         # Parts have about as many entities each.
         likely = (count + len(states)) * feeds.part_count // (part + 1)

@@ -115,12 +115,6 @@ def newest_rows(plan: ViewPlan, rows: ViewRows) -> Iterator[tuple[int, LatestRow
         yield int(owners[place]), latest_row(plan, rows, int(order[place]))
 
 
-def fill_latest(plan: ViewPlan, rows: ViewRows, states: dict[bytes, EntityState], until_us: int) -> None:
-    """Put the newest row of each entity, of a view without windows, into the entities' states."""
-    for number, row in newest_rows(plan, rows):
-        state_of(states, rows.keys[number], until_us).note_latest(plan.stored, row)
-
-
 def remove_filled(folder: Path, stem: str) -> None:
     """Remove the offline rows of a fill before, whole or not."""
     remove_unfinished(folder, f"{stem}-")

@@ -1,8 +1,8 @@
-"""What a backfill makes of events for entities of one kind: put apart on disk, then part by part into states."""
+"""What views make of past events for entities of one kind: put apart on disk, then part by part into states."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -24,6 +24,10 @@ IntArray = npt.NDArray[np.int64]
 
 STEM = "backfill"
 """What the names of offline rows begin with."""
+MOST_PARTS = 1_024
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total)."""
 _HASH, _ROW = "hash", "row"
 
 
@@ -53,6 +57,7 @@ class KindFeeds:
             files.callback(feed.close)
         self._recent = Feed(folder, part_count)
         files.callback(self._recent.close)
+        self._done = {plan.view.name: 0 for plan in kind.views}
         self.part_count = part_count
         self.most_rows = 0
 
@@ -90,7 +95,7 @@ class KindFeeds:
                 lateness_us,
             )
 
-    def put_latest(self, plan: ViewPlan, part: int, states: dict[bytes, EntityState], until_us: int) -> None:
+    def _put_latest(self, plan: ViewPlan, part: int, states: dict[bytes, EntityState], until_us: int) -> None:
         """Put the newest row of each entity of a part, of a view without windows, into the states."""
         for keys, codes, rows in self._feeds[plan.view.name].read(part):
             for code, data in zip(codes.tolist(), rows[_ROW].to_pylist(), strict=True):
@@ -103,7 +108,34 @@ class KindFeeds:
             remove_filled(folder, STEM)
         return ViewFill(self.kind, plan, (folder, STEM), writing)
 
-    def sweep(
+    def bring(
+        self,
+        part: int,
+        fills: Mapping[str, ViewFill],
+        states: dict[bytes, EntityState],
+        until_us: int,
+        progress: Progress,
+    ) -> None:
+        """Bring all views of a part's entities to a logical time; parts come one after the other.
+
+        Args:
+            part: Its number.
+            fills: By name of the views with windows.
+            states: Of the part's entities; what is made is put there.
+            until_us: The time.
+            progress: Told how many rows of each view are done.
+        """
+        for plan in self.kind.views:
+            if plan.windows is None:
+                self._put_latest(plan, part, states, until_us)
+                continue
+            name, done = plan.view.name, 0
+            count = self.row_count(plan)
+            for done in self._sweep(plan, fills[name], part, states, until_us):
+                progress(name, self._done[name] + done, count)
+            self._done[name] += done
+
+    def _sweep(
         self, plan: ViewPlan, fill: ViewFill, part: int, states: dict[bytes, EntityState], until_us: int
     ) -> Iterator[int]:
         """Bring a view of a part's entities to a logical time; yields how many of its rows are done."""
@@ -147,6 +179,11 @@ class KindFeeds:
         files.callback(sliced.close)
         for number, end_us in enumerate([*(edges - 1).tolist(), until_us]):
             yield sliced, number, end_us
+
+
+def parts_for(event_count: int, at_once: int) -> int:
+    """Into how many parts so many events are put, for each to be about as many as are in memory at once."""
+    return min(max(1, -(-event_count // at_once)), MOST_PARTS)
 
 
 def _add_newest(feed: Feed, plan: ViewPlan, rows: ViewRows) -> None:

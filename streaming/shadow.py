@@ -14,13 +14,14 @@ from __future__ import annotations
 import shutil
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import redis
 import structlog
 
@@ -31,25 +32,29 @@ from online.removal import find_entities
 from online.script import Script
 from online.write import EntityWrite, EntityWriter, revision_of
 from streaming.advance import advance
-from streaming.archive import archived_events, read_backfilled, read_live
+from streaming.archive import archived_events, backfilled_count, read_backfilled, read_live
 from streaming.backfill import announce
 from streaming.entity import LATEST_PREFIX, POSITIONS, WINDOWS_PREFIX, EntityState, small_fields
 from streaming.errors import StreamingError
 from streaming.events import Events, EventSchema
 from streaming.file_locks import outlast_writers
-from streaming.fill import ViewFill, fill_latest, state_of
+from streaming.fill import ViewFill, state_of
 from streaming.frame import events_frame
 from streaming.generations import Definition, Generations, Standing, Unfinished
 from streaming.history import ENVELOPE, history_frame
 from streaming.keys import PartitionKeys
+from streaming.kind_feeds import KindFeeds, Progress, parts_for
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan
 from streaming.sink import parts_folder
-from streaming.windows.inputs import prepared
 from streaming.windows.state import encode
 
 log = structlog.get_logger()
 
 ENTITIES_PER_WRITE = 2_000
+EVENTS_AT_ONCE = 100_000
+"""Fewer than a backfill has in memory: materializers are at work beside."""
+BYTES_AT_ONCE = 64 * 2**20
+"""Fewer events where they are of more bytes than this."""
 FEW_EVENTS = 20_000
 """So many events are taken in during the pause without another round before it."""
 MAX_ROUNDS = 20
@@ -108,6 +113,7 @@ class ShadowBuild:
         archive: The project's archive.
         partition_count: Of the log.
         progress: Called with (stage, done, total).
+        at_once: About so many events, or rows of a view, are in memory.
     """
 
     def __init__(
@@ -120,7 +126,8 @@ class ShadowBuild:
         schema: EventSchema,
         archive: Path,
         partition_count: int,
-        progress: Callable[[str, int, int], None],
+        progress: Progress,
+        at_once: int = EVENTS_AT_ONCE,
     ) -> None:
         self._client: Any = client
         self._writer = writer
@@ -130,6 +137,7 @@ class ShadowBuild:
         self._archive = archive
         self._keys = [PartitionKeys(plan.project, number) for number in range(partition_count)]
         self._progress = progress
+        self._at_once = at_once
         # Segments are evaluated once the views serve.
         self._kinds = [
             replace(kind, segments=(), segments_view=None, borrowed=()) for kind in plan.kinds if kind.views
@@ -145,29 +153,35 @@ class ShadowBuild:
             StreamingError: If the archive does not hold what was archived, or a view cannot be computed.
         """
         reached = self._checkpoints()
-        events = self._past(reached)
-        self._progress("past", 0, len(events))
-        if len(events):
-            newest_us = events["event_time"].max().as_unit("us").to_numpy().view("int64")
-            reached.until_us = max(reached.until_us, int(newest_us))
-        feeds = self._plan.rows(SourceEvents.of(events)) if len(events) else {}
-        for kind in self._kinds:
-            for view_plan in kind.views:
-                if view_plan.view.name not in feeds:
-                    continue
-                rows, view = feeds[view_plan.view.name], view_plan.view
-                if view_plan.windows is None:
-                    fill_latest(view_plan, rows, self._states[kind.name], reached.until_us)
-                    continue
-                parts = staged(view, generation) if view.offline_path else None
-                fill = ViewFill(kind, view_plan, (parts, f"build-{generation}"), nullcontext())
-                swept = prepared(view_plan.windows, rows.batch(rows.codes, view_plan.windows))
-                states = self._states[kind.name]
-                for done in fill.fill(rows.keys, swept, states, reached.until_us):
-                    self._progress(view.name, done, len(rows.keys))
+        count = backfilled_count(self._archive) + sum(reached.archived.values())
+        with ExitStack() as files:
+            part_count = parts_for(count, self._at_once)
+            feeds = [KindFeeds(kind, part_count, self._archive, files, self._at_once) for kind in self._kinds]
+            done = 0
+            for events in self._past(reached):
+                source = SourceEvents.of(events)
+                reached.until_us = max(reached.until_us, int(source.event_us.max()))
+                rows = self._plan.rows(source)
+                for own in feeds:
+                    own.add(rows)
+                done += len(events)
+                self._progress("past", done, max(count, done))
+            for own in feeds:
+                self._fill(own, generation, reached.until_us)
         for kind in self._kinds:
             self._touched[kind.name] = set(self._states[kind.name])
         self._reached = reached
+
+    def _fill(self, feeds: KindFeeds, generation: str, until_us: int) -> None:
+        """Bring the entities of a kind to a logical time."""
+        fills = {}
+        for plan in feeds.kind.views:
+            if plan.windows is not None:
+                folder = staged(plan.view, generation) if plan.view.offline_path else None
+                parts = folder, f"build-{generation}"
+                fills[plan.view.name] = ViewFill(feeds.kind, plan, parts, nullcontext())
+        for part in range(feeds.part_count):
+            feeds.bring(part, fills, self._states[feeds.kind.name], until_us, self._progress)
 
     def follow(self) -> None:
         """Take in what was archived meanwhile, until that is little."""
@@ -179,18 +193,19 @@ class ShadowBuild:
         """Take in what is behind the checkpoints now; returns how many events that were."""
         reached = self._checkpoints()
         reached.until_us = max(reached.until_us, self._reached.until_us)
-        events = self._published(reached, self._reached.positions)
-        self._progress("following", len(events), len(events))
-        if len(events):
-            feeds = self._plan.rows(SourceEvents.of(_in_order(events)))
+        count = 0
+        for events in self._published(reached, self._reached.positions):
+            feeds = self._plan.rows(SourceEvents.of(events))
             for kind in self._kinds:
                 states = self._states[kind.name]
                 fed = list(dict.fromkeys(key for plan in kind.views for key in feeds[plan.view.name].keys))
                 own = [state_of(states, key, reached.until_us) for key in fed]
                 self._touched[kind.name].update(fed)
                 advance(kind, fed, own, feeds, None, {}, reached.until_us)
+            count += len(events)
+            self._progress("following", count, count)
         self._reached = reached
-        return len(events)
+        return count
 
     def prepare(self) -> None:
         """Put what is built so far into the entities' states, while the owners go on; `install` has less to write then.
@@ -296,30 +311,50 @@ class ShadowBuild:
             reached.until_us = max(reached.until_us, int(time_us or 0))
         return reached
 
-    def _past(self, reached: _Reached) -> pd.DataFrame:
-        types = self._schema.property_types
-        known = [*ENVELOPE, *types]
-        frames = [
-            history_frame(table.select([name for name in table.column_names if name in known]), self._schema)
-            for table in read_backfilled(self._archive)
-        ]
-        return _in_order(pd.concat([*frames, self._published(reached, {})], ignore_index=True))
+    def _past(self, reached: _Reached) -> Iterator[pd.DataFrame]:
+        """All events up to where the owners are, some at a time."""
+        known = {*ENVELOPE, *self._schema.property_types}
+        for table in read_backfilled(self._archive):
+            for some in self._cut(table.select([name for name in table.column_names if name in known])):
+                yield history_frame(some, self._schema)
+        yield from self._published(reached, {})
 
-    def _published(self, reached: _Reached, after: Mapping[int, int]) -> pd.DataFrame:
-        texts: list[bytes] = []
+    def _published(self, reached: _Reached, after: Mapping[int, int]) -> Iterator[pd.DataFrame]:
+        """Events that counted, of all partitions, some at a time.
+
+        Args:
+            reached: Up to where.
+            after: Behind which positions; nothing for all.
+        """
         for partition, until in reached.positions.items():
-            tables = list(read_live(self._archive, partition, after.get(partition, 0), until))
-            found = sum(map(len, tables))
-            expected = reached.archived[partition] - (self._reached.archived[partition] if after else 0)
-            if found < expected:
-                raise StreamingError(
-                    f"the archive {self._archive} has {found} events of partition {partition} where {expected} were "
-                    "archived: start the materializer with the data folder (--data-dir) that it ran with before"
-                )
-            if found > expected:
-                log.warning("view.archive_has_more", partition=partition, events=found, expected=expected)
-            texts += [text for table in tables for text in archived_events(table)]
+            found, texts = 0, list[bytes]()
+            for table in read_live(self._archive, partition, after.get(partition, 0), until):
+                found += len(table)
+                for some in self._cut(table):
+                    texts += archived_events(some)
+                    if len(texts) >= self._at_once or sum(map(len, texts)) >= BYTES_AT_ONCE:
+                        yield self._frame(texts)
+                        texts = []
+            if texts:
+                yield self._frame(texts)
+            self._check_found(partition, found, reached, is_all=not after)
+
+    def _cut(self, table: pa.Table) -> Iterator[pa.Table]:
+        for start in range(0, len(table), self._at_once):
+            yield table.slice(start, self._at_once)
+
+    def _frame(self, texts: Sequence[bytes]) -> pd.DataFrame:
         return events_frame(Events.from_bytes(texts), self._schema.property_types)
+
+    def _check_found(self, partition: int, found: int, reached: _Reached, *, is_all: bool) -> None:
+        expected = reached.archived[partition] - (0 if is_all else self._reached.archived[partition])
+        if found < expected:
+            raise StreamingError(
+                f"the archive {self._archive} has {found} events of partition {partition} where {expected} were "
+                "archived: start the materializer with the data folder (--data-dir) that it ran with before"
+            )
+        if found > expected:
+            log.warning("view.archive_has_more", partition=partition, events=found, expected=expected)
 
 
 def build_views(
@@ -487,7 +522,3 @@ def _markers(kind: EntityKind, state: EntityState) -> set[bytes]:
         for plan in kind.views
         if (plan.stored in state.latest if plan.windows is None else next(tiles) is not None)
     }
-
-
-def _in_order(events: pd.DataFrame) -> pd.DataFrame:
-    return events.sort_values(["event_time", "event_id"], kind="stable", ignore_index=True)

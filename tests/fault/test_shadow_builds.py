@@ -21,7 +21,7 @@ from streaming.file_locks import FilesHeld
 from streaming.frame import events_frame
 from streaming.generations import Unfinished
 from streaming.history import Past
-from streaming.shadow import BuildAbandoned, ShadowBuild, finish_switch, staged
+from streaming.shadow import EVENTS_AT_ONCE, BuildAbandoned, ShadowBuild, finish_switch, staged
 from tests.support.stopping import Stopped
 from tests.support.stream_world import (
     SCHEMA,
@@ -61,6 +61,7 @@ def _build(
     views: list[str],
     generation: str = "g1",
     partition_count: int = PARTITIONS,
+    at_once: int = EVENTS_AT_ONCE,
 ) -> ShadowBuild:
     return ShadowBuild(
         client=client,
@@ -71,6 +72,7 @@ def _build(
         archive=world.archive,
         partition_count=partition_count,
         progress=lambda *_: None,
+        at_once=at_once,
     )
 
 
@@ -104,7 +106,7 @@ def test_a_view_that_came_later_holds_what_it_would_have_held(url: str, seed: in
         dead = _build(client, world, new, "g0")
         dead.sweep("g0")
         dead.install()
-    build = _build(client, world, new)
+    build = _build(client, world, new, at_once=rng.choice((3, 20, EVENTS_AT_ONCE)))
     build.sweep("g1")
     for first, stop in pairwise(cuts):
         publish(url, arrivals[first:stop], PARTITIONS)
@@ -171,7 +173,7 @@ def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
     )
     publish(url, [(at_us, event) for at_us, event in arrivals if at_us > until_us], PARTITIONS)
     _apply(client, world, {"spending": "", "looked": ""}, rng)
-    build = _build(client, world, ["demand", "taste"])
+    build = _build(client, world, ["demand", "taste"], at_once=20)
     build.sweep("g1")
     build.install()
     tick(url, LATER_US, PARTITIONS)

@@ -16,11 +16,12 @@ import pytest
 import redis
 
 from decision.schema import Value
-from streaming.backfill import BackfillReport, Progress
+from streaming.backfill import BackfillReport
 from streaming.errors import StreamingError, TransformError
 from streaming.events import EventRecord
 from streaming.file_locks import FilesHeld
 from streaming.keys import PartitionKeys
+from streaming.kind_feeds import Progress
 from streaming.unfinished import check_filled
 from tests.support.backfills import fill, fill_until_killed
 from tests.support.stream_world import (

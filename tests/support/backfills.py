@@ -10,10 +10,11 @@ from pathlib import Path
 import redis
 
 from online.write import EntityWriter
-from streaming.backfill import BackfillReport, Progress, backfill
+from streaming.backfill import BackfillReport, backfill
 from streaming.events import EventRecord, Events
 from streaming.frame import events_frame
 from streaming.history import EVENTS_AT_ONCE, Past
+from streaming.kind_feeds import Progress
 from tests.support.stream_world import SCHEMA, World, stream_plan
 
 
