@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -60,6 +61,7 @@ class Sharer:
         partition_count: Of the log.
         beat_s: How often members are counted and leases renewed.
         work: Applies one partition; must end soon once its event is set or its lease is lost.
+        clock: Seconds that only grow.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Sharer:
         partition_count: int,
         beat_s: float,
         work: Callable[[PartitionLease, threading.Event], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._leases = leases
         self._owner = owner
@@ -76,30 +79,33 @@ class Sharer:
         self._beat_s = beat_s
         self._work = work
         self._runners: dict[int, Runner] = {}
-        self._is_heard = True
+        self._clock = clock
+        self._is_silent = False
 
     def run(self, stopping: threading.Event) -> None:
         """Share until `stopping` is set, then end the runners in order and give everything back.
 
-        To a store that does not answer nothing is given back: it would be waited for again and again, and what is not
+        To a store that stands still nothing is given back: it would be waited for again and again, and what is not
         given back runs out.
         """
         while not stopping.is_set():
             self._try(self._beat)
             stopping.wait(self._beat_s)
         self._end()
-        if self._is_heard:
+        if not self._is_silent:
             self._try(self._leases.leave)
 
     def _try(self, call: Callable[[], None], **what: int) -> None:
-        """Ask the store for something that may be done without for a while."""
+        """Ask the store for something that may be done without for a while, and notice if it stands still."""
+        began = self._clock()
         try:
             call()
         except (redis.RedisError, OnlineStoreError) as error:
-            self._is_heard = False
+            # One that has ended, or refuses, says so at once.
+            self._is_silent = self._clock() - began > self._beat_s
             log.warning("materializer.store_lost", error=str(error), **what)
         else:
-            self._is_heard = True
+            self._is_silent = False
 
     def _end(self) -> None:
         """End the runners; what each has at work is still its own until it is done."""
@@ -109,13 +115,14 @@ class Sharer:
             self._sweep()
             if not self._runners:
                 return
-            if self._is_heard and look % _LOOKS_PER_BEAT == 0:
+            if not self._is_silent and look % _LOOKS_PER_BEAT == 0:
                 self._try(self._renew)
             threading.Event().wait(self._beat_s / _LOOKS_PER_BEAT)
 
     def _beat(self) -> None:
-        self._sweep()
         members = self._leases.join()
+        self._is_silent = False
+        self._sweep()
         running = [runner for runner in self._runners.values() if not runner.stopping]
         self._renew()
         want = fair_share(self._owner, members, self._count)
@@ -133,7 +140,7 @@ class Sharer:
         """Forget runners that have ended, and let others have their partitions."""
         for partition in [number for number, runner in self._runners.items() if not runner.alive]:
             runner = self._runners.pop(partition)
-            if self._is_heard:
+            if not self._is_silent:
                 self._try(partial(self._leases.release, runner.lease), partition=partition)
 
     def _take(self, missing: int) -> None:

@@ -56,6 +56,9 @@ SCHEMA = _LAYOUT.schema
 _PART = re.compile(r"(live|merged)-(\d+)-(\d+)-(\d+)\.parquet")
 LAST_POSITION = int(np.iinfo(np.int64).max)
 _BACKFILL = "backfill-*.parquet"
+PIECE_BYTES = 16 * 2**20
+"""About as much of a part is read at once where it may be large."""
+_BUFFER_BYTES = 2**20
 
 log = structlog.get_logger()
 
@@ -329,16 +332,43 @@ def _holding(folder: Path, partition: int, names: Sequence[str]) -> list[Part]:
 
 def read_part(part: Part, after: int, until: int) -> pa.Table:
     """Records of a part behind position `after`, up to and including `until`."""
-    table = pq.read_table(part.path, schema=SCHEMA)
+    return _between(pq.read_table(part.path, schema=SCHEMA), after, until)
+
+
+def _between(table: pa.Table, after: int, until: int) -> pa.Table:
     position = table["position"]
     return table.filter(pc.and_(pc.greater(position, after), pc.less_equal(position, until)))
+
+
+def read_pieces(part: Part, after: int, until: int) -> Iterator[pa.Table]:
+    """As `read_part`, some records at a time."""
+    for table in _streamed(part.path):
+        yield _between(_whole(table), after, until)
+
+
+def _streamed(path: Path) -> Iterator[pa.Table]:
+    """The rows of a file, about `PIECE_BYTES` of them at a time."""
+    # Without these settings a whole group of rows would be in memory.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES) as file:
+        known = file.metadata
+        size = sum(known.row_group(number).total_byte_size for number in range(known.num_row_groups))
+        for batch in file.iter_batches(max(1, known.num_rows * PIECE_BYTES // max(size, 1))):
+            yield pa.Table.from_batches([batch])
+
+
+def _whole(table: pa.Table) -> pa.Table:
+    """With all columns of `SCHEMA`; older versions wrote fewer."""
+    missing = [field for field in SCHEMA if field.name not in table.column_names]
+    for field in missing:
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(SCHEMA.names)
 
 
 def read_live(folder: Path, partition: int, after: int, until: int) -> Iterator[pa.Table]:
     """Records that counted behind position `after`, up to and including `until`, which lies behind a checkpoint.
 
     Yields:
-        Tables of `SCHEMA`, a part of the partition each; erased events are among them, as null.
+        Tables of `SCHEMA`, some records each; erased events are among them, as null.
     """
     for table in _read_live(folder, partition, after, until):
         yield table.filter(pc.is_null(table["reason"]))
@@ -352,14 +382,13 @@ def _read_live(folder: Path, partition: int, after: int, until: int) -> Iterator
             if first >= last:
                 continue
             try:
-                table = read_part(part, first, last)
+                yield from read_pieces(part, first, last)
             except FileNotFoundError:
                 # Merged since it was listed: what takes its place is there now.
                 if part.path == gone:
                     raise
                 gone = part.path
                 break
-            yield table
             after = last
         else:
             return
@@ -440,7 +469,7 @@ def backfilled_count(folder: Path) -> int:
 def read_backfilled(folder: Path) -> Iterator[pa.Table]:
     """What a backfill brought in, columns as `streaming.history` takes them."""
     for path in sorted(folder.glob(_BACKFILL)):
-        yield pq.read_table(path)
+        yield from _streamed(path)
 
 
 def erase_archived(folder: Path, customer_id: str, *, apply: bool) -> int:

@@ -29,17 +29,21 @@ from streaming.entity import NEVER_US, EntityState
 from streaming.errors import StreamingError
 from streaming.events import EventSchema
 from streaming.file_locks import lock_backfill
+from streaming.fill import ViewFill, remove_filled
 from streaming.history import Past
 from streaming.keys import PartitionKeys
 from streaming.kind_feeds import KindFeeds, Progress, parts_for
 from streaming.log import partition_of
-from streaming.plan import EntityKind, SourceEvents, StreamPlan
+from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan
 from streaming.redis_log import settle_partitions
+from streaming.sink import parts_folder
 from streaming.timers import member_text
 from streaming.unfinished import Mark, check_not_live
 from streaming.writes import prepare_writes, send_writes
 
 ENTITIES_PER_WRITE = 2000
+STEM = "backfill"
+"""What the names of offline rows begin with."""
 
 
 class _Stopwatch:
@@ -201,8 +205,9 @@ def _read(run: _Run, events: Past, archive: Path, feeds: list[KindFeeds]) -> int
 def _fill(run: _Run, feeds: KindFeeds, mark: Mark, offline_rows: dict[str, int]) -> int:
     """Fill both stores with the entities of a kind; returns how many they are, and notes offline rows by view."""
     kind, until_us = feeds.kind, run.until_us
-    windowed = [plan for plan in kind.views if plan.windows is not None]
-    fills = {plan.view.name: feeds.view_fill(plan, run.writing) for plan in windowed}
+    fills = {
+        plan.view.name: _view_fill(kind, plan, run.writing) for plan in kind.views if plan.windows is not None
+    }
     count = 0
     for part in range(feeds.part_count):
         states: dict[bytes, EntityState] = {}
@@ -218,6 +223,14 @@ def _fill(run: _Run, feeds: KindFeeds, mark: Mark, offline_rows: dict[str, int])
         gc.collect()
     offline_rows |= {name: fill.written for name, fill in fills.items()}
     return count
+
+
+def _view_fill(kind: EntityKind, plan: ViewPlan, writing: _Stopwatch) -> ViewFill:
+    """Begin a view with windows; offline rows of a backfill before are removed."""
+    folder = parts_folder(plan.view) if plan.view.offline_path else None
+    if folder is not None:
+        remove_filled(folder, STEM)
+    return ViewFill(kind, plan, (folder, STEM), writing)
 
 
 def _load_online(run: _Run, kind: EntityKind, states: dict[bytes, EntityState]) -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,14 @@ import pyarrow as pa
 from streaming.admit import Customers, note_ids
 from streaming.entity import EntityState, decode_latest, encode_latest
 from streaming.feeds import TIME, Feed, Numbers, prepared_rows, window_rows
-from streaming.fill import ViewFill, newest_rows, remove_filled, state_of
+from streaming.fill import ViewFill, newest_rows, state_of
 from streaming.numbering import numbered
 from streaming.plan import EntityKind, SourceEvents, ViewPlan, ViewRows
 from streaming.recent import id_hashes
-from streaming.sink import parts_folder
 from streaming.windows.inputs import prepared
 
 IntArray = npt.NDArray[np.int64]
 
-STEM = "backfill"
-"""What the names of offline rows begin with."""
 MOST_PARTS = 1_024
 
 Progress = Callable[[str, int, int], None]
@@ -100,13 +97,6 @@ class KindFeeds:
         for keys, codes, rows in self._feeds[plan.view.name].read(part):
             for code, data in zip(codes.tolist(), rows[_ROW].to_pylist(), strict=True):
                 state_of(states, keys[code], until_us).note_latest(plan.stored, decode_latest(data))
-
-    def view_fill(self, plan: ViewPlan, writing: AbstractContextManager[None]) -> ViewFill:
-        """Begin a view with windows; offline rows of a backfill before are removed."""
-        folder = parts_folder(plan.view) if plan.view.offline_path else None
-        if folder is not None:
-            remove_filled(folder, STEM)
-        return ViewFill(self.kind, plan, (folder, STEM), writing)
 
     def bring(
         self,

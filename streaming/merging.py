@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streaming.archive import SCHEMA, Part, covered_parts, live_parts, merged_name, read_part
+from streaming.archive import SCHEMA, Part, covered_parts, live_parts, merged_name, read_pieces
 from streaming.file_locks import lock_parts
 from streaming.sink import new_part
 
@@ -26,6 +26,7 @@ TIERS_ROWS = tuple(PARTS_MIN**power for power in range(1, 5))
 PARTS_MAX = 1_024
 ROWS_MAX = 1_000_000
 ROWS_PER_GROUP = 100_000
+BYTES_PER_GROUP = 64 * 2**20
 
 
 def merge_parts(folder: Path, partition: int) -> int:
@@ -87,10 +88,11 @@ def _grouped(run: Sequence[Part]) -> Iterator[pa.Table]:
     """The parts' rows, about so many at a time, so that memory does not grow with the archive."""
     tables: list[pa.Table] = []
     for part in run:
-        tables.append(read_part(part, part.after, part.until))
-        if sum(map(len, tables)) >= ROWS_PER_GROUP:
-            yield pa.concat_tables(tables)
-            tables.clear()
+        for table in read_pieces(part, part.after, part.until):
+            tables.append(table)
+            if sum(map(len, tables)) >= ROWS_PER_GROUP or sum(t.nbytes for t in tables) >= BYTES_PER_GROUP:
+                yield pa.concat_tables(tables)
+                tables.clear()
     if tables:
         yield pa.concat_tables(tables)
 

@@ -31,11 +31,10 @@ EVENT = b"e"
 TOUCH = b"k"
 READ_BYTES = 16 * 2**20
 """About the most that is read at once; what is made of it takes a multiple."""
-FIRST_RECORDS = 128
-"""Records are asked for in pieces, as the store does not bound an answer by its size; the first is of fewer."""
-PIECE_RECORDS = 500
+PIECE_RECORDS = 250
+"""Records are asked for in pieces, as the store does not bound an answer by its size."""
 PIECE_BYTES = 4 * 2**20
-"""About the size of a piece, going by the records before."""
+"""The most of a piece, were its records as large as the largest lately; where they become large at once it is more."""
 
 _Entry = tuple[bytes, list[bytes]]
 """Id, and names and values in turn."""
@@ -170,7 +169,7 @@ class RedisPartitionReader:
     def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
         self._client = client
         self._key = keys.log
-        self._piece = PIECE_RECORDS
+        self._largest = PIECE_BYTES // PIECE_RECORDS
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind `after`, and about `READ_BYTES`, waiting up to `wait_ms` for the first.
@@ -183,16 +182,16 @@ class RedisPartitionReader:
             count: One at least.
             wait_ms: 0 is not at all.
         """
-        asked, begin = self._first(after, count)
-        commands = [begin]
+        asked = self._fitting(count)
+        commands = [self._command(_id(after), asked, 0)]
         if wait_ms > 0:
             commands.insert(0, self._command(_id(after), 1, wait_ms))
         return self._whole(asked, _entries(exchange(self._client, commands)), count)
 
     def ask(self, after: int, count: int) -> Callable[[], Records]:
         """As many records that are there behind `after`; what is returned must be called for them."""
-        asked, begin = self._first(after, count)
-        replies = ask(self._client, [begin])
+        asked = self._fitting(count)
+        replies = ask(self._client, [self._command(_id(after), asked, 0)])
         return lambda: self._whole(asked, _entries(replies()), count)
 
     def tick(self, now_us: int) -> None:
@@ -203,27 +202,26 @@ class RedisPartitionReader:
         """Forget records up to and including `until`."""
         self._client.xtrim(self._key, minid=unpack_position(until + 1), approximate=True)
 
-    def _first(self, after: int, count: int) -> tuple[int, Command]:
-        """How many records are asked for first, and the command that does."""
-        asked = min(count, self._piece, FIRST_RECORDS)
-        return asked, self._command(_id(after), asked, 0)
+    def _fitting(self, count: int) -> int:
+        """How many records are asked for where so many are wanted."""
+        return max(1, min(count, PIECE_RECORDS, PIECE_BYTES // self._largest))
 
     def _whole(self, asked: int, piece: Sequence[_Entry], count: int) -> Records:
         """Read on behind a first piece of so many records that were asked for."""
-        entries, size = list(piece), self._weigh(piece)
+        entries, size = list(piece), self._note_sizes(piece)
         while len(piece) == asked and len(entries) < count and size < READ_BYTES:
-            asked = min(count - len(entries), self._piece)
+            asked = self._fitting(count - len(entries))
             piece = _entries(exchange(self._client, [self._command(entries[-1][0], asked, 0)]))
             entries += piece
-            size += self._weigh(piece)
+            size += self._note_sizes(piece)
         return replace(_records(entries), is_full=len(piece) == asked) if entries else Records.none()
 
-    def _weigh(self, piece: Sequence[_Entry]) -> int:
-        """The bytes of events; the next piece is of as many records as such ones make one."""
-        size = sum(len(row[-1]) for _, row in piece)
-        if size:
-            self._piece = max(1, min(PIECE_RECORDS, PIECE_BYTES * len(piece) // size))
-        return size
+    def _note_sizes(self, piece: Sequence[_Entry]) -> int:
+        """Note how large records are lately; returns the bytes of these ones."""
+        sizes = [len(row[-1]) for _, row in piece]
+        # A large one is remembered for some pieces: others like it may come among small ones.
+        self._largest = max([1, self._largest * 7 // 8, *sizes])
+        return sum(sizes)
 
     def _command(self, after: bytes, count: int, wait_ms: int) -> Command:
         block = (b"BLOCK", wait_ms) if wait_ms > 0 else ()

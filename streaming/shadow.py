@@ -53,7 +53,7 @@ log = structlog.get_logger()
 ENTITIES_PER_WRITE = 2_000
 EVENTS_AT_ONCE = 100_000
 """Fewer than a backfill has in memory: materializers are at work beside."""
-BYTES_AT_ONCE = 64 * 2**20
+BYTES_AT_ONCE = 32 * 2**20
 """Fewer events where they are of more bytes than this."""
 FEW_EVENTS = 20_000
 """So many events are taken in during the pause without another round before it."""
@@ -174,14 +174,14 @@ class ShadowBuild:
 
     def _fill(self, feeds: KindFeeds, generation: str, until_us: int) -> None:
         """Bring the entities of a kind to a logical time."""
-        fills = {}
-        for plan in feeds.kind.views:
-            if plan.windows is not None:
-                folder = staged(plan.view, generation) if plan.view.offline_path else None
-                parts = folder, f"build-{generation}"
-                fills[plan.view.name] = ViewFill(feeds.kind, plan, parts, nullcontext())
+        kind = feeds.kind
+        fills = {
+            plan.view.name: ViewFill(kind, plan, _parts(plan.view, generation), nullcontext())
+            for plan in kind.views
+            if plan.windows is not None
+        }
         for part in range(feeds.part_count):
-            feeds.bring(part, fills, self._states[feeds.kind.name], until_us, self._progress)
+            feeds.bring(part, fills, self._states[kind.name], until_us, self._progress)
 
     def follow(self) -> None:
         """Take in what was archived meanwhile, until that is little."""
@@ -327,14 +327,16 @@ class ShadowBuild:
             after: Behind which positions; nothing for all.
         """
         for partition, until in reached.positions.items():
-            found, texts = 0, list[bytes]()
+            found, size, texts = 0, 0, list[bytes]()
             for table in read_live(self._archive, partition, after.get(partition, 0), until):
                 found += len(table)
                 for some in self._cut(table):
-                    texts += archived_events(some)
-                    if len(texts) >= self._at_once or sum(map(len, texts)) >= BYTES_AT_ONCE:
+                    own = archived_events(some)
+                    texts += own
+                    size += sum(map(len, own))
+                    if len(texts) >= self._at_once or size >= BYTES_AT_ONCE:
                         yield self._frame(texts)
-                        texts = []
+                        size, texts = 0, []
             if texts:
                 yield self._frame(texts)
             self._check_found(partition, found, reached, is_all=not after)
@@ -456,6 +458,11 @@ def finish_switch(client: redis.Redis, catalog: Catalog, archive: Path, left: Un
 def staged(view: View, generation: str) -> Path:
     """Where a build leaves the offline rows of a view until they take the place of what is there."""
     return parts_folder(view) / f"{_STAGED}{generation}"
+
+
+def _parts(view: View, generation: str) -> tuple[Path | None, str]:
+    """Where the offline rows of a view go, and how their names begin."""
+    return staged(view, generation) if view.offline_path else None, f"build-{generation}"
 
 
 def staged_folders(catalog: Catalog) -> list[Path]:

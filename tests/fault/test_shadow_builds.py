@@ -7,16 +7,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow.dataset as ds
 import pytest
 import redis
 
+import streaming.archive
 import streaming.file_locks
+import streaming.shadow
 from online.write import EntityWriter
 from streaming.backfill import backfill
 from streaming.entity import POSITIONS
 from streaming.errors import StreamingError
-from streaming.events import Events
+from streaming.events import Events, PropertyType
 from streaming.file_locks import FilesHeld
 from streaming.frame import events_frame
 from streaming.generations import Unfinished
@@ -181,6 +184,31 @@ def test_the_past_of_a_backfill_is_in_what_is_built(url: str) -> None:
     assert _values(client, world) == expected
     parts = staged(world.plan.kinds[1].views[0].view, "g1")
     assert ds.dataset(parts, format="parquet").count_rows() > 10
+
+
+def test_what_is_in_memory_at_once_is_bounded_by_its_bytes_too(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However few events take as much."""
+    world, client = World.create(), emptied(url)
+    publish(url, random_events(5, 200), PARTITIONS)
+    _apply(client, world, {"looked": ""}, random.Random(5))
+    sizes: list[int] = []
+
+    def noting(events: Events, types: dict[str, PropertyType]) -> pd.DataFrame:
+        sizes.append(sum(map(len, events.texts)))
+        return events_frame(events, types)
+
+    monkeypatch.setattr(streaming.shadow, "events_frame", noting)
+    _build(client, world, ["demand"], "g0").sweep("g0")
+    assert len(sizes) == PARTITIONS
+    whole = sum(sizes)
+    sizes.clear()
+    monkeypatch.setattr(streaming.shadow, "BYTES_AT_ONCE", 1_000)
+    monkeypatch.setattr(streaming.archive, "PIECE_BYTES", 1_000)
+    _build(client, world, ["demand"], "g1").sweep("g1")
+    assert sum(sizes) == whole
+    assert max(sizes) < 3_000
 
 
 def test_an_archive_that_lacks_events_is_not_built_from(url: str) -> None:
