@@ -43,6 +43,7 @@ from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewRows
 from streaming.reasons import NOT_APPLICABLE, PARTLY_APPLIED
 from streaming.recent import SAME, id_hashes
 from streaming.recovery import settle_intents
+from streaming.redating import redate
 from streaming.refusals import refusals
 from streaming.sending import Sender, Sent
 from streaming.sink import OfflineSink
@@ -974,6 +975,8 @@ class Materializer:
         raise StreamingError(f"{count} entities were refused {MAX_WRITE_ATTEMPTS} times")
 
     def _send(self, writes: Sequence[PreparedWrites], void: Mapping[int, frozenset[Part]]) -> Sent:
+        if redate(self._client, writes):
+            self._sender.unwatch()  # some of what was looked at is changed by that
         sent = self._sender.send(writes, void, self._at.now_us)
         self._timers.remember(sent.announced)
         return sent

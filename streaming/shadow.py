@@ -78,7 +78,10 @@ for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
     if generation == own then built = true else before[#before + 1] = name end
   end
 end
-for _, name in ipairs(before) do redis.call('HDEL', KEYS[2], name) end
+-- Whose it is now drops them with the first write, which they tell from others.
+if not built then
+  for _, name in ipairs(before) do redis.call('HDEL', KEYS[2], name) end
+end
 for at = 4 + (built and count or 0), #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
 return 1
 """)

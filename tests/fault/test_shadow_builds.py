@@ -15,6 +15,7 @@ import redis
 import streaming.archive
 import streaming.file_locks
 import streaming.shadow
+from online.values import decode_timestamp
 from online.write import EntityWriter
 from streaming.backfill import backfill
 from streaming.entity import POSITIONS
@@ -27,6 +28,7 @@ from streaming.history import Past
 from streaming.shadow import EVENTS_AT_ONCE, BuildAbandoned, ShadowBuild, finish_switch, staged
 from tests.support.stopping import Stopped
 from tests.support.stream_world import (
+    MINUTE_US,
     SCHEMA,
     START_US,
     World,
@@ -47,9 +49,11 @@ VIEWS = ("spending", "demand", "taste", "looked")
 PARTITIONS = 2
 
 
-def _apply(client: redis.Redis, world: World, generations: dict[str, str], rng: random.Random) -> None:
+def _apply(
+    client: redis.Redis, world: World, generations: dict[str, str], rng: random.Random, minutes: int = 30
+) -> None:
     """Bring every partition to its end, checkpoint included."""
-    plan = stream_plan(world.offline, generations)
+    plan = stream_plan(world.offline, generations, minutes)
     for partition in range(PARTITIONS):
         materializer = world.materializer(
             client, partition=partition, batch_records=rng.randrange(1, 20), plan=plan
@@ -65,12 +69,13 @@ def _build(
     generation: str = "g1",
     partition_count: int = PARTITIONS,
     at_once: int = EVENTS_AT_ONCE,
+    minutes: int = 30,
 ) -> ShadowBuild:
     return ShadowBuild(
         client=client,
         writer=EntityWriter(client),
-        plan=stream_plan(world.offline, dict.fromkeys(views, generation)),
-        whole=world.plan,
+        plan=stream_plan(world.offline, dict.fromkeys(views, generation), minutes),
+        whole=stream_plan(world.offline, minutes=minutes),
         schema=SCHEMA,
         archive=world.archive,
         partition_count=partition_count,
@@ -125,6 +130,40 @@ def test_a_view_that_came_later_holds_what_it_would_have_held(url: str, seed: in
     tick(url, LATER_US, PARTITIONS)
     _apply(client, world, old | dict.fromkeys(new, "g1"), rng)
     assert _values(client, world) == expected
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("minutes", [10, 45, 200])
+def test_other_windows_show_their_values_though_those_are_of_an_earlier_time(
+    url: str, minutes: int, is_finished: bool
+) -> None:
+    """What left a window still lies in a longer one, and the last change of a shorter one was longer ago."""
+    rng, arrivals, views = random.Random(7), random_events(7, 120), ["spending", "demand", "taste"]
+    until_us, old = arrivals[-1][0] + 40 * MINUTE_US, dict.fromkeys(VIEWS, "")
+    world, client = World.create(), emptied(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, until_us, PARTITIONS)
+    _apply(client, world, old, rng, minutes)
+    expected = _values(client, world)
+
+    world, client = World.create(), emptied(url)
+    publish(url, arrivals, PARTITIONS)
+    tick(url, until_us, PARTITIONS)
+    _apply(client, world, old, rng)
+    before = _values(client, world)
+    build = _build(client, world, views, minutes=minutes)
+    build.sweep("g1")
+    build.prepare()
+    build.install()
+    if is_finished:
+        intents = build.intents()
+        for name in views:
+            left = Unfinished(view=name, generation="g1", features=(), intents=intents)
+            finish_switch(client, catalog(world.offline, minutes), world.archive, left)
+    _apply(client, world, old | dict.fromkeys(views, "g1"), rng, minutes)
+    assert _values(client, world) == expected
+    stamps = [(expected[key][f], v) for key, own in before.items() for f, v in own.items() if f[:3] == b"_ts"]
+    assert any(decode_timestamp(new) < decode_timestamp(stood) for new, stood in stamps)
 
 
 @pytest.mark.parametrize("silent", [True, False])

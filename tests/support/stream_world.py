@@ -72,8 +72,11 @@ def _looks(events: pd.DataFrame) -> pd.DataFrame:
 TRANSFORMS = {"spending": _buys, "demand": _buys, "taste": _buys, "looked": _looks}
 
 
-def catalog(offline: Path) -> Catalog:
-    """Three windowed views over two entity kinds, one view of latest rows, and segments."""
+def catalog(offline: Path, minutes: int = 30) -> Catalog:
+    """Three windowed views over two entity kinds, one view of latest rows, and segments.
+
+    The windows of thirty minutes may be of others, under the same names.
+    """
 
     def view(name: str, keys: tuple[JoinKey, ...], features: Mapping[str, ValueType], **rest: object) -> View:
         return View(
@@ -101,12 +104,12 @@ def catalog(offline: Path) -> Catalog:
             "categories_30m": count,
         },
         aggregations=(
-            window("total_30m", "amount", "sum", 30),
+            window("total_30m", "amount", "sum", minutes),
             window("count_5m", "amount", "count", 5),
-            window("largest_30m", "amount", "max", 30),
+            window("largest_30m", "amount", "max", minutes),
             window("last_category", "category", "last", None),
             window("last_buy_at", "bought_at", "max", None),
-            window("categories_30m", "category", "count_distinct", 30),
+            window("categories_30m", "category", "count_distinct", minutes),
         ),
         hop_s=60,
         stream=True,
@@ -116,9 +119,9 @@ def catalog(offline: Path) -> Catalog:
         (CATEGORY,),
         {"total_30m": double, "count_total": count, "buyers_30m": count},
         aggregations=(
-            window("total_30m", "amount", "sum", 30),
+            window("total_30m", "amount", "sum", minutes),
             window("count_total", "amount", "count", None),
-            window("buyers_30m", "customer_id", "count_distinct", 30),
+            window("buyers_30m", "customer_id", "count_distinct", minutes),
         ),
         hop_s=60,
         stream=True,
@@ -127,7 +130,7 @@ def catalog(offline: Path) -> Catalog:
         "taste",
         (CUSTOMER, CATEGORY),
         {"mean_30m": double},
-        aggregations=(window("mean_30m", "amount", "mean", 30),),
+        aggregations=(window("mean_30m", "amount", "mean", minutes),),
         hop_s=60,
         stream=True,
     )
@@ -141,9 +144,9 @@ def catalog(offline: Path) -> Catalog:
     return Catalog(project=PROJECT, views=(spending, demand, taste, looked, segments))
 
 
-def stream_plan(offline: Path, generations: Mapping[str, str] | None = None) -> StreamPlan:
+def stream_plan(offline: Path, generations: Mapping[str, str] | None = None, minutes: int = 30) -> StreamPlan:
     """The plan of that catalog, or of some of its stream views."""
-    definitions = catalog(offline)
+    definitions = catalog(offline, minutes)
     compiled = compile_policy({"world.policy": POLICY}, definitions, customer_key="customer_id")
     assert compiled.policy is not None, compiled.findings
     return StreamPlan.compile(definitions, TRANSFORMS, compiled.policy, "customer_id", generations)
