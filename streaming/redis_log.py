@@ -31,8 +31,10 @@ EVENT = b"e"
 TOUCH = b"k"
 READ_BYTES = 16 * 2**20
 """About the most that is read at once; what is made of it takes a multiple."""
-PIECE_RECORDS = 250
+PIECE_RECORDS = 128
 """Records are asked for in pieces, as the store does not bound an answer by its size."""
+FIRST_RECORDS = 16
+"""While it is not known how large they are."""
 PIECE_BYTES = 4 * 2**20
 """The most of a piece, were its records as large as the largest lately; where they become large at once it is more."""
 
@@ -169,7 +171,7 @@ class RedisPartitionReader:
     def __init__(self, client: redis.Redis, keys: PartitionKeys) -> None:
         self._client = client
         self._key = keys.log
-        self._largest = PIECE_BYTES // PIECE_RECORDS
+        self._largest = PIECE_BYTES // FIRST_RECORDS
 
     def read(self, after: int, count: int, wait_ms: int) -> Records:
         """At most `count` records behind `after`, and about `READ_BYTES`, waiting up to `wait_ms` for the first.
