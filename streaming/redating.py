@@ -23,6 +23,14 @@ return 1
 """)
 
 
+def former_mark(view: str) -> bytes:
+    """A field of a state that stands for what a former definition has left, also where that went already.
+
+    An owner takes it for a chunk of a generation that is not its own, and drops it with the first write.
+    """
+    return b"%b%b@:h" % (WINDOWS_PREFIX, view.encode())
+
+
 def redate(client: redis.Redis, prepared: Sequence[PreparedWrites]) -> int:
     """Give what stands in the store of a former definition the time of the values that are about to be written.
 

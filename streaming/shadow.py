@@ -45,6 +45,7 @@ from streaming.history import ENVELOPE, history_frame
 from streaming.keys import PartitionKeys
 from streaming.kind_feeds import KindFeeds, Progress, parts_for
 from streaming.plan import EntityKind, SourceEvents, StreamPlan, ViewPlan
+from streaming.redating import former_mark
 from streaming.sink import parts_folder
 from streaming.windows.state import encode
 
@@ -287,6 +288,7 @@ class ShadowBuild:
         for windows, tiles in zip(kind.windows.values(), state.tiles, strict=False):
             if tiles is not None:
                 fields |= encode(windows, tiles)
+        fields |= {former_mark(plan.view.name): b"" for plan in kind.views if plan.windows is not None}
         own = tuple(b"%b%b:" % (WINDOWS_PREFIX, name.encode()) for name in kind.windows)
         dropped = tuple(name for name in held if name.startswith(own) and name not in fields)
         if at_us is not None:
