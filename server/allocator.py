@@ -14,9 +14,8 @@ LARGE_BYTES = 2**20
 def keep_heap_compact() -> None:
     """Have all threads share one heap, and give arrays of a megabyte and more back to the system once they are freed.
 
-    By itself glibc gives each thread a heap, and puts arrays of up to 32 MiB into it once one as large was freed: what
-    small things then keep from shrinking is half as much again as what is used. To be called before threads are
-    started. Another C library goes on as it does.
+    By itself glibc gives each thread a heap, and puts arrays of up to 32 MiB into it once one as large was freed; what
+    is small then keeps it from shrinking. To be called before threads are started. Another C library goes on as it does.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

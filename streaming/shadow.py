@@ -79,7 +79,7 @@ for _, name in ipairs(redis.call('HKEYS', KEYS[2])) do
     if generation == own then built = true else before[#before + 1] = name end
   end
 end
--- Whose it is now drops them with the first write, which they tell from others.
+-- Where it was built, its owner drops them with the first write, which they tell from others.
 if not built then
   for _, name in ipairs(before) do redis.call('HDEL', KEYS[2], name) end
 end
