@@ -15,7 +15,7 @@ def keep_heap_compact() -> None:
     """Have all threads share one heap, and give arrays of a megabyte and more back to the system once they are freed.
 
     By itself glibc gives each thread a heap, and puts arrays of up to 32 MiB into it once one as large was freed; what
-    is small then keeps it from shrinking. To be called before threads are started. Another C library goes on as it does.
+    is small then keeps it from shrinking. To be called before threads are started. Other C libraries go on as they do.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
